@@ -1,0 +1,36 @@
+//! Exit codes of all four programs, after `sysexits.h` where it has a word for the case.
+//! Trusts: nothing.
+//! Touches: nothing.
+//! Next: the `main` functions return one.
+
+use std::process::ExitCode;
+
+/// Why a program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// All done.
+    Ok = 0,
+    /// It failed for a reason that the message names.
+    Failed = 1,
+    /// The command line was wrong (`EX_USAGE`).
+    Usage = 64,
+    /// The input was wrong: not audio, not valid metadata, too long (`EX_DATAERR`).
+    BadInput = 65,
+    /// The named call, file or model does not exist (`EX_NOINPUT`).
+    NotFound = 66,
+    /// The appliance cannot be reached or is not ready; try again (`EX_UNAVAILABLE`).
+    Unavailable = 69,
+    /// A file could not be written, or a key not be opened (`EX_IOERR`).
+    Io = 74,
+    /// The caller may not do this (`EX_NOPERM`).
+    Denied = 77,
+    /// The configuration is wrong (`EX_CONFIG`).
+    Config = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}

@@ -1,0 +1,9 @@
+//! What every other module may use: identifiers, time, secrets, bounded values, exit codes.
+//! Trusts: nothing; every constructor checks its input.
+//! Touches: the random number generator of the operating system, the clock.
+//! Next: nobody; `base` knows no other module of this crate.
+
+pub mod clock;
+pub mod exit;
+pub mod ids;
+pub mod secret;

@@ -1,0 +1,84 @@
+//! Bytes that must not be printed, copied or left behind.
+//! Trusts: the process is not dumpable and its memory is locked (`sandbox` sees to both).
+//! Touches: only its own memory, which it wipes on drop.
+//! Next: `keeper` and `keys` make ciphers of it.
+
+use std::fmt;
+
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// `N` secret bytes on the heap: wiped on drop, neither `Clone` nor printable.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct Secret<const N: usize>(Box<[u8; N]>);
+
+impl<const N: usize> Secret<N> {
+    /// Fills a new secret in place, so that no copy stays on the stack.
+    ///
+    /// # Errors
+    /// What `fill` returns.
+    pub fn try_fill<E>(fill: impl FnOnce(&mut [u8; N]) -> Result<(), E>) -> Result<Self, E> {
+        let mut secret = Self(Box::new([0; N]));
+        fill(&mut secret.0)?;
+        Ok(secret)
+    }
+
+    /// The bytes, for the one call that needs them.
+    pub const fn expose(&self) -> &[u8; N] {
+        &self.0
+    }
+}
+
+/// A secret on its way over an inherited channel between two of our own processes.
+/// The only place where a secret is encoded: a [`Secret`] itself has no serde.
+pub struct SecretInTransit<const N: usize>(pub Secret<N>);
+
+impl<const N: usize> Serialize for SecretInTransit<N> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0.expose())
+    }
+}
+
+impl<'de, const N: usize> Deserialize<'de> for SecretInTransit<N> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_bytes(SecretVisitor::<N>)
+    }
+}
+
+struct SecretVisitor<const N: usize>;
+
+impl<'de, const N: usize> Visitor<'de> for SecretVisitor<N> {
+    type Value = SecretInTransit<N>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{N} bytes")
+    }
+
+    fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+        if bytes.len() != N {
+            return Err(E::invalid_length(bytes.len(), &self));
+        }
+        Secret::try_fill(|to| {
+            to.copy_from_slice(bytes);
+            Ok(())
+        })
+        .map(SecretInTransit)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
+        Err(A::Error::custom("a secret travels as bytes"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_of_the_wrong_length_is_not_taken_from_a_channel() {
+        let sent = postcard::to_stdvec(&SecretInTransit(Secret::<4>::try_fill(|_| Ok::<(), ()>(())).unwrap_or_else(|()| unreachable!())))
+            .expect("encodes");
+        assert!(postcard::from_bytes::<SecretInTransit<5>>(&sent).is_err());
+    }
+}

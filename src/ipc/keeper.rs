@@ -1,0 +1,143 @@
+//! What `salamad` (or, at the console, `salama`) and `salama-keeper` say to each other.
+//! Trusts: the keeper takes `salamad` for taken over: no request here yields a long-term key or signs arbitrary bytes.
+//! Touches: nothing.
+//! Next: `keys` (asking side), `keeper` (answering side).
+//!
+//! One request, one reply, in order. The keeper speaks first with [`KeeperReply::Ready`] or `Refused`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::ids::CallId;
+use crate::base::secret::SecretInTransit;
+
+/// Bytes of a data-encryption key: AES-256.
+pub const DEK_BYTES: usize = 32;
+
+/// A call's DEK, sealed by the record KEK: version, epoch, nonce, ciphertext, tag. Opaque outside the keeper.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrappedDek(pub Vec<u8>);
+
+/// Longest [`WrappedDek`], bytes.
+pub const WRAPPED_DEK_MAX: usize = 128;
+
+/// Why a DEK is opened; counted and rate-limited apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum UnwrapPurpose {
+    /// A job transcribes the call.
+    Job,
+    /// A permitted person or machine reads it.
+    Read,
+}
+
+/// To the keeper.
+#[derive(Serialize, Deserialize)]
+pub enum KeeperRequest {
+    /// Make a DEK for a new call.
+    NewDek {
+        /// Bound into the wrapped key as associated data.
+        call: CallId,
+    },
+    /// Open a call's DEK.
+    UnwrapDek {
+        /// Must be the call that the key was made for.
+        call: CallId,
+        /// As `NewDek` returned it.
+        wrapped: WrappedDek,
+        /// Counted by this.
+        purpose: UnwrapPurpose,
+    },
+    /// Sign a TLS 1.3 handshake as the server. The keeper refuses bytes that are not a `CertificateVerify` content (RFC 8446, 4.4.3).
+    SignTls {
+        /// 64 spaces, the context string, a zero byte and the transcript hash.
+        content: Vec<u8>,
+    },
+    /// How often each kind of request was served and refused.
+    Counters,
+    /// Issue a client certificate. Console only: the daemon's keeper refuses it.
+    IssueCertificate {
+        /// PKCS#10, DER. Only its public key is used.
+        csr_der: Vec<u8>,
+        /// Role in the SAN URI, for example `counsellor`.
+        role: String,
+        /// Name in the SAN URI, `[a-z0-9._-]{1,64}`.
+        name: String,
+        /// Days that the certificate is valid.
+        valid_days: u16,
+    },
+}
+
+/// From the keeper.
+#[derive(Serialize, Deserialize)]
+pub enum KeeperReply {
+    /// The root key is open and confinement is on. Sent once, first.
+    Ready {
+        /// [`super::PROTOCOL_VERSION`] of the sender.
+        version: u16,
+        /// The TLS server's chain, leaf first, DER.
+        server_chain: Vec<Vec<u8>>,
+        /// The CA that client certificates must come from, DER.
+        client_ca: Vec<u8>,
+        /// Key of keyed hashes and of sealed record headers (HKDF label `index`).
+        index_key: SecretInTransit<DEK_BYTES>,
+    },
+    /// Start-up failed; the text is for the operator. The keeper exits after it.
+    Refused {
+        /// What failed and what to do.
+        reason: String,
+    },
+    /// A DEK, open and wrapped.
+    NewDek {
+        /// Open.
+        dek: SecretInTransit<DEK_BYTES>,
+        /// To be stored.
+        wrapped: WrappedDek,
+    },
+    /// An opened DEK.
+    Dek(SecretInTransit<DEK_BYTES>),
+    /// An ECDSA P-256 SHA-256 signature, ASN.1 DER.
+    Signature(Vec<u8>),
+    /// Counted since the keeper's start.
+    Counters(KeeperCounters),
+    /// A certificate and the chain above it, DER, leaf first.
+    Certificate(Vec<Vec<u8>>),
+    /// The request was refused.
+    Denied(KeeperDenial),
+}
+
+/// Uses of keys since the keeper's start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeeperCounters {
+    /// DEKs made.
+    pub new_deks: u64,
+    /// DEKs opened for jobs.
+    pub unwraps_job: u64,
+    /// DEKs opened for reading.
+    pub unwraps_read: u64,
+    /// TLS handshakes signed.
+    pub tls_signatures: u64,
+    /// Requests refused for any reason.
+    pub denied: u64,
+}
+
+/// Why the keeper refused a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum KeeperDenial {
+    /// The limit of this kind of use is reached.
+    #[error("the key keeper's limit for this kind of use is reached; try again later")]
+    RateLimited,
+    /// The wrapped key is not this call's, or damaged.
+    #[error("the call's wrapped key does not open: it is damaged or belongs to another call")]
+    WrongKey,
+    /// The bytes are not what this kind of signature signs.
+    #[error("the key keeper signs nothing but TLS 1.3 server handshakes with this key")]
+    NotSignable,
+    /// The request is for the console's keeper only.
+    #[error("the daemon's key keeper does not issue certificates; use `salama enrol` at the console")]
+    ConsoleOnly,
+    /// The certificate request is malformed.
+    #[error("the certificate request is malformed or its key is not ECDSA P-256")]
+    BadRequest,
+    /// The random number generator or a cipher failed.
+    #[error("a cryptographic operation failed in the key keeper")]
+    Internal,
+}

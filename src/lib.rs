@@ -1,0 +1,6 @@
+//! Salama: a sealed box for child helplines.
+
+pub mod base;
+pub mod ipc;
+pub mod job;
+pub mod sys;
