@@ -121,22 +121,32 @@ impl Call<'_> {
     fn queue(&self, found: Vec<Region>, regions: &SyncSender<Region>) -> Result<(), CallFailure> {
         for region in found {
             self.progress.speech_ms.fetch_add(region.duration_ms(), Ordering::Relaxed);
-            // The receiving side is gone only when every thread has failed.
+            // The receiving side outlives this loop: an error here is a fault of ours.
             regions.send(region).map_err(|_| CallFailure::ModelFailed)?;
         }
         Ok(())
     }
 
+    /// Runs until the queue is closed: after a failure it only drains, so that decoding never waits for nobody.
     fn transcribe_regions(&self, regions: &Mutex<Receiver<Region>>) -> Result<Vec<Utterance>, CallFailure> {
-        let mut utterances = Vec::new();
+        let mut heard = Ok(Vec::new());
         loop {
             let next = regions.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(region) = next else { return Ok(utterances) };
-            let heard = self.times.of(Stage::Transcribe, || self.models.speech.transcribe(&region, self.language.as_deref()));
-            utterances.extend(heard.map_err(model_failed)?);
-            self.progress.transcribed_ms.fetch_add(region.duration_ms(), Ordering::Relaxed);
-            self.report(Stage::Transcribe)?;
+            let Ok(region) = next else { return heard };
+            if let Ok(utterances) = &mut heard {
+                match self.transcribe_region(&region) {
+                    Ok(more) => utterances.extend(more),
+                    Err(failure) => heard = Err(failure),
+                }
+            }
         }
+    }
+
+    fn transcribe_region(&self, region: &Region) -> Result<Vec<Utterance>, CallFailure> {
+        let heard = self.times.of(Stage::Transcribe, || self.models.speech.transcribe(region, self.language.as_deref()));
+        self.progress.transcribed_ms.fetch_add(region.duration_ms(), Ordering::Relaxed);
+        self.report(Stage::Transcribe)?;
+        heard.map_err(model_failed)
     }
 
     fn redact(&self, clear: &[Utterance]) -> Result<Vec<(Utterance, Vec<Entity>)>, CallFailure> {
