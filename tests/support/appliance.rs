@@ -24,6 +24,8 @@ pub struct Settings {
     pub asr: Option<&'static str>,
     /// More environment for the daemon.
     pub environment: Vec<(String, String)>,
+    /// Words before the daemon's command line, for example to enter a namespace.
+    pub launcher: Vec<String>,
 }
 
 /// A provisioned appliance; stopped and removed when dropped.
@@ -34,6 +36,7 @@ pub struct Appliance {
     daemon: Option<Child>,
     address: String,
     environment: Vec<(String, String)>,
+    launcher: Vec<String>,
 }
 
 /// One of our programs, as cargo built it for this test.
@@ -70,7 +73,7 @@ impl Appliance {
         let notify = UnixDatagram::bind(root.path().join("notify")).unwrap();
         fs::set_permissions(root.path().join("notify"), Permissions::from_mode(0o777)).unwrap();
         notify.set_read_timeout(Some(START_LIMIT)).unwrap();
-        let appliance = Self { root, swtpm, notify, daemon: None, address: String::new(), environment: settings.environment.clone() };
+        let appliance = Self { root, swtpm, notify, daemon: None, address: String::new(), environment: settings.environment.clone(), launcher: settings.launcher.clone() };
         appliance.configure(settings);
         let init = appliance.salama_init();
         assert!(init.status.success(), "salama init: {}", String::from_utf8_lossy(&init.stderr));
@@ -114,7 +117,10 @@ impl Appliance {
     /// Starts the daemon without waiting.
     pub fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.path("daemon.log")).unwrap();
-        let daemon = Command::new(program("salamad"))
+        let mut words: Vec<PathBuf> = self.launcher.iter().map(PathBuf::from).collect();
+        words.push(program("salamad"));
+        let daemon = Command::new(&words[0])
+            .args(&words[1..])
             .arg("--config")
             .arg(self.path("salama.toml"))
             .env("NOTIFY_SOCKET", self.path("notify"))

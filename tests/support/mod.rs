@@ -5,5 +5,6 @@ pub mod appliance;
 pub mod audio;
 pub mod client;
 pub mod journal;
+pub mod keys;
 pub mod scan;
 pub mod swtpm;
