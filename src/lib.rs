@@ -3,4 +3,6 @@
 pub mod base;
 pub mod ipc;
 pub mod job;
+pub mod sandbox;
+pub mod supervisor;
 pub mod sys;
