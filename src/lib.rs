@@ -49,4 +49,6 @@
 pub mod base;
 pub mod ipc;
 pub mod job;
+pub mod sandbox;
+pub mod supervisor;
 pub mod sys;
