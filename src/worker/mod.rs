@@ -1,0 +1,6 @@
+//! What runs inside the sandbox: a recording in, a redacted transcript out.
+//! Trusts: nothing in the recording; models have been verified before the fork.
+//! Touches: its channel and its own memory. No network, no files, no keys.
+//! Next: `supervisor` receives what a child sends.
+
+pub mod decode;
