@@ -23,5 +23,6 @@ pub mod quota;
 pub mod serve;
 pub mod signer;
 pub mod slots;
+pub mod startup;
 pub mod tpm;
 pub mod wrap;
