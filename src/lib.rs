@@ -6,4 +6,6 @@ pub mod ipc;
 pub mod job;
 pub mod keeper;
 pub mod keys;
+pub mod sandbox;
+pub mod supervisor;
 pub mod sys;
