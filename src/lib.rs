@@ -47,8 +47,11 @@
 //! | an error becomes a reply | `src/api/problem.rs` |
 
 pub mod base;
+pub mod cli;
 pub mod ipc;
 pub mod job;
+pub mod keeper;
+pub mod keys;
 pub mod sandbox;
 pub mod supervisor;
 pub mod sys;

@@ -1,0 +1,8 @@
+//! The commands of `salama`, one file a noun.
+//! Trusts: the person at the terminal as far as the operating system does.
+//! Touches: what each command says.
+//! Next: `src/bin/salama.rs`.
+
+pub mod enrol;
+pub mod init;
+mod programs;

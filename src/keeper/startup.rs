@@ -1,0 +1,126 @@
+//! From the sealed files to the open keys of one mode.
+//! Trusts: the TPM, once its storage root has the recorded name.
+//! Touches: the key directory and the TPM; both are closed again when these functions return.
+//! Next: `src/bin/salama-keeper.rs` confines the process and lets `serve` answer.
+
+use std::error::Error;
+use std::io;
+
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::base::exit::Exit;
+use crate::base::secret::Secret;
+use crate::sys::environment::set_variable;
+use crate::sys::process::SingleThreaded;
+
+use super::args::ServeArgs;
+use super::directory::{self, DirectoryError};
+use super::hierarchy::{DeriveError, Purpose, Root};
+use super::keyring::{self, Keyring, KeyringError};
+use super::serve::{Greeting, Keys};
+use super::slots::{self, SlotError};
+use super::tpm;
+use super::wrap::{DekWrapper, WrapError};
+
+/// Keys and greeting of one mode.
+pub struct Opened {
+    /// What it answers with.
+    pub keys: Keys,
+    /// What it says first.
+    pub greeting: Greeting,
+}
+
+/// Keeps libtss2 off standard error.
+///
+/// # Errors
+/// [`StartError::Threads`] when a thread runs already.
+pub fn quiet_tpm_library() -> Result<(), StartError> {
+    let (name, value) = tpm::QUIET;
+    set_variable(&SingleThreaded::prove().map_err(StartError::Threads)?, name, value);
+    Ok(())
+}
+
+/// For the daemon: record KEK, TLS key, index key. The CA's private key stays wrapped.
+///
+/// # Errors
+/// [`StartError`].
+pub fn open_daemon(args: &ServeArgs) -> Result<Opened, StartError> {
+    let (root, keyring) = open_root(args)?;
+    let keys = Keys::Daemon { deks: DekWrapper::new(&root.derive(Purpose::RecordKek)?)?, tls: keyring.open_tls_key(&root)? };
+    Ok(Opened { keys, greeting: greeting(&keyring, root.derive(Purpose::Index)?) })
+}
+
+/// For the console: the CA's key only, and only for root or the owner of the keys.
+///
+/// # Errors
+/// [`StartError`].
+pub fn open_console(args: &ServeArgs) -> Result<Opened, StartError> {
+    directory::check_operator(&args.directory)?;
+    let (root, keyring) = open_root(args)?;
+    let keys = Keys::Console { authority: Box::new(keyring.open_authority(&root)?) };
+    let nothing = Secret::try_fill(|to| SystemRandom::new().fill(to).map_err(|_| WrapError))?;
+    Ok(Opened { keys, greeting: greeting(&keyring, nothing) })
+}
+
+/// TPM > root key > TPM closed: no context outlives [`slots::open`].
+fn open_root(args: &ServeArgs) -> Result<(Root, Keyring), StartError> {
+    let files = directory::read(&args.directory)?;
+    let root = slots::open(&args.tpm, &files.tpm_slot)?;
+    let keyring = keyring::open(&root, &files.keyring)?;
+    Ok((root, keyring))
+}
+
+fn greeting(keyring: &Keyring, index_key: Secret<{ super::hierarchy::KEY_BYTES }>) -> Greeting {
+    Greeting { server_chain: keyring.server_chain(), client_ca: keyring.ca(), index_key }
+}
+
+/// Why the keeper did not come to answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// More than one thread.
+    #[error("the key keeper must have one thread when it starts")]
+    Threads(#[source] io::Error),
+    /// The key directory.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The keyslot or the TPM.
+    #[error(transparent)]
+    Slot(#[from] SlotError),
+    /// The keyring.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// Derivation.
+    #[error(transparent)]
+    Derive(#[from] DeriveError),
+    /// The cipher or the random number generator.
+    #[error(transparent)]
+    Wrap(#[from] WrapError),
+}
+
+impl StartError {
+    /// The exit code that says it.
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Directory(DirectoryError::NotOperator) => Exit::Denied,
+            Self::Directory(DirectoryError::Absent(_)) => Exit::Config,
+            Self::Directory(_) | Self::Slot(_) | Self::Keyring(_) => Exit::Io,
+            Self::Threads(_) | Self::Derive(_) | Self::Wrap(_) => Exit::Failed,
+        }
+    }
+}
+
+/// The whole chain of causes in one line, for the operator.
+pub fn words(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        // Transparent variants say what their source says.
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = error.source();
+    }
+    text
+}
