@@ -80,7 +80,7 @@ pub struct EnrolArgs {
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// The key directory.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/salama/keys")]
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/salama-keeper")]
     pub keys: PathBuf,
     /// The TPM, as a TCTI name.
     #[arg(long, value_name = "TCTI", default_value = "device:/dev/tpmrm0")]

@@ -17,7 +17,7 @@ use super::programs;
 #[derive(Clone, Debug, Args)]
 pub struct InitArgs {
     /// Where the keys will be; missing or empty.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/salama/keys")]
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/salama-keeper")]
     pub keys: PathBuf,
     /// The TPM, as a TCTI name.
     #[arg(long, value_name = "TCTI", default_value = "device:/dev/tpmrm0")]

@@ -83,7 +83,7 @@ impl Appliance {
     fn salama_init(&self) -> std::process::Output {
         Command::new(program("salama"))
             .args(["init", "--name", "testbox", "--server-name", "salama.test", "--server-name", "127.0.0.1", "--owner", "salama-keeper"])
-            .args(["--tpm", &self.swtpm.tcti(), "--directory"])
+            .args(["--tpm", &self.swtpm.tcti(), "--keys"])
             .arg(self.keys())
             .arg("--ca")
             .arg(self.path("ca.pem"))
@@ -214,7 +214,7 @@ impl Appliance {
         let file = self.path(&format!("{role}-{name}.pem"));
         if !file.is_file() {
             let enrol = Command::new(program("salama"))
-                .args(["enrol", "--role", role, "--name", name, "--tpm", &self.swtpm.tcti(), "--directory"])
+                .args(["enrol", name, "--role", role, "--tpm", &self.swtpm.tcti(), "--keys"])
                 .arg(self.keys())
                 .arg("--out")
                 .arg(&file)
