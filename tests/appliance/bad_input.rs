@@ -65,7 +65,7 @@ fn metadata_that_policy_does_not_accept_is_refused_with_the_field() {
     none.assert_problem(422, "invalid-metadata");
     assert!(none.text().contains("consent"), "{}", none.text());
     other_purpose.assert_problem(422, "consent-required");
-    broken.assert_problem(400, "malformed-body");
+    broken.assert_problem(400, "malformed-json");
 }
 
 #[test]

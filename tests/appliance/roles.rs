@@ -34,8 +34,8 @@ fn a_recorder_posts_and_watches_but_reads_nothing_back() {
     let id = recorder.accepted_call(&audio::librivox());
 
     assert_eq!(recorder.finished(&id)["state"], "done");
-    recorder.get(&format!("/api/v1/calls/{id}/transcript")).assert_problem(403, "forbidden");
-    recorder.delete(&format!("/api/v1/calls/{id}")).assert_problem(403, "forbidden");
+    recorder.get(&format!("/api/v1/calls/{id}/transcript")).assert_problem(403, "not-allowed");
+    recorder.delete(&format!("/api/v1/calls/{id}")).assert_problem(403, "not-allowed");
     assert_eq!(supervisor.get(&format!("/api/v1/calls/{id}/transcript")).status, 200);
 }
 
@@ -47,21 +47,21 @@ fn an_administrator_never_reads_call_content_and_a_monitor_only_watches() {
 
     for role in ["admin", "monitor", "auditor", "case_worker", "model_steward"] {
         let client = shared().client(role, "nobody");
-        client.get(&format!("/api/v1/calls/{id}/transcript")).assert_problem(403, "forbidden");
-        client.get(&format!("/api/v1/calls/{id}/export?format=json")).assert_problem(403, "forbidden");
-        client.post_call(&audio::librivox(), CONSENT, &[]).assert_problem(403, "forbidden");
-        client.post_json("/api/v1/text/redact", &json!({"text": "x"})).assert_problem(403, "forbidden");
+        client.get(&format!("/api/v1/calls/{id}/transcript")).assert_problem(403, "not-allowed");
+        client.get(&format!("/api/v1/calls/{id}/export?format=json")).assert_problem(403, "not-allowed");
+        client.post_call(&audio::librivox(), CONSENT, &[]).assert_problem(403, "not-allowed");
+        client.post_json("/api/v1/text/redact", &json!({"text": "x"})).assert_problem(403, "not-allowed");
     }
     let metrics = shared().client("monitor", "nobody").get("/metrics");
     assert_eq!(metrics.status, 200);
     assert!(metrics.text().contains("salama_"), "{}", metrics.text());
-    shared().client("counsellor", "owner").get("/metrics").assert_problem(403, "forbidden");
+    shared().client("counsellor", "owner").get("/metrics").assert_problem(403, "not-allowed");
 }
 
 #[test]
 fn unknown_paths_and_methods_are_problems_too() {
     let client = shared().client("counsellor", "way");
-    client.get("/api/v1/nothing").assert_problem(404, "not-found");
+    client.get("/api/v1/nothing").assert_problem(404, "no-such-path");
     client.request("PUT", "/api/v1/calls", &[]).assert_problem(405, "method-not-allowed");
 }
 
