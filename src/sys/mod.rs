@@ -5,4 +5,5 @@
 
 #![expect(unsafe_code, reason = "this module is the one place for it")]
 
+pub mod simd;
 pub mod socket;
