@@ -1,6 +1,10 @@
 //! Salama: a sealed box for child helplines.
 
+pub mod admission;
+pub mod authz;
 pub mod base;
+pub mod config;
+pub mod identity;
 pub mod ipc;
 pub mod job;
 pub mod sys;
