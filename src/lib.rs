@@ -1,6 +1,7 @@
 //! Salama: a sealed box for child helplines.
 
 pub mod admission;
+pub mod api;
 pub mod authz;
 pub mod base;
 pub mod config;
