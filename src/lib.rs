@@ -3,4 +3,5 @@
 pub mod base;
 pub mod ipc;
 pub mod job;
+pub mod record;
 pub mod sys;
