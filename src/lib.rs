@@ -2,10 +2,12 @@
 
 pub mod admission;
 pub mod api;
+pub mod audit;
 pub mod authz;
 pub mod base;
 pub mod config;
 pub mod identity;
 pub mod ipc;
 pub mod job;
+pub mod record;
 pub mod sys;
