@@ -10,4 +10,6 @@ pub mod identity;
 pub mod ipc;
 pub mod job;
 pub mod record;
+pub mod sandbox;
+pub mod supervisor;
 pub mod sys;
