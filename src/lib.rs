@@ -46,12 +46,21 @@
 //! | what crosses a process line | `src/ipc/` |
 //! | an error becomes a reply | `src/api/problem.rs` |
 
+pub mod admission;
+pub mod api;
+pub mod audit;
+pub mod authz;
 pub mod base;
 pub mod cli;
 pub mod ipc;
 pub mod job;
 pub mod keeper;
 pub mod keys;
+pub mod config;
+pub mod identity;
+pub mod ipc;
+pub mod job;
+pub mod record;
 pub mod sandbox;
 pub mod supervisor;
 pub mod model;
