@@ -349,6 +349,44 @@ fn a_keeper_without_a_channel_says_who_starts_it() {
 }
 
 #[test]
+fn an_answering_keeper_is_confined_and_its_memory_locked() {
+    assert!(geteuid().is_root(), "run the tests as root: they start keepers as several users");
+    let bench = Bench::provisioned();
+    let (keeper, _, process) = bench.serve(&[]);
+    let status = fs::read_to_string(format!("/proc/{}/status", process.0.id())).unwrap();
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned();
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap().uid;
+    assert_eq!(field("Uid:"), format!("{nobody}\t{nobody}\t{nobody}\t{nobody}"));
+    assert_eq!((field("Groups:").as_str(), field("NoNewPrivs:").as_str(), field("Seccomp:").as_str()), ("", "1", "2"));
+    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(field(set), "0000000000000000", "{set}");
+    }
+    assert_eq!(field("Threads:"), "1");
+    let locked: u64 = field("VmLck:").trim_end_matches(" kB").parse().unwrap();
+    assert!(locked > 4096, "locked: {locked} kB");
+    // No descriptor but the standard streams and the channel: the TPM and the key files are closed.
+    let mut open: Vec<_> = fs::read_dir(format!("/proc/{}/fd", process.0.id())).unwrap().map(|fd| fd.unwrap().file_name()).collect();
+    open.sort();
+    assert_eq!(open, ["0", "1", "2", "3"]);
+    keeper.counters().unwrap();
+}
+
+#[test]
+fn the_largest_requests_fit_into_the_memory_that_was_reserved() {
+    let bench = Bench::provisioned();
+    let (keeper, _, _process) = bench.serve(&["--new-deks-per-minute", "5000"]);
+    for _ in 0..2000 {
+        keeper.new_dek(CALL).unwrap();
+    }
+    for _ in 0..50 {
+        assert_eq!(denied(keeper.sign_tls(&vec![b' '; 150 * 1024])), KeeperDenial::NotSignable);
+        let huge = WrappedDek(vec![1; 150 * 1024]);
+        assert_eq!(denied(keeper.unwrap_dek(CALL, &huge, UnwrapPurpose::Job)), KeeperDenial::WrongKey);
+    }
+    assert_eq!(keeper.counters().unwrap().new_deks, 2000);
+}
+
+#[test]
 fn only_root_and_the_owner_get_a_console() {
     use std::os::unix::process::CommandExt as _;
     assert!(geteuid().is_root(), "run the tests as root: they start keepers as several users");

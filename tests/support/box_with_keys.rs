@@ -88,7 +88,7 @@ impl Bench {
         if geteuid().is_root() {
             command.args(["--user", "nobody"]);
         }
-        command.stdin(Stdio::null()).stderr(Stdio::piped());
+        command.env("TSS2_LOG", "all+NONE").stdin(Stdio::null()).stderr(Stdio::piped());
         let (ours, theirs) = Channel::pair().expect("a socket pair");
         let child = start_with_descriptor(command, theirs.into_fd(), CHANNEL_FD).expect("the keeper's program");
         (ours, Process(child))
