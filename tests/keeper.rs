@@ -6,7 +6,6 @@ mod box_with_keys;
 mod swtpm;
 
 use std::fs;
-use std::io::Read as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -161,9 +160,8 @@ fn each_use_is_logged_with_its_call_and_without_its_key() {
     keeper.unwrap_dek(CALL, &wrapped, UnwrapPurpose::Read).unwrap();
     denied(keeper.unwrap_dek(OTHER_CALL, &wrapped, UnwrapPurpose::Read));
     drop(keeper);
-    let mut log = String::new();
-    process.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     assert!(process.0.wait().unwrap().success());
+    let log = bench.log();
     let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let facts: Vec<_> = lines.iter().map(|line| (line["kind"].as_str(), line["call"].as_str(), line["outcome"].as_str())).collect();
     let (call, other) = (CALL.to_string(), OTHER_CALL.to_string());
