@@ -6,7 +6,6 @@ mod box_with_keys;
 mod swtpm;
 
 use std::fs;
-use std::io::Read as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -161,9 +160,8 @@ fn each_use_is_logged_with_its_call_and_without_its_key() {
     keeper.unwrap_dek(CALL, &wrapped, UnwrapPurpose::Read).unwrap();
     denied(keeper.unwrap_dek(OTHER_CALL, &wrapped, UnwrapPurpose::Read));
     drop(keeper);
-    let mut log = String::new();
-    process.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     assert!(process.0.wait().unwrap().success());
+    let log = bench.log();
     let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let facts: Vec<_> = lines.iter().map(|line| (line["kind"].as_str(), line["call"].as_str(), line["outcome"].as_str())).collect();
     let (call, other) = (CALL.to_string(), OTHER_CALL.to_string());
@@ -346,6 +344,44 @@ fn a_keeper_without_a_channel_says_who_starts_it() {
     let output = Command::new(KEEPER).arg("serve").arg("--directory").arg(bench.keys()).args(["--tpm", "x"]).output().unwrap();
     assert_eq!(output.status.code(), Some(64));
     assert!(String::from_utf8_lossy(&output.stderr).contains("started by salamad"));
+}
+
+#[test]
+fn an_answering_keeper_is_confined_and_its_memory_locked() {
+    assert!(geteuid().is_root(), "run the tests as root: they start keepers as several users");
+    let bench = Bench::provisioned();
+    let (keeper, _, process) = bench.serve(&[]);
+    let status = fs::read_to_string(format!("/proc/{}/status", process.0.id())).unwrap();
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned();
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap().uid;
+    assert_eq!(field("Uid:"), format!("{nobody}\t{nobody}\t{nobody}\t{nobody}"));
+    assert_eq!((field("Groups:").as_str(), field("NoNewPrivs:").as_str(), field("Seccomp:").as_str()), ("", "1", "2"));
+    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(field(set), "0000000000000000", "{set}");
+    }
+    assert_eq!(field("Threads:"), "1");
+    let locked: u64 = field("VmLck:").trim_end_matches(" kB").parse().unwrap();
+    assert!(locked > 4096, "locked: {locked} kB");
+    // No descriptor but the standard streams and the channel: the TPM and the key files are closed.
+    let mut open: Vec<_> = fs::read_dir(format!("/proc/{}/fd", process.0.id())).unwrap().map(|fd| fd.unwrap().file_name()).collect();
+    open.sort();
+    assert_eq!(open, ["0", "1", "2", "3"]);
+    keeper.counters().unwrap();
+}
+
+#[test]
+fn the_largest_requests_fit_into_the_memory_that_was_reserved() {
+    let bench = Bench::provisioned();
+    let (keeper, _, _process) = bench.serve(&["--new-deks-per-minute", "5000"]);
+    for _ in 0..2000 {
+        keeper.new_dek(CALL).unwrap();
+    }
+    for _ in 0..50 {
+        assert_eq!(denied(keeper.sign_tls(&vec![b' '; 150 * 1024])), KeeperDenial::NotSignable);
+        let huge = WrappedDek(vec![1; 150 * 1024]);
+        assert_eq!(denied(keeper.unwrap_dek(CALL, &huge, UnwrapPurpose::Job)), KeeperDenial::WrongKey);
+    }
+    assert_eq!(keeper.counters().unwrap().new_deks, 2000);
 }
 
 #[test]

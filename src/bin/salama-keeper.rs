@@ -16,7 +16,9 @@ use salama::ipc::keeper::KeeperReply;
 use salama::keeper::args::{Arguments, Mode, ProvisionArgs, ServeArgs};
 use salama::keeper::provision::{Plan, provision};
 use salama::keeper::serve::Keeper;
-use salama::keeper::startup::{Opened, StartError, open_console, open_daemon, quiet_tpm_library, words};
+use salama::keeper::startup::{Opened, StartError, account, open_console, open_daemon, reserve_memory, words};
+use salama::sandbox::policy;
+use salama::sandbox::process::{Confined, Hardened, harden};
 use salama::sys::descriptors::take_inherited;
 
 fn main() -> ExitCode {
@@ -32,33 +34,51 @@ fn main() -> ExitCode {
     exit.into()
 }
 
-/// Opens the keys that `open` names, confines itself, answers.
-fn serve(args: &ServeArgs, open: fn(&ServeArgs) -> Result<Opened, StartError>) -> Exit {
+type Open = fn(&ServeArgs) -> Result<Opened, StartError>;
+
+/// Starts, answers until the other side closes, and says why it could not.
+fn serve(args: &ServeArgs, open: Open) -> Exit {
+    let hardened = match harden(&[CHANNEL_FD]) {
+        Ok(hardened) => hardened,
+        Err(error) => return say(&error, "salama-keeper refuses to start", Exit::Failed),
+    };
     let channel = match take_inherited(CHANNEL_FD) {
         Ok(socket) => Channel::from_fd(socket),
         Err(error) => return say(&error, "salama-keeper is started by salamad and salama, with a channel on descriptor 3", Exit::Usage),
     };
-    let opened = match start(args, open) {
-        Ok(opened) => opened,
-        Err(error) => {
-            let _ = channel.send(&KeeperReply::Refused { reason: words(&error) });
-            return say(&error, "salama-keeper refuses to start", error.exit());
-        }
+    let (opened, confined) = match start(hardened, args, open) {
+        Ok(started) => started,
+        Err(error) => return refuse(&channel, &error),
     };
-    match Keeper::new(opened.keys, &args.limits, SystemClock, io::stderr()).answer(&channel, opened.greeting) {
+    let keeper = Keeper::new(opened.keys, &args.limits, SystemClock, io::stderr());
+    match keeper.answer(&confined, &channel, opened.greeting) {
         Ok(()) => Exit::Ok,
         Err(error) => say(&error, "salama-keeper ends", Exit::Failed),
     }
 }
 
-fn start(args: &ServeArgs, open: fn(&ServeArgs) -> Result<Opened, StartError>) -> Result<Opened, StartError> {
-    quiet_tpm_library()?;
-    open(args)
+/// The start-up story. `open` leaves the TPM closed; after `confine` there is no way back to it.
+fn start(hardened: Hardened, args: &ServeArgs, open: Open) -> Result<(Opened, Confined), StartError> {
+    let account = account(args)?;
+    hardened.lock_memory()?;
+    reserve_memory();
+    let opened = open(args)?;
+    let unprivileged = hardened.drop_privileges(account.as_deref())?;
+    Ok((opened, unprivileged.confine(&policy::keeper::POLICY, &[])?))
+}
+
+/// The other side shows the reason to the operator; standard error has it only when nobody listens.
+fn refuse(channel: &Channel, error: &StartError) -> Exit {
+    match channel.send(&KeeperReply::Refused { reason: words(error) }) {
+        Ok(()) => error.exit(),
+        Err(_) => say(error, "salama-keeper refuses to start", error.exit()),
+    }
 }
 
 fn make_keys(args: &ProvisionArgs) -> Exit {
-    if let Err(error) = quiet_tpm_library() {
-        return say(&error, "salama-keeper refuses to start", error.exit());
+    let guarded = harden(&[]).map_err(StartError::from).and_then(|hardened| Ok(hardened.lock_memory()?));
+    if let Err(error) = guarded {
+        return say(&error, "no keys were made", error.exit());
     }
     let plan = Plan {
         directory: &args.directory,

@@ -169,7 +169,7 @@ fn start_console(keeper: &Path, args: &EnrolArgs) -> io::Result<(Channel, Child)
         command.args(["--user", user]);
     }
     // Its words come over the channel; the lines on standard error are for the service's journal.
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.env_clear().env("TSS2_LOG", "all+NONE").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     Ok((ours, start_with_descriptor(command, theirs.into_fd(), CHANNEL_FD)?))
 }
 

@@ -80,6 +80,7 @@ fn provision(keeper: &Path, args: &InitArgs) -> Result<(), InitError> {
     if let Some(owner) = &args.owner {
         command.args(["--owner", owner]);
     }
+    command.env_clear().env("TSS2_LOG", "all+NONE");
     let ended = command.stdin(Stdio::null()).output().map_err(InitError::Start)?;
     if ended.status.success() {
         Ok(())

@@ -42,9 +42,16 @@ pub fn read(directory: &Path) -> Result<KeyFiles, DirectoryError> {
 /// # Errors
 /// [`DirectoryError::NotOperator`] for anybody else.
 pub fn check_operator(directory: &Path) -> Result<(), DirectoryError> {
-    let owner = stat(directory)?.uid();
     let caller = geteuid();
-    if caller.is_root() || caller.as_raw() == owner { Ok(()) } else { Err(DirectoryError::NotOperator) }
+    if caller.is_root() || caller == owner(directory)? { Ok(()) } else { Err(DirectoryError::NotOperator) }
+}
+
+/// Number of the user that owns the directory.
+///
+/// # Errors
+/// [`DirectoryError::Absent`].
+pub fn owner(directory: &Path) -> Result<Uid, DirectoryError> {
+    Ok(Uid::from_raw(stat(directory)?.uid()))
 }
 
 fn check_private(directory: &Path) -> Result<(), DirectoryError> {
@@ -187,7 +194,7 @@ pub enum DirectoryError {
     #[error("{} is not empty: this box is set up already and nothing was changed", .0.display())]
     Exists(PathBuf),
     /// The caller is neither root nor the owner.
-    #[error("only root or the owner of the key directory may do this at the console")]
+    #[error("only root or the owner of the key directory may use the keys")]
     NotOperator,
     /// The owner-to-be does not exist.
     #[error("there is no user {0} on this machine: create it first")]

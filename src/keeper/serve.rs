@@ -13,6 +13,7 @@ use crate::base::secret::{Secret, SecretInTransit};
 use crate::ipc::PROTOCOL_VERSION;
 use crate::ipc::channel::{Channel, ChannelError};
 use crate::ipc::keeper::{KeeperDenial, KeeperReply, KeeperRequest};
+use crate::sandbox::process::Confined;
 
 use super::ca::{Authority, Client, IssueError};
 use super::hierarchy::KEY_BYTES;
@@ -61,11 +62,11 @@ impl<C: Clock, W: Write> Keeper<C, W> {
         Self { keys, quota: Quota::new(limits, clock), journal }
     }
 
-    /// Greets, then answers until the other side closes.
+    /// Greets, then answers until the other side closes. Only once this process is confined.
     ///
     /// # Errors
     /// [`ChannelError`] when the other side breaks the protocol or is gone in mid-reply.
-    pub fn answer(mut self, channel: &Channel, greeting: Greeting) -> Result<(), ChannelError> {
+    pub fn answer(mut self, _: &Confined, channel: &Channel, greeting: Greeting) -> Result<(), ChannelError> {
         channel.send(&KeeperReply::Ready {
             version: PROTOCOL_VERSION,
             server_chain: greeting.server_chain.iter().map(|certificate| certificate.to_vec()).collect(),

@@ -4,14 +4,15 @@
 //! Next: `src/bin/salama-keeper.rs` confines the process and lets `serve` answer.
 
 use std::error::Error;
-use std::io;
+use std::hint::black_box;
 
+use nix::unistd::geteuid;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::base::exit::Exit;
 use crate::base::secret::Secret;
-use crate::sys::environment::set_variable;
-use crate::sys::process::SingleThreaded;
+use crate::sandbox::privilege::PrivilegeError;
+use crate::sandbox::process::{ConfineError, HardenError, LockMemoryError};
 
 use super::args::ServeArgs;
 use super::directory::{self, DirectoryError};
@@ -19,7 +20,6 @@ use super::hierarchy::{DeriveError, Purpose, Root};
 use super::keyring::{self, Keyring, KeyringError};
 use super::serve::{Greeting, Keys};
 use super::slots::{self, SlotError};
-use super::tpm;
 use super::wrap::{DekWrapper, WrapError};
 
 /// Keys and greeting of one mode.
@@ -30,14 +30,32 @@ pub struct Opened {
     pub greeting: Greeting,
 }
 
-/// Keeps libtss2 off standard error.
+/// The account to serve as: the one named or, for root, the owner of the keys. Nobody but these two may start a keeper.
 ///
 /// # Errors
-/// [`StartError::Threads`] when a thread runs already.
-pub fn quiet_tpm_library() -> Result<(), StartError> {
-    let (name, value) = tpm::QUIET;
-    set_variable(&SingleThreaded::prove().map_err(StartError::Threads)?, name, value);
-    Ok(())
+/// [`StartError::Directory`] when there is no key directory, or it is another's.
+pub fn account(args: &ServeArgs) -> Result<Option<String>, StartError> {
+    directory::check_operator(&args.directory)?;
+    match &args.user {
+        Some(user) => Ok(Some(user.clone())),
+        None if geteuid().is_root() => Ok(Some(directory::owner(&args.directory)?.to_string())),
+        None => Ok(None),
+    }
+}
+
+/// Heap that is reserved, bytes: some dozens of the largest messages.
+const HEAP: usize = 4 * 1024 * 1024;
+/// Stack that is reserved, bytes.
+const STACK: usize = 256 * 1024;
+
+/// Takes all memory that answering will ever need, while it can still be had and locked. Where root may not raise the limit on
+/// locked memory, the kernel gives nothing more once privileges are gone, and an answer that needs more would end the process.
+pub fn reserve_memory() {
+    // glibc serves blocks beyond its threshold by mmap, and raises the threshold to the size of the first such block that is freed:
+    // from then on everything smaller comes from the heap, which keeps what it once had (mallopt(3), M_MMAP_THRESHOLD).
+    drop(black_box(vec![1_u8; 2 * HEAP]));
+    drop(black_box(vec![1_u8; HEAP]));
+    black_box([1_u8; STACK]);
 }
 
 /// For the daemon: record KEK, TLS key, index key. The CA's private key stays wrapped.
@@ -50,12 +68,11 @@ pub fn open_daemon(args: &ServeArgs) -> Result<Opened, StartError> {
     Ok(Opened { keys, greeting: greeting(&keyring, root.derive(Purpose::Index)?) })
 }
 
-/// For the console: the CA's key only, and only for root or the owner of the keys.
+/// For the console: the CA's key only.
 ///
 /// # Errors
 /// [`StartError`].
 pub fn open_console(args: &ServeArgs) -> Result<Opened, StartError> {
-    directory::check_operator(&args.directory)?;
     let (root, keyring) = open_root(args)?;
     let keys = Keys::Console { authority: Box::new(keyring.open_authority(&root)?) };
     let nothing = Secret::try_fill(|to| SystemRandom::new().fill(to).map_err(|_| WrapError))?;
@@ -77,9 +94,12 @@ fn greeting(keyring: &Keyring, index_key: Secret<{ super::hierarchy::KEY_BYTES }
 /// Why the keeper did not come to answer.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// More than one thread.
-    #[error("the key keeper must have one thread when it starts")]
-    Threads(#[source] io::Error),
+    /// Hardening.
+    #[error(transparent)]
+    Harden(#[from] HardenError),
+    /// Locking memory.
+    #[error(transparent)]
+    LockMemory(#[from] LockMemoryError),
     /// The key directory.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
@@ -95,6 +115,12 @@ pub enum StartError {
     /// The cipher or the random number generator.
     #[error(transparent)]
     Wrap(#[from] WrapError),
+    /// Becoming an ordinary user.
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
+    /// Confinement.
+    #[error(transparent)]
+    Confine(#[from] ConfineError),
 }
 
 impl StartError {
@@ -104,7 +130,8 @@ impl StartError {
             Self::Directory(DirectoryError::NotOperator) => Exit::Denied,
             Self::Directory(DirectoryError::Absent(_)) => Exit::Config,
             Self::Directory(_) | Self::Slot(_) | Self::Keyring(_) => Exit::Io,
-            Self::Threads(_) | Self::Derive(_) | Self::Wrap(_) => Exit::Failed,
+            Self::Privilege(PrivilegeError::Root | PrivilegeError::UnknownUser { .. }) => Exit::Config,
+            Self::Harden(_) | Self::LockMemory(_) | Self::Derive(_) | Self::Wrap(_) | Self::Privilege(_) | Self::Confine(_) => Exit::Failed,
         }
     }
 }

@@ -25,9 +25,6 @@ use crate::base::secret::Secret;
 /// Bytes of the sealed secret.
 pub const SEALED_BYTES: usize = 32;
 
-/// The environment variable that silences libtss2 on standard error: its lines name no step and would mix with the key-use log.
-pub const QUIET: (&str, &str) = ("TSS2_LOG", "all+NONE");
-
 /// A secret as only one TPM can open it. Not secret itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sealed {

@@ -93,7 +93,12 @@ impl Hardened {
     /// When the limit on locked memory is too low for this process.
     pub fn lock_memory(&self) -> Result<(), LockMemoryError> {
         if geteuid().is_root() {
-            set_limit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).map_err(LockMemoryError)?;
+            // Root of a container often may lock memory but not raise limits. Then the limit counts again once privileges are
+            // gone, and a process must have reserved what it needs by then.
+            match set_limit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+                Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(LockMemoryError(error)),
+                _ => {}
+            }
         }
         lock_all_memory().map_err(LockMemoryError)
     }

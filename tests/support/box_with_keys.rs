@@ -3,7 +3,7 @@
 //! Touches: temporary directories, processes of the test's own.
 //! Next: `tests/keeper.rs`.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -11,7 +11,6 @@ use std::process::{Child, Command, Output, Stdio};
 use nix::unistd::geteuid;
 use salama::ipc::CHANNEL_FD;
 use salama::ipc::channel::Channel;
-use salama::keys::console::Console;
 use salama::keys::{Keeper, KeeperError, KeeperGreeting};
 use salama::sys::process::start_with_descriptor;
 use tempfile::TempDir;
@@ -81,14 +80,20 @@ impl Bench {
         command.output().expect("the keeper's program")
     }
 
-    /// Starts a keeper; its standard error is piped.
+    /// What the keepers wrote on standard error.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.base.path().join("log")).expect("a keeper was started")
+    }
+
+    /// Starts a keeper; its standard error is appended to the log.
     pub fn start(&self, mode: &str, tcti: &str, more: &[&str]) -> (Channel, Process) {
+        let log = File::options().create(true).append(true).open(self.base.path().join("log")).expect("its own directory");
         let mut command = Command::new(KEEPER);
         command.arg(mode).arg("--directory").arg(self.keys()).args(["--tpm", tcti]).args(more);
         if geteuid().is_root() {
             command.args(["--user", "nobody"]);
         }
-        command.stdin(Stdio::null()).stderr(Stdio::piped());
+        command.env("TSS2_LOG", "all+NONE").stdin(Stdio::null()).stderr(log);
         let (ours, theirs) = Channel::pair().expect("a socket pair");
         let child = start_with_descriptor(command, theirs.into_fd(), CHANNEL_FD).expect("the keeper's program");
         (ours, Process(child))
@@ -99,12 +104,6 @@ impl Bench {
         let (channel, process) = self.start("serve", &self.tpm.tcti(), more);
         let (keeper, greeting) = Keeper::connect(channel).unwrap_or_else(|error| panic!("the keeper starts: {error}"));
         (keeper, greeting, process)
-    }
-
-    /// A console's keeper that answers.
-    pub fn console(&self) -> (Console, Process) {
-        let (channel, process) = self.start("console", &self.tpm.tcti(), &[]);
-        (Console::connect(channel).unwrap_or_else(|error| panic!("the keeper starts: {error}")), process)
     }
 
     /// The words with which a daemon's keeper refuses to start, and its exit code.
