@@ -4,3 +4,4 @@ pub mod base;
 pub mod ipc;
 pub mod job;
 pub mod sys;
+pub mod worker;
