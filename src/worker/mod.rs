@@ -5,9 +5,4 @@
 
 pub mod decode;
 pub mod speech;
-//! What runs in the sandbox on a stranger's bytes.
-//! Trusts: nothing.
-//! Touches: memory and processor; no network, files or keys.
-//! Next: `worker::run` tells the story.
-
 pub mod text;
