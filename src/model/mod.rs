@@ -3,6 +3,7 @@
 //! Touches: model directories, reading; `import` also writes one.
 //! Next: `worker` runs what `verify` hands out.
 
+pub mod golden;
 pub mod import;
 pub mod load;
 pub mod manifest;

@@ -23,6 +23,8 @@ use crate::model::verify::hex;
 /// CTranslate2's weights.
 const CT2_WEIGHTS: &str = "model.bin";
 const TOKENIZER: &str = "tokenizer.json";
+const VOCABULARY: &str = "vocab.json";
+const ADDED_TOKENS: &str = "added_tokens.json";
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 /// Largest JSON file that is read, in bytes; a multilingual tokenizer has 2 to 4 MB.
@@ -62,30 +64,13 @@ impl Checkpoint {
                 return Err(CheckpointError::Digest { file: digest.file.clone() });
             }
         }
-        let (tensors, generation, weights) = if directory.join(CT2_WEIGHTS).is_file() {
-            let config: Ct2Config = json(directory, CONFIG)?;
-            let generation = Generation {
-                suppress: config.suppress_ids,
-                suppress_begin: config.suppress_ids_begin,
-                alignment_heads: config.alignment_heads,
-            };
-            (ct2::read(&directory.join(CT2_WEIGHTS))?, generation, CT2_WEIGHTS)
-        } else if directory.join(hf::SINGLE).is_file() || directory.join(hf::INDEX).is_file() {
-            let config: hf::Config = json(directory, CONFIG)?;
-            config.check()?;
-            let newer = if directory.join(GENERATION_CONFIG).is_file() {
-                json(directory, GENERATION_CONFIG)?
-            } else {
-                GenerationConfig::default()
-            };
-            let sharded = directory.join(hf::INDEX).is_file();
-            (hf::read(directory)?, config.generation(newer), if sharded { hf::INDEX } else { hf::SINGLE })
-        } else {
-            return Err(CheckpointError::Neither { directory: directory.to_owned() });
-        };
-        let payload = [weights, CONFIG].map(|file| Ok(Digest { file: file.to_owned(), sha256: digest_of(directory, file)? }));
-        let payload = payload.into_iter().collect::<Result<_, CheckpointError>>()?;
-        Ok(Self { tensors, tokenizer: tokenizer(directory)?, generation, payload })
+        let family = Family::of(directory)?;
+        let (tensors, generation) = family.read(directory)?;
+        let tokens = tokenizer_files(directory);
+        let files = family.files(directory)?.into_iter().chain(tokens.iter().map(|&file| file.to_owned()));
+        let payload = files.map(|file| Ok(Digest { sha256: digest_of(directory, &file)?, file }));
+        let payload = payload.collect::<Result<_, CheckpointError>>()?;
+        Ok(Self { tensors, tokenizer: tokenizer(directory, tokens)?, generation, payload })
     }
 }
 
@@ -130,12 +115,71 @@ pub enum CheckpointError {
     Hf(#[from] HfError),
 }
 
-fn tokenizer(directory: &Path) -> Result<TokenizerFile, CheckpointError> {
-    if directory.join(TOKENIZER).is_file() || !directory.join("vocab.json").is_file() {
+/// Who wrote the checkpoint.
+enum Family {
+    Ct2,
+    HuggingFace,
+}
+
+impl Family {
+    fn of(directory: &Path) -> Result<Self, CheckpointError> {
+        let holds = |file| directory.join(file).is_file();
+        if holds(CT2_WEIGHTS) {
+            Ok(Self::Ct2)
+        } else if holds(hf::SINGLE) || holds(hf::INDEX) {
+            Ok(Self::HuggingFace)
+        } else {
+            Err(CheckpointError::Neither { directory: directory.to_owned() })
+        }
+    }
+
+    /// All files that [`read`](Self::read) reads.
+    fn files(&self, directory: &Path) -> Result<Vec<String>, CheckpointError> {
+        let mut files = match self {
+            Self::Ct2 => vec![CT2_WEIGHTS.to_owned()],
+            Self::HuggingFace => hf::shards(directory)?.into_iter().collect(),
+        };
+        files.push(CONFIG.to_owned());
+        if matches!(self, Self::HuggingFace) && directory.join(GENERATION_CONFIG).is_file() {
+            files.push(GENERATION_CONFIG.to_owned());
+        }
+        Ok(files)
+    }
+
+    fn read(&self, directory: &Path) -> Result<(Tensors, Generation), CheckpointError> {
+        match self {
+            Self::Ct2 => {
+                let config: Ct2Config = json(directory, CONFIG)?;
+                let generation = Generation {
+                    suppress: config.suppress_ids,
+                    suppress_begin: config.suppress_ids_begin,
+                    alignment_heads: config.alignment_heads,
+                };
+                Ok((ct2::read(&directory.join(CT2_WEIGHTS))?, generation))
+            }
+            Self::HuggingFace => {
+                let config: hf::Config = json(directory, CONFIG)?;
+                config.check()?;
+                let newer = directory.join(GENERATION_CONFIG).is_file();
+                let newer = if newer { json(directory, GENERATION_CONFIG)? } else { GenerationConfig::default() };
+                Ok((hf::read(directory)?, config.generation(newer)))
+            }
+        }
+    }
+}
+
+/// `tokenizer.json`, or the older pair where only that is there.
+fn tokenizer_files(directory: &Path) -> &'static [&'static str] {
+    let older = !directory.join(TOKENIZER).is_file() && directory.join(VOCABULARY).is_file();
+    if older { &[VOCABULARY, ADDED_TOKENS] } else { &[TOKENIZER] }
+}
+
+fn tokenizer(directory: &Path, files: &[&str]) -> Result<TokenizerFile, CheckpointError> {
+    if files == [TOKENIZER] {
         return json(directory, TOKENIZER);
     }
-    let vocab: HashMap<String, u32> = json(directory, "vocab.json")?;
-    let added: HashMap<String, u32> = json(directory, "added_tokens.json")?;
+    let vocab: HashMap<String, u32> = json(directory, VOCABULARY)?;
+    let added: HashMap<String, u32> = json(directory, ADDED_TOKENS)?;
     Ok(TokenizerFile::from_pair(vocab, added))
 }
 

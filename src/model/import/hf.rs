@@ -167,7 +167,10 @@ pub enum HfError {
 }
 
 /// File names of the shards, once each, in order.
-fn shards(directory: &Path) -> Result<BTreeSet<String>, HfError> {
+///
+/// # Errors
+/// [`HfError`] when the list of shards cannot be used.
+pub fn shards(directory: &Path) -> Result<BTreeSet<String>, HfError> {
     let text = match fs::read(directory.join(INDEX)) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::from([SINGLE.to_owned()])),

@@ -3,9 +3,9 @@
 //! Touches: a hidden directory beside the target; removed again unless it was put in place.
 //! Next: `import` fills it.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
@@ -13,8 +13,9 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use crate::model::manifest::FileEntry;
 use crate::model::verify::sha256;
 
-/// Readable by the worker's own user.
+/// Models are no secret, and the worker's own user reads them whatever the operator's umask is.
 const DIRECTORY_MODE: u32 = 0o755;
+const FILE_MODE: u32 = 0o644;
 
 /// The hidden directory with what was written so far.
 pub struct Staging {
@@ -32,8 +33,10 @@ impl Staging {
         let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::create_dir_all(parent)?;
         let path = parent.join(format!(".{}.importing-{}", name.display(), std::process::id()));
-        DirBuilder::new().mode(DIRECTORY_MODE).create(&path)?;
-        Ok(Self { path, files: Vec::new() })
+        fs::create_dir(&path)?;
+        let staging = Self { path, files: Vec::new() };
+        fs::set_permissions(&staging.path, Permissions::from_mode(DIRECTORY_MODE))?;
+        Ok(staging)
     }
 
     /// Where it is.
@@ -52,6 +55,7 @@ impl Staging {
     /// What the system says.
     pub fn write(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let mut file = File::create_new(self.path.join(name))?;
+        file.set_permissions(Permissions::from_mode(FILE_MODE))?;
         file.write_all(bytes)?;
         file.sync_all()?;
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
