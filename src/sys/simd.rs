@@ -35,24 +35,45 @@ fn rows<const FUSED: bool>(matrix: &[i8], scales: &[f32], vector: &[f32], out: &
         out.fill(0.0);
         return;
     }
-    for ((row, scale), value) in matrix.chunks_exact(vector.len()).zip(scales).zip(out) {
+    let mut rows = matrix.chunks_exact(vector.len());
+    let mut scales = scales.iter();
+    for value in out {
+        let (Some(row), Some(scale)) = (rows.next(), scales.next()) else { return };
         *value = scale * dot::<FUSED>(row, vector);
     }
 }
 
 /// `FUSED` only where multiply-and-add is one instruction: elsewhere it is a slow library call.
+///
+/// Plain loops over arrays, no iterator adaptors: those are generic functions that are not inlined across code generation
+/// units in a build without link-time optimisation, and then nothing here becomes a vector instruction (measured: 24 ms
+/// instead of 5 ms for a vocabulary).
 #[inline(always)]
-fn dot<const FUSED: bool>(row: &[i8], vector: &[f32]) -> f32 {
+#[expect(clippy::indexing_slicing, clippy::needless_range_loop, reason = "constant bounds over arrays of that length")]
+fn dot<const FUSED: bool>(mut row: &[i8], mut vector: &[f32]) -> f32 {
     let mut sums = [0f32; LANES];
-    let (row_blocks, row_rest) = row.as_chunks::<LANES>();
-    let (vector_blocks, vector_rest) = vector.as_chunks::<LANES>();
-    for (weights, values) in row_blocks.iter().zip(vector_blocks) {
-        for ((sum, weight), value) in sums.iter_mut().zip(weights).zip(values) {
-            *sum = if FUSED { f32::from(*weight).mul_add(*value, *sum) } else { f32::from(*weight) * value + *sum };
+    while let (Some((weights, row_rest)), Some((values, vector_rest))) =
+        (row.split_first_chunk::<LANES>(), vector.split_first_chunk::<LANES>())
+    {
+        for lane in 0..LANES {
+            let weight = f32::from(weights[lane]);
+            sums[lane] = if FUSED { weight.mul_add(values[lane], sums[lane]) } else { weight * values[lane] + sums[lane] };
         }
+        (row, vector) = (row_rest, vector_rest);
     }
-    let rest: f32 = row_rest.iter().zip(vector_rest).map(|(weight, value)| f32::from(*weight) * value).sum();
-    sums.iter().sum::<f32>() + rest
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            sums[lane] += sums[lane + half];
+        }
+        half /= 2;
+    }
+    let mut total = sums[0];
+    while let (Some((weight, row_rest)), Some((value, vector_rest))) = (row.split_first(), vector.split_first()) {
+        total += f32::from(*weight) * value;
+        (row, vector) = (row_rest, vector_rest);
+    }
+    total
 }
 
 #[cfg(test)]

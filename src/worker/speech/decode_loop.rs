@@ -191,14 +191,29 @@ fn score(whisper: &Whisper, hidden: &[f32], first: bool, scores: &mut Vec<f32>) 
 
 /// The best token and its log-probability.
 fn best(scores: &[f32]) -> (u32, f32) {
-    let total = log_sum_exp(scores);
-    let best = (0u32..).zip(scores).max_by(|one, other| one.1.total_cmp(other.1));
-    best.map_or((0, f32::NEG_INFINITY), |(token, score)| (token, score - total))
+    let (mut token, mut best, mut id) = (0u32, f32::NEG_INFINITY, 0u32);
+    for score in scores {
+        if *score > best {
+            (token, best) = (id, *score);
+        }
+        id += 1;
+    }
+    (token, best - log_sum_exp(scores))
 }
 
 fn log_sum_exp(scores: &[f32]) -> f32 {
-    let peak = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    peak + scores.iter().map(|score| (score - peak).exp()).sum::<f32>().ln()
+    let mut peak = f32::NEG_INFINITY;
+    for score in scores {
+        peak = peak.max(*score);
+    }
+    let mut total = 0f32;
+    for score in scores {
+        // Below this a term is lost in the sum's last bit anyway; most of the vocabulary is.
+        if *score > peak - 20.0 {
+            total += (score - peak).exp();
+        }
+    }
+    peak + total.ln()
 }
 
 #[cfg(test)]

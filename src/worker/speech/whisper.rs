@@ -45,7 +45,7 @@ pub struct Whisper {
     /// Input and output embedding.
     pub embedding: Embedding,
     positions: Vec<f32>,
-    mel: LogMel,
+    pub(super) mel: LogMel,
     encoder: Arc<TypedRunnableModel>,
     decoder: Arc<TypedRunnableModel>,
 }
