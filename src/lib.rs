@@ -1,7 +1,9 @@
 //! Salama: a sealed box for child helplines.
 
 pub mod base;
+pub mod cli;
 pub mod ipc;
 pub mod job;
+pub mod model;
 pub mod sys;
 pub mod worker;
