@@ -264,3 +264,62 @@ pub enum IssueError {
     #[error("the machine's clock is out of range; set it")]
     Clock,
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::KeyPair;
+    use x509_parser::extensions::GeneralName;
+    use x509_parser::parse_x509_certificate;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_unix_millis(1_700_000_000_000);
+
+    fn authority() -> Authority {
+        Authority::create(BoxName::new("box-1").unwrap(), EcKey::generate().unwrap().0, NOW).unwrap()
+    }
+
+    fn request() -> Vec<u8> {
+        CertificateParams::default().serialize_request(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn a_client_has_exactly_one_name_and_it_is_a_uri() {
+        let authority = authority();
+        for role in ROLES {
+            let chain = authority.issue_client(&request(), Client { role, name: "a.b_c-9" }, 1, NOW).unwrap();
+            let (_, leaf) = parse_x509_certificate(&chain[0]).unwrap();
+            let names = &leaf.subject_alternative_name().unwrap().unwrap().value.general_names;
+            let expected = format!("salama://box-1/{role}/a.b_c-9");
+            assert!(matches!(names.as_slice(), [GeneralName::URI(uri)] if *uri == expected), "{names:?}");
+            assert_eq!(chain[1], *authority.certificate());
+        }
+    }
+
+    #[test]
+    fn a_certificate_begins_an_hour_ago_and_ends_on_its_day() {
+        let chain = authority().issue_client(&request(), Client { role: "monitor", name: "m" }, 30, NOW).unwrap();
+        let (_, leaf) = parse_x509_certificate(&chain[0]).unwrap();
+        let now = i64::try_from(NOW.unix_millis() / 1000).unwrap();
+        assert_eq!(leaf.validity().not_before.timestamp(), now - 3600);
+        assert_eq!(leaf.validity().not_after.timestamp(), now + 30 * 86_400);
+    }
+
+    #[test]
+    fn roles_names_and_days_out_of_range_are_refused() {
+        let authority = authority();
+        let issue = |role, name, days| authority.issue_client(&request(), Client { role, name }, days, NOW);
+        for role in ["", "root", "Admin", "admin ", "admin/x"] {
+            assert!(matches!(issue(role, "a", 1), Err(IssueError::Role)), "{role:?}");
+        }
+        let long = "a".repeat(65);
+        for name in ["", ".", "..", "a/b", "a b", "A", "a\0", "é", "-a", "_a", long.as_str()] {
+            assert!(matches!(issue("admin", name, 1), Err(IssueError::Name)), "{name:?}");
+        }
+        assert!(matches!(issue("admin", "a", 0), Err(IssueError::Days)));
+        assert!(matches!(issue("admin", "a", CLIENT_DAYS_MAX + 1), Err(IssueError::Days)));
+        for name in ["", "Box", "a_b", "a/b", "-a", &"a".repeat(64)] {
+            assert!(BoxName::new(name).is_err(), "{name:?}");
+        }
+    }
+}

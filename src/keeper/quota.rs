@@ -39,8 +39,8 @@ pub struct Limits {
     pub certificates: u32,
 }
 
-/// Tokens in millionths, so that slow refills lose nothing to rounding.
-const TOKEN: u64 = 1_000_000;
+/// One token is as many parts as a minute has milliseconds: each millisecond then adds `per_minute` parts, and nothing is rounded.
+const TOKEN: u64 = 60_000;
 
 /// A token bucket that holds a minute's worth.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Bucket {
     /// Takes one token if there is one.
     pub fn take(&mut self, now: Timestamp) -> bool {
         let millis = u64::try_from(now.since(self.filled).as_millis()).unwrap_or(u64::MAX);
-        let fresh = millis.saturating_mul(self.per_minute).saturating_mul(TOKEN / 60_000);
+        let fresh = millis.saturating_mul(self.per_minute);
         self.level = self.level.saturating_add(fresh).min(self.per_minute * TOKEN);
         self.filled = now;
         match self.level.checked_sub(TOKEN) {

@@ -164,3 +164,51 @@ const fn denial_of(error: &IssueError) -> KeeperDenial {
         IssueError::Certificate(_) | IssueError::Sign(_) | IssueError::Random | IssueError::Clock => KeeperDenial::Internal,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::base::clock::{ManualClock, Timestamp};
+    use crate::ipc::keeper::UnwrapPurpose;
+
+    const LIMITS: Limits = Limits { new_deks: 9, unwraps_job: 9, unwraps_read: 9, tls_signatures: 9, certificates: 9 };
+    const CALL: CallId = CallId::from_bytes([1; 16]);
+
+    struct Full;
+
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn keeper<W: Write>(log: W) -> Keeper<ManualClock, W> {
+        let kek = Secret::try_fill(|_| Ok::<(), ()>(())).unwrap();
+        let keys = Keys::Daemon { deks: DekWrapper::new(&kek).unwrap(), tls: EcKey::generate().unwrap().0 };
+        Keeper::new(keys, &LIMITS, ManualClock::at(Timestamp::from_unix_millis(0)), log)
+    }
+
+    #[test]
+    fn no_key_is_given_that_cannot_be_logged() {
+        assert!(matches!(keeper(Full).reply(KeeperRequest::NewDek { call: CALL }), KeeperReply::Denied(KeeperDenial::Internal)));
+    }
+
+    #[test]
+    fn a_refused_try_costs_quota_too() {
+        let mut keeper = keeper(io::sink());
+        let mut guess = || {
+            let wrapped = crate::ipc::keeper::WrappedDek(vec![0; 65]);
+            keeper.reply(KeeperRequest::UnwrapDek { call: CALL, wrapped, purpose: UnwrapPurpose::Read })
+        };
+        for _ in 0..9 {
+            assert!(matches!(guess(), KeeperReply::Denied(KeeperDenial::WrongKey)));
+        }
+        assert!(matches!(guess(), KeeperReply::Denied(KeeperDenial::RateLimited)));
+    }
+}

@@ -49,7 +49,11 @@ impl Keeper {
     /// [`KeeperError::Refused`] with the keeper's own words when the TPM or the key directory refused; [`KeeperError::Version`] when the
     /// two programs do not belong together; [`KeeperError::Gone`] when it ended or hangs.
     pub fn connect(channel: Channel) -> Result<(Self, KeeperGreeting), KeeperError> {
-        channel.set_receive_timeout(Some(START_LIMIT)).map_err(|source| KeeperError::Gone(Some(ChannelError::Socket(source))))?;
+        Self::connect_within(channel, START_LIMIT, ANSWER_LIMIT)
+    }
+
+    fn connect_within(channel: Channel, start: Duration, answer: Duration) -> Result<(Self, KeeperGreeting), KeeperError> {
+        channel.set_receive_timeout(Some(start)).map_err(|source| KeeperError::Gone(Some(ChannelError::Socket(source))))?;
         let greeting = match channel.recv().map_err(|error| KeeperError::Gone(Some(error)))? {
             Some(KeeperReply::Ready { version: PROTOCOL_VERSION, server_chain, client_ca, index_key }) => KeeperGreeting {
                 server_chain: server_chain.into_iter().map(CertificateDer::from).collect(),
@@ -61,7 +65,7 @@ impl Keeper {
             Some(_) => return Err(KeeperError::OutOfOrder),
             None => return Err(KeeperError::Gone(None)),
         };
-        channel.set_receive_timeout(Some(ANSWER_LIMIT)).map_err(|source| KeeperError::Gone(Some(ChannelError::Socket(source))))?;
+        channel.set_receive_timeout(Some(answer)).map_err(|source| KeeperError::Gone(Some(ChannelError::Socket(source))))?;
         Ok((Self(Arc::new(Mutex::new(Line { channel, lost: false }))), greeting))
     }
 
@@ -178,4 +182,63 @@ pub enum KeeperError {
     /// It answered something else.
     #[error("the key keeper answered out of order; the daemon must be restarted")]
     OutOfOrder,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::secret::SecretInTransit;
+
+    const SHORT: Duration = Duration::from_millis(20);
+
+    fn ready(version: u16) -> KeeperReply {
+        let index_key = SecretInTransit(Secret::try_fill(|_| Ok::<(), ()>(())).unwrap());
+        KeeperReply::Ready { version, server_chain: Vec::new(), client_ca: Vec::new(), index_key }
+    }
+
+    /// A keeper's end that has said `first`; what it says later waits in the socket.
+    fn keeper_that_says(first: &KeeperReply) -> (Result<Keeper, KeeperError>, Channel) {
+        let (ours, theirs) = Channel::pair().unwrap();
+        theirs.send(first).unwrap();
+        (Keeper::connect_within(ours, SHORT, SHORT).map(|(keeper, _)| keeper), theirs)
+    }
+
+    #[test]
+    fn a_keeper_of_another_release_is_refused() {
+        assert!(matches!(keeper_that_says(&ready(PROTOCOL_VERSION + 1)).0, Err(KeeperError::Version { .. })));
+    }
+
+    #[test]
+    fn a_keepers_reason_reaches_the_operator() {
+        let refused = keeper_that_says(&KeeperReply::Refused { reason: "no TPM".to_owned() }).0.err().unwrap();
+        assert_eq!(refused.to_string(), "the key keeper could not open the keys: no TPM");
+    }
+
+    #[test]
+    fn a_keeper_that_hangs_is_given_up_and_a_late_reply_never_taken_for_another() {
+        let (keeper, theirs) = keeper_that_says(&ready(PROTOCOL_VERSION));
+        let keeper = keeper.unwrap();
+        assert!(matches!(keeper.counters(), Err(KeeperError::Gone(Some(ChannelError::TimedOut)))));
+        theirs.send(&KeeperReply::Counters(KeeperCounters::default())).unwrap();
+        assert!(matches!(keeper.counters(), Err(KeeperError::Gone(None))));
+        assert!(keeper.is_lost());
+    }
+
+    #[test]
+    fn a_keeper_that_never_greets_is_given_up() {
+        let (ours, _theirs) = Channel::pair().unwrap();
+        assert!(matches!(Keeper::connect_within(ours, SHORT, SHORT), Err(KeeperError::Gone(Some(ChannelError::TimedOut)))));
+    }
+
+    #[test]
+    fn a_denial_keeps_the_line_open_and_a_wrong_answer_shuts_it() {
+        let (keeper, theirs) = keeper_that_says(&ready(PROTOCOL_VERSION));
+        let keeper = keeper.unwrap();
+        theirs.send(&KeeperReply::Denied(KeeperDenial::RateLimited)).unwrap();
+        assert!(matches!(keeper.sign_tls(b""), Err(KeeperError::Denied(KeeperDenial::RateLimited))));
+        assert!(!keeper.is_lost());
+        theirs.send(&KeeperReply::Signature(Vec::new())).unwrap();
+        assert!(matches!(keeper.counters(), Err(KeeperError::OutOfOrder)));
+        assert!(keeper.is_lost());
+    }
 }

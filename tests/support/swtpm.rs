@@ -3,6 +3,8 @@
 //! Touches: two TCP ports on the loopback interface, a temporary directory.
 //! Next: tests hand [`Swtpm::tcti`] to the keeper.
 
+#![allow(dead_code, reason = "each test program uses its own part of this")]
+
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
