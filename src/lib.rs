@@ -6,6 +6,7 @@ pub mod audit;
 pub mod authz;
 pub mod base;
 pub mod config;
+pub mod connection;
 pub mod identity;
 pub mod ipc;
 pub mod job;
