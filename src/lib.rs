@@ -53,6 +53,7 @@ pub mod authz;
 pub mod base;
 pub mod cli;
 pub mod config;
+pub mod connection;
 pub mod identity;
 pub mod ipc;
 pub mod job;

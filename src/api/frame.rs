@@ -76,6 +76,9 @@ pub(super) async fn frame<D: Desk>(State(api): State<Api<D>>, mut request: Reque
     };
 
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        if problem.kind().status().is_server_error() {
+            tracing::warn!(request = trace.id(), route, problem = problem.kind().word(), "a request failed");
+        }
         write_problem(&mut response, &problem, trace.id());
     }
     set_headers(response.headers_mut(), &trace);

@@ -1,5 +1,5 @@
 //! The HTTP interface: one file a resource, every handler behind a permit, every error a problem document.
-//! Trusts: `connection` puts the verified peer into each request.
+//! Trusts: `connection` puts [`Connected`] into each request.
 //! Touches: the desk of calls, the machine's vitals, the audit sink.
 //! Next: [`crate::job::calls`].
 
@@ -9,6 +9,8 @@ mod calls;
 pub mod desk;
 mod events;
 mod export;
+#[cfg(test)]
+pub(crate) mod fake_desk;
 pub mod frame;
 mod gate;
 mod health;
@@ -19,6 +21,8 @@ mod params;
 pub mod problem;
 mod render;
 pub mod state;
+#[cfg(test)]
+mod tests;
 mod text;
 mod transcript;
 mod upload;
@@ -33,6 +37,7 @@ use desk::Desk;
 use problem::{Kind, Problem};
 use state::Api;
 
+pub use gate::Connected;
 pub use upload::METADATA_HEADER;
 
 /// Every route.
@@ -53,7 +58,7 @@ fn routes<D: Desk>() -> [(&'static str, MethodRouter<Api<D>>); 12] {
     ]
 }
 
-/// The router that `connection` serves. Requests must carry an `Arc<PeerIdentity>` extension; without it nothing is allowed.
+/// The router that `connection` serves. Requests must carry a [`Connected`] extension; without it nothing is allowed.
 pub fn router<D: Desk>(api: Api<D>) -> Router {
     let mut router = Router::new();
     for (path, methods) in routes() {

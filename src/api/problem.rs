@@ -128,7 +128,7 @@ pub struct ProblemDocument {
     pub status: u16,
     /// What is wrong in this request and what to do.
     pub detail: String,
-    /// Names this request in the audit trail.
+    /// Names this request; the journal has it beside every failure of ours.
     #[schema(example = "urn:salama:request:5f0c9a3e71d24b86")]
     pub instance: String,
 }
