@@ -24,11 +24,18 @@ as_root=
 
 say "a software TPM (a real one is /dev/tpmrm0)"
 mkdir "$work/tpm" "$work/state"
-port=$(python3 -c 'import socket
-one = socket.socket(); one.bind(("127.0.0.1", 0)); print(one.getsockname()[1])')
-swtpm socket --tpm2 --tpmstate "dir=$work/tpm,mode=0600" --server "type=tcp,port=$port,bindaddr=127.0.0.1" \
-    --ctrl "type=tcp,port=$((port + 1)),bindaddr=127.0.0.1" --flags not-need-init,startup-clear --seccomp action=kill &
-tpm_pid=$!
+# The first pair of ports that is free: swtpm ends at once when one is taken.
+for port in 2321 2331 2341 2351; do
+    swtpm socket --tpm2 --tpmstate "dir=$work/tpm,mode=0600" --server "type=tcp,port=$port,bindaddr=127.0.0.1" \
+        --ctrl "type=tcp,port=$((port + 1)),bindaddr=127.0.0.1" --flags not-need-init,startup-clear --seccomp action=kill \
+        2>"$work/swtpm.log" &
+    tpm_pid=$!
+    until swtpm_ioctl --tcp "127.0.0.1:$((port + 1))" -g >/dev/null 2>&1; do
+        kill -0 "$tpm_pid" 2>/dev/null || { tpm_pid=; break; }
+    done
+    [ -z "$tpm_pid" ] || break
+done
+[ -n "$tpm_pid" ] || { cat "$work/swtpm.log" >&2; echo "demo: swtpm did not start" >&2; exit 1; }
 tpm="swtpm:host=127.0.0.1,port=$port"
 
 say "keys and a certificate authority, sealed by the TPM"
