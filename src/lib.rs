@@ -6,3 +6,4 @@ pub mod job;
 pub mod sandbox;
 pub mod supervisor;
 pub mod sys;
+pub mod worker;
