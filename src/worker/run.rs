@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::forkserver::Work;
 use super::models::Models;
 use super::text;
 use super::transcribe::transcribe;
@@ -12,20 +13,26 @@ use crate::base::exit::Exit;
 use crate::ipc::channel::{Channel, ChannelError};
 use crate::ipc::worker::{CallFailure, ChildEvent, Task};
 
-/// Serves the one task of this child and returns its exit code.
-pub fn run(models: &Models, channel: Channel) -> Exit {
-    let channel = Arc::new(channel);
-    match serve(models, &channel) {
-        Ok(()) => Exit::Ok,
-        Err(error) => {
-            eprintln!("salama-worker: child: {error}");
-            Exit::Failed
-        }
+/// The work of children: one call.
+#[derive(Debug)]
+pub enum Call {}
+
+impl Work for Call {
+    type Models = Models;
+
+    fn serve(models: &Models, channel: Channel) -> u8 {
+        let exit = match serve(models, &Arc::new(channel)) {
+            Ok(()) => Exit::Ok,
+            Err(error) => {
+                eprintln!("salama-worker: child: {error}");
+                Exit::Failed
+            }
+        };
+        exit.code()
     }
 }
 
 fn serve(models: &Models, channel: &Arc<Channel>) -> Result<(), ChannelError> {
-    channel.send(&ChildEvent::Ready)?;
     let Some(task) = channel.recv::<Task>()? else { return Ok(()) };
     let outcome = match task {
         Task::Transcribe { audio_bytes, language, threads, max_audio_seconds } => {
