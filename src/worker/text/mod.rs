@@ -28,13 +28,13 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use tract_onnx::prelude::InferenceModel;
-
 use self::language::LanguageJudge;
 use self::ner::{Ner, NerError, NerLoadError};
 use self::redactor::Redactor;
 use crate::ipc::transcript::{Entity, EntityCount, EntityKind, Utterance};
 use crate::ipc::worker::TextLanguage;
+use crate::model::load::{LoadError, graph};
+use crate::model::verify::VerifiedModel;
 
 /// All that reads text. Shared by threads; survives a fork.
 pub struct TextModels {
@@ -53,14 +53,15 @@ pub struct RedactedPlain {
 }
 
 impl TextModels {
-    /// Builds everything from the parts of the Rampart directory.
+    /// Builds everything; takes the files of the verified Rampart model.
     ///
     /// # Errors
-    /// When the parts do not fit each other, or a rule of ours does not compile.
-    pub fn from_parts(graph: InferenceModel, vocab: &[u8], config: &[u8]) -> Result<Self, TextLoadError> {
+    /// When a file is missing or does not fit the others, or a rule of ours does not compile.
+    pub fn load(ner: &mut VerifiedModel) -> Result<Self, TextLoadError> {
+        let graph = graph(&ner.take("model_q4.onnx")?)?;
         Ok(Self {
             redactor: Redactor::new().map_err(TextLoadError::Rules)?,
-            ner: Ner::load(graph, vocab, config)?,
+            ner: Ner::load(graph, ner.file("vocab.txt")?, ner.file("config.json")?)?,
             language: LanguageJudge::new(),
         })
     }
@@ -102,6 +103,9 @@ impl TextModels {
 /// Why the models cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum TextLoadError {
+    /// A file of it.
+    #[error("the name model cannot be loaded; run `make models` again")]
+    Model(#[from] LoadError),
     /// The name model.
     #[error("the name model cannot be loaded; run `make models` again")]
     Ner(#[from] NerLoadError),

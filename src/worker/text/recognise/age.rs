@@ -3,13 +3,18 @@
 //! Touches: nothing.
 //! Next: `merge`.
 
-use regex::Regex;
+use regex::{Captures, Regex};
 
 use super::numbers::Numbers;
 use super::patterns::compile;
 use crate::ipc::transcript::EntityKind;
 use crate::worker::text::finding::{Finding, Rank};
 use crate::worker::text::view::View;
+
+/// What is "twelve" without being a person of that age.
+const THINGS: [&str; 19] = [
+    "number", "time", "total", "price", "answer", "code", "line", "this", "that", "it", "there", "room", "class", "cost", "grade", "what", "which", "helpline", "score",
+];
 
 /// Patterns for ages; the group `x` is the number.
 pub struct Ages(Vec<Regex>);
@@ -31,7 +36,7 @@ impl Ages {
             format!(r"{number}\s*(?:y/o|yo|y\.o\.)\b"),
             format!(r"\b(?:aged?|age is|age of|age at|at the age of|aged about|under the age of|umri wa|umri wake ni|umri wangu ni|umri)\s*[:,]?\s*(?:miaka\s)?{number}"),
             format!(r"\b{subject}\s+(?:just\s|only\s|about\s|almost\s|now\s)?{number}{end}"),
-            format!(r"\bis\s{number}\s*(?:years?\b|[.?!,]|$)"),
+            format!(r"(?:^|\b(?P<subject>[\p{{L}}']+)\s)is\s{number}\s*(?:years?\b|[.?!,]|$)"),
             format!(r"\b(?:nina|ana|una|wana|tuna|nilikuwa na|alikuwa na|mwenye|wenye|akiwa na|nikiwa na|wa|huyu ana|na umri wa|ni wa|kama)\s+miaka\s+(?:kama\s|karibu\s)?{number}"),
             format!(r"\b(?:how old|what age|what is (?:your|her|his) age|miaka mingapi|umri gani|umri wako|quel âge)\b[^.?!]{{0,40}}[.?!,]?(?:\s[\p{{L}}',]+){{0,6}}?\s{number}"),
             format!(r"\b(?:j'ai|il a|elle a|âgée? de)\s{number}\s?ans\b"),
@@ -46,7 +51,9 @@ impl Ages {
 
     /// Ages in `view`. Only the number is the entity: `[AGE_1] years old` still reads.
     pub fn find(&self, view: &View) -> Vec<Finding> {
-        let matches = self.0.iter().flat_map(|pattern| pattern.captures_iter(view.lower()).filter_map(|captures| captures.name("x")));
+        let of_a_person = |captures: &Captures<'_>| captures.name("subject").is_none_or(|word| !THINGS.contains(&word.as_str()));
+        let captures = self.0.iter().flat_map(|pattern| pattern.captures_iter(view.lower()));
+        let matches = captures.filter(of_a_person).filter_map(|captures| captures.name("x"));
         let not_the_time = |end: usize| !view.lower().get(end..).is_some_and(|rest| rest.starts_with([':', '%']) || rest.starts_with(".") && rest.get(1..2).is_some_and(|c| c.bytes().all(|b| b.is_ascii_digit())));
         matches.filter(|found| not_the_time(found.end())).map(|found| Finding::of(view.lower(), EntityKind::Age, Rank::Rule, found.range())).collect()
     }
@@ -93,7 +100,7 @@ mod tests {
     #[test]
     fn other_numbers_are_no_ages() {
         for clean in [
-            "I am 12 kilometres away", "it is 5 o'clock", "the bus is 10:30", "he paid 500 shillings", "two years ago", "I was one of them", "for three years",
+            "I am 12 kilometres away", "the number is 116.", "it is 5 o'clock", "the bus is 10:30", "he paid 500 shillings", "two years ago", "I was one of them", "for three years",
             "miaka miwili iliyopita", "it is 5.30", "he is 100% sure", "Class 6 pupils",
         ] {
             assert_eq!(found(clean), Vec::<String>::new(), "{clean}");

@@ -25,6 +25,7 @@ pub struct Places {
     weak: Regex,
     suffix: Regex,
     house: Regex,
+    phrases: Regex,
 }
 
 impl Places {
@@ -42,6 +43,9 @@ impl Places {
                 r"\s(?:village|estate|county|sub-?county|district|primary|secondary|high school|girls|boys|academy|school|hospital|clinic|dispensary|market|road|street|avenue|lane|drive|slums?|ward|parish|division|township|town|city|stage|church|mosque|university|college|children's home|police|hills?|valley|settlement|camp|constituency)\b",
             )?,
             house: compile(r"\b(?:house|plot|door|flat|apartment|block|p\.?\s?o\.?\s?box|box|l\.?r\.?|nyumba)\s*(?:number|no\.?|namba|nambari|#)?\s*(?P<x>\d{1,6}[a-z]?)\b")?,
+            phrases: compile(
+                r"\b(?:dar[ -]es[ -]salaam|addis ababa|homa bay|fort portal|athi river|uasin gishu|trans nzoia|tana river|taita taveta|elgeyo marakwet|west pokot|tharaka nithi|south sudan)\b",
+            )?,
         })
     }
 
@@ -55,6 +59,7 @@ impl Places {
         }
         let starts = self.suffix.find_iter(view.lower()).map(|suffix| suffix.start());
         found.extend(starts.filter_map(|start| place_before(view, start, lexicon)).map(|range| make(Rank::Model, range)));
+        found.extend(self.phrases.find_iter(view.lower()).map(|phrase| make(Rank::Listed, phrase.range())));
         let numbers = self.house.captures_iter(view.lower()).filter_map(|captures| captures.name("x"));
         found.extend(numbers.map(|number| make(Rank::Rule, number.range())));
         found
