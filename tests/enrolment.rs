@@ -1,5 +1,7 @@
 //! From an empty directory to a TLS handshake: `salama init`, `salama enrol`, the keeper's TLS key. `openssl` is the witness.
 
+#![cfg(test)]
+
 #[path = "support/swtpm.rs"]
 mod swtpm;
 

@@ -1,5 +1,7 @@
 //! The real key keeper on a real (software) TPM, over a real channel.
 
+#![cfg(test)]
+
 #[path = "support/box_with_keys.rs"]
 mod box_with_keys;
 #[path = "support/swtpm.rs"]

@@ -27,9 +27,9 @@ pub enum Keys {
     /// Beside the daemon: opens calls, signs handshakes, cannot issue.
     Daemon {
         /// Over the record KEK.
-        deks: DekWrapper,
+        deks: Box<DekWrapper>,
         /// The TLS server's key.
-        tls: EcKey,
+        tls: Box<EcKey>,
     },
     /// At the console: issues certificates, cannot open a call or sign a handshake.
     Console {
@@ -190,7 +190,7 @@ mod tests {
 
     fn keeper<W: Write>(log: W) -> Keeper<ManualClock, W> {
         let kek = Secret::try_fill(|_| Ok::<(), ()>(())).unwrap();
-        let keys = Keys::Daemon { deks: DekWrapper::new(&kek).unwrap(), tls: EcKey::generate().unwrap().0 };
+        let keys = Keys::Daemon { deks: Box::new(DekWrapper::new(&kek).unwrap()), tls: Box::new(EcKey::generate().unwrap().0) };
         Keeper::new(keys, &LIMITS, ManualClock::at(Timestamp::from_unix_millis(0)), log)
     }
 

@@ -64,7 +64,8 @@ pub fn reserve_memory() {
 /// [`StartError`].
 pub fn open_daemon(args: &ServeArgs) -> Result<Opened, StartError> {
     let (root, keyring) = open_root(args)?;
-    let keys = Keys::Daemon { deks: DekWrapper::new(&root.derive(Purpose::RecordKek)?)?, tls: keyring.open_tls_key(&root)? };
+    let deks = DekWrapper::new(&root.derive(Purpose::RecordKek)?)?;
+    let keys = Keys::Daemon { deks: Box::new(deks), tls: Box::new(keyring.open_tls_key(&root)?) };
     Ok(Opened { keys, greeting: greeting(&keyring, root.derive(Purpose::Index)?) })
 }
 

@@ -21,7 +21,10 @@ struct KeeperKey(Keeper);
 
 impl SigningKey for KeeperKey {
     fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
-        offered.contains(&SignatureScheme::ECDSA_NISTP256_SHA256).then(|| Box::new(Self(self.0.clone())) as Box<dyn Signer>)
+        if !offered.contains(&SignatureScheme::ECDSA_NISTP256_SHA256) {
+            return None;
+        }
+        Some(Box::new(Self(self.0.clone())))
     }
 
     fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
