@@ -1,6 +1,7 @@
 //! Salama: a sealed box for child helplines.
 
 pub mod base;
+pub mod cli;
 pub mod ipc;
 pub mod job;
 pub mod sys;
