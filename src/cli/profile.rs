@@ -94,6 +94,8 @@ fn address(server: &str) -> Result<(String, u16), Failure> {
     let authority = uri.authority().filter(|authority| plain && !authority.as_str().contains('@')).ok_or_else(wrong)?;
     let port = match authority.port() {
         Some(port) => port.as_str().parse().map_err(|_| wrong())?,
+        // What is written behind the host is no port.
+        None if authority.as_str() != authority.host() => return Err(wrong()),
         None => PORT,
     };
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');

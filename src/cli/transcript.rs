@@ -123,8 +123,7 @@ mod tests {
     #[test]
     fn a_page_shows_times_channels_counts_and_cost() {
         let page = page(&transcript(vec![utterance(0, 1_200, "Hello [PERSON_1]."), utterance(1, 83_400, "Yes.")]));
-        let wanted = "\
- 0:01.2  channel 1  Hello [PERSON_1].
+        let wanted = " 0:01.2  channel 1  Hello [PERSON_1].
  1:23.4  channel 2  Yes.
 
 audio     1:00.0, 0:42.5 of it speech
