@@ -18,3 +18,10 @@ mod status;
 mod text;
 mod tls;
 mod transcript;
+//! Trusts: the person at the terminal as far as the operating system does.
+//! Touches: what each command says.
+//! Next: `src/bin/salama.rs`.
+
+pub mod enrol;
+pub mod init;
+mod programs;
