@@ -8,5 +8,6 @@ pub mod keeper;
 pub mod keys;
 pub mod sandbox;
 pub mod supervisor;
+pub mod model;
 pub mod sys;
 pub mod worker;

@@ -25,3 +25,8 @@ mod transcript;
 pub mod enrol;
 pub mod init;
 mod programs;
+//! Trusts: the operator's arguments, which clap has parsed.
+//! Touches: what each command says of itself.
+//! Next: `src/bin/salama.rs` prints what they return.
+
+pub mod model;
