@@ -8,6 +8,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::enrol::EnrolArgs;
+use super::init::InitArgs;
+use super::model::ModelCommand;
 use crate::base::ids::CallId;
 use crate::job::spec::{ConsentBasis, ConsentPurpose};
 
@@ -47,15 +50,22 @@ pub struct Connection {
     pub authority: Option<PathBuf>,
 }
 
-/// The nouns.
+/// The nouns, and what is done once at the console.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Make the keys of a new appliance, at its console.
+    Init(InitArgs),
+    /// Issue a certificate for a person or machine, at the appliance's console.
+    Enrol(EnrolArgs),
     /// Recorded calls: send, follow, read, erase.
     #[command(subcommand)]
     Call(CallCommand),
     /// Texts.
     #[command(subcommand)]
     Text(TextCommand),
+    /// Models on this machine's disk.
+    #[command(subcommand)]
+    Model(ModelCommand),
     /// Audit entries in this machine's journal.
     #[command(subcommand)]
     Audit(AuditCommand),

@@ -8,10 +8,14 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::enrol::EnrolError;
+use super::init::InitError;
+use super::model::ImportModelError;
 use super::output::clean;
 use crate::base::exit::Exit;
 use crate::ipc::worker::CallFailure;
 use crate::job::spec::CallState;
+use crate::model::verify::VerifyError;
 
 /// A refusal of the appliance: an RFC 9457 problem document, or a reply that is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,6 +134,21 @@ pub enum Failure {
         /// The system's words.
         cause: io::Error,
     },
+    /// `init` failed.
+    #[error(transparent)]
+    Init(#[from] InitError),
+    /// `enrol` failed.
+    #[error(transparent)]
+    Enrol(#[from] EnrolError),
+    /// `model import` failed.
+    #[error(transparent)]
+    Import(#[from] ImportModelError),
+    /// `model verify` failed.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// `model list` found models that are not as their manifests say.
+    #[error("{0} of the models must not be used; import them again")]
+    ModelsRefused(usize),
     /// There is no journal to read.
     #[error("{0}")]
     NoJournal(String),
@@ -153,6 +172,10 @@ impl Failure {
             Self::CallFailed(failure) => of_call(*failure),
             Self::Read { cause, .. } if cause.kind() == io::ErrorKind::NotFound => Exit::NotFound,
             Self::Read { .. } | Self::Write { .. } | Self::Output(_) => Exit::Io,
+            Self::Init(error) => of_init(error),
+            Self::Enrol(error) => of_enrol(error),
+            Self::Import(ImportModelError::Name { .. }) => Exit::Usage,
+            Self::Import(ImportModelError::Import(_)) | Self::Verify(_) | Self::ModelsRefused(_) => Exit::BadInput,
             Self::OutputClosed => Exit::Ok,
             Self::Reply(_) | Self::CallCancelled | Self::CallEnded(_) => Exit::Failed,
         }
@@ -161,6 +184,24 @@ impl Failure {
     /// Asking again later may help.
     pub fn is_retryable(&self) -> bool {
         self.exit() == Exit::Unavailable
+    }
+}
+
+const fn of_init(error: &InitError) -> Exit {
+    match error {
+        InitError::CaExists(_) => Exit::Usage,
+        InitError::Start(_) | InitError::Provision { .. } => Exit::Failed,
+        InitError::WriteCa { .. } => Exit::Io,
+    }
+}
+
+fn of_enrol(error: &EnrolError) -> Exit {
+    match error {
+        EnrolError::Name | EnrolError::Exists(_) => Exit::Usage,
+        EnrolError::ReadRequest { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NotFound,
+        EnrolError::NoRequest(_) => Exit::BadInput,
+        EnrolError::MakeKey(_) | EnrolError::Start(_) | EnrolError::Keeper(_) => Exit::Failed,
+        EnrolError::ReadRequest { .. } | EnrolError::Write { .. } => Exit::Io,
     }
 }
 

@@ -3,6 +3,7 @@
 //! Touches: what the command touches.
 //! Next: the shell.
 
+use std::error::Error as _;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -12,9 +13,9 @@ use clap_complete::Shell;
 use super::args::{AuditCommand, CallCommand, Cli, Command, Connection, TextCommand};
 use super::client::Client;
 use super::failure::Failure;
-use super::output::{Output, warn};
+use super::output::{Output, clean, warn};
 use super::profile::Settings;
-use super::{audit, call, status, text};
+use super::{audit, call, local, status, text};
 use crate::base::exit::Exit;
 
 /// Runs the command line.
@@ -45,6 +46,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Text(TextCommand::Redact { text }) => online(connection, async |client| text::redact(client, output, text).await),
         Command::Status => online(connection, async |client| status::status(client, output).await),
         Command::Whoami => online(connection, async |client| status::whoami(client, output).await),
+        Command::Init(args) => local::init(output, &args),
+        Command::Enrol(args) => local::enrol(output, &args),
+        Command::Model(command) => local::model(output, &command),
         Command::Audit(AuditCommand::Tail(args)) => audit::tail(output, args),
         Command::Completions { shell } => completions(output, shell),
     }
@@ -82,6 +86,11 @@ fn explain(failure: &Failure) {
         return;
     }
     warn(&format!("salama: {failure}"));
+    let mut cause = failure.source();
+    while let Some(error) = cause {
+        warn(&format!("  because: {}", clean(&error.to_string())));
+        cause = error.source();
+    }
     if let Failure::Refused(refusal) = failure {
         if let Some(seconds) = refusal.retry_after {
             warn(&format!("try again in {seconds} s"));
