@@ -22,19 +22,23 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-use tract_onnx::prelude::{InferenceModel, TractError};
+use std::sync::Arc;
+
+use tract_onnx::prelude::{InferenceModel, InferenceModelExt, IntoRunnable, TractError, TypedRunnableModel};
 
 pub use segment::{BUFFER_MAX, Region, Segmenter};
 pub use settings::SettingsError;
-pub use whisper::WhisperParts;
 
 use decode_loop::Hypothesis;
 use mel::{FRAMES_MAX, SAMPLES_MAX};
 use vad::VadModel;
-use whisper::Whisper;
+use whisper::{Whisper, WhisperParts};
 
 use crate::ipc::transcript::Utterance;
+use crate::model::load::{self, LoadError};
+use crate::model::verify::VerifiedModel;
 
+const VAD_GRAPH: &str = "silero_vad_16k_sequence.onnx";
 /// The language that a model of one language reads.
 const ONE_LANGUAGE: &str = "en";
 
@@ -45,13 +49,23 @@ pub struct SpeechModels {
 }
 
 impl SpeechModels {
-    /// From graphs and tables.
+    /// Takes the files out of the verified models and makes them ready to run: about a second.
     ///
     /// # Errors
-    /// [`SpeechLoadError`] naming the part that is wrong.
-    pub fn new(vad: InferenceModel, asr: WhisperParts) -> Result<Self, SpeechLoadError> {
-        let vad = VadModel::new(vad).map_err(|source| SpeechLoadError::Graph { file: "silero_vad_16k_sequence.onnx", source })?;
-        Ok(Self { vad, whisper: Whisper::new(asr)? })
+    /// [`SpeechLoadError`] naming the part that is missing or wrong.
+    pub fn load(vad: &mut VerifiedModel, asr: &mut VerifiedModel) -> Result<Self, SpeechLoadError> {
+        // The bytes of a graph are dropped before the next is parsed: each is in memory twice for a moment only.
+        let plan = |model: &mut VerifiedModel, file| optimised(file, load::graph(&model.take(file)?)?);
+        let vad = VadModel::new(plan(vad, VAD_GRAPH)?);
+        let parts = WhisperParts {
+            encoder: plan(asr, whisper::ENCODER)?,
+            decoder: plan(asr, whisper::DECODER)?,
+            embedding: asr.take(whisper::EMBEDDING)?,
+            positions: asr.take(whisper::POSITIONS)?,
+            tokens: asr.take(whisper::TOKENS)?,
+            settings: asr.take(whisper::SETTINGS)?,
+        };
+        Ok(Self { vad, whisper: Whisper::new(parts)? })
     }
 
     /// Runs every graph once, so that whatever reads files lazily (tract asks for the processor's caches) has done so.
@@ -105,6 +119,14 @@ impl SpeechModels {
         one.into_iter().chain(many.filter(move |_| one.is_none()))
     }
 
+    /// Mean log-probability and no-speech probability in the first and in the longest window.
+    #[cfg(test)]
+    fn doubts(&self, region: &Region) -> Result<Vec<(f32, f32, usize)>, SpeechError> {
+        let windows = [whisper::window_frames(region.samples.len()), FRAMES_MAX];
+        let attempts = windows.iter().map(|frames| self.attempt(region, *frames, None));
+        attempts.map(|text| text.map(|text| (text.mean_log_prob, text.no_speech, text.tokens.len()))).collect()
+    }
+
     /// The accepted hypothesis. Instead of sampling at higher temperatures, as the reference does when it
     /// doubts its text, the sound is read again in the window that Whisper was trained on: the same input gives the same text.
     fn read(&self, region: &Region, language: Option<&str>) -> Result<Option<Hypothesis>, SpeechError> {
@@ -127,6 +149,10 @@ impl SpeechModels {
         let window = self.whisper.listen(&region.samples, frames)?;
         decode_loop::decode(&self.whisper, &window, language)
     }
+}
+
+fn optimised(file: &'static str, graph: InferenceModel) -> Result<Arc<TypedRunnableModel>, SpeechLoadError> {
+    graph.into_optimized().and_then(|graph| graph.into_runnable()).map_err(|source| SpeechLoadError::Graph { file, source })
 }
 
 fn check_length(region: &Region) -> Result<(), SpeechError> {
@@ -156,6 +182,9 @@ pub enum SpeechError {
 /// Why the models cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SpeechLoadError {
+    /// A file is not there or its graph cannot be read.
+    #[error(transparent)]
+    Model(#[from] LoadError),
     /// `asr.json` is wrong.
     #[error(transparent)]
     Settings(#[from] SettingsError),

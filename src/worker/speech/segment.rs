@@ -91,11 +91,8 @@ impl Segmenter {
     /// # Errors
     /// [`SpeechError::Vad`] when the model's state cannot be made.
     pub fn new(models: &SpeechModels, channel: u8) -> Result<Self, SpeechError> {
-        Ok(Self::with(models.vad.listen().map_err(SpeechError::Vad)?, channel))
-    }
-
-    fn with(vad: VadState, channel: u8) -> Self {
-        Self { channel, vad, buffer: Vec::new(), origin: 0, heard: 0, track: Track::default() }
+        let vad = models.vad.listen().map_err(SpeechError::Vad)?;
+        Ok(Self { channel, vad, buffer: Vec::new(), origin: 0, heard: 0, track: Track::default() })
     }
 
     /// Takes the next samples (16 kHz, -1..=1, any number) and gives the regions that they complete.
@@ -163,14 +160,6 @@ impl Segmenter {
             keep: inside(&span.keep),
             speech: span.speech.iter().map(inside).filter(|range| !range.is_empty()).collect(),
         }
-    }
-}
-
-#[cfg(test)]
-impl Segmenter {
-    /// Without a recogniser.
-    pub(super) fn of_vad(vad: &super::vad::VadModel, channel: u8) -> Self {
-        Self::with(vad.listen().expect("a state of zeros"), channel)
     }
 }
 

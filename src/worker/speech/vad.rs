@@ -22,16 +22,15 @@ pub struct VadModel {
 }
 
 impl VadModel {
-    /// Optimises the sequence graph: `input [frames,576]`, `h` and `c` `[1,1,128]` to `speech_probs [frames]`, `hn`, `cn`.
-    ///
-    /// # Errors
-    /// What tract says when the graph is not that one.
-    pub fn new(graph: InferenceModel) -> TractResult<Self> {
-        let plan = graph.into_optimized()?.into_runnable()?;
-        Ok(Self { plan })
+    /// Takes the sequence graph: `input [frames,576]`, `h` and `c` `[1,1,128]` to `speech_probs [frames]`, `hn`, `cn`.
+    pub const fn new(plan: Arc<TypedRunnableModel>) -> Self {
+        Self { plan }
     }
 
     /// A listener for one channel, from its first sample.
+    ///
+    /// # Errors
+    /// What tract says when it cannot make two small tensors.
     pub fn listen(&self) -> TractResult<VadState> {
         let zero = || Tensor::zero::<f32>(&[1, 1, STATE]).map(TValue::from);
         Ok(VadState { plan: Arc::clone(&self.plan), hidden: zero()?, cell: zero()?, context: [0.0; CONTEXT] })

@@ -20,19 +20,33 @@ const WINDOW_MARGIN: usize = 300;
 /// Windows are multiples of this many frames, so that tract meets few shapes.
 const WINDOW_STEP: usize = 250;
 
+/// `mel [1,80,2K]` to `enc [1,K,d]` and each decoder layer's `ck_i [1,H,64,K]`, `cv_i [1,H,K,64]`.
+pub const ENCODER: &str = "encoder.onnx";
+/// `x [1,1,d]` and each layer's `pk_i, pv_i [1,H,P,64], ck_i, cv_i` to `hidden [1,1,d]` and each layer's
+/// `nk_i, nv_i [1,H,P+1,64], xa_i [1,H,1,K]`.
+pub const DECODER: &str = "decoder.onnx";
+/// `[vocabulary, d]` f16.
+pub const EMBEDDING: &str = "emb.f16";
+/// `[positions, d]` f16.
+pub const POSITIONS: &str = "dpos.f16";
+/// The bytes of each id, see [`Tokens`].
+pub const TOKENS: &str = "tokens.bin";
+/// The meaning of ids, see [`Settings`].
+pub const SETTINGS: &str = "asr.json";
+
 /// The parts of a Whisper directory.
 pub struct WhisperParts {
-    /// `encoder.onnx`
-    pub encoder: InferenceModel,
-    /// `decoder.onnx`
-    pub decoder: InferenceModel,
-    /// `emb.f16`
+    /// [`ENCODER`], optimised.
+    pub encoder: Arc<TypedRunnableModel>,
+    /// [`DECODER`], optimised.
+    pub decoder: Arc<TypedRunnableModel>,
+    /// [`EMBEDDING`]
     pub embedding: Vec<u8>,
-    /// `dpos.f16`
+    /// [`POSITIONS`]
     pub positions: Vec<u8>,
-    /// `tokens.bin`
+    /// [`TOKENS`]
     pub tokens: Vec<u8>,
-    /// `asr.json`
+    /// [`SETTINGS`]
     pub settings: Vec<u8>,
 }
 
@@ -45,7 +59,7 @@ pub struct Whisper {
     /// Input and output embedding.
     pub embedding: Embedding,
     positions: Vec<f32>,
-    pub(super) mel: LogMel,
+    mel: LogMel,
     encoder: Arc<TypedRunnableModel>,
     decoder: Arc<TypedRunnableModel>,
 }
@@ -65,30 +79,26 @@ pub fn window_frames(samples: usize) -> usize {
 }
 
 impl Whisper {
-    /// Checks the tables against each other and optimises the graphs.
+    /// Checks the tables and graphs against each other.
     ///
     /// # Errors
     /// [`SpeechLoadError`] naming the part that is wrong.
     pub fn new(parts: WhisperParts) -> Result<Self, SpeechLoadError> {
         let settings = Settings::parse(&parts.settings)?;
         let embedding = Embedding::new(parts.embedding, settings.dims).filter(|table| table.vocabulary() == settings.vocab);
-        let embedding = embedding.ok_or(SpeechLoadError::Table { file: "emb.f16" })?;
+        let embedding = embedding.ok_or(SpeechLoadError::Table { file: EMBEDDING })?;
         let positions: Vec<f32> = halves(&parts.positions).collect();
         if parts.positions.len() != 2 * settings.text_ctx * settings.dims {
-            return Err(SpeechLoadError::Table { file: "dpos.f16" });
+            return Err(SpeechLoadError::Table { file: POSITIONS });
         }
-        let tokens = Tokens::parse(parts.tokens, settings.vocab).ok_or(SpeechLoadError::Table { file: "tokens.bin" })?;
-        let plan = |file, graph: InferenceModel, inputs: usize, outputs: usize| {
-            let plan = graph.into_optimized().and_then(|graph| graph.into_runnable());
-            let plan = plan.map_err(|source| SpeechLoadError::Graph { file, source })?;
-            if plan.model().inputs.len() == inputs && plan.model().outputs.len() == outputs {
-                Ok(plan)
-            } else {
-                Err(SpeechLoadError::Ports { file, inputs, outputs })
-            }
+        let tokens = Tokens::parse(parts.tokens, settings.vocab).ok_or(SpeechLoadError::Table { file: TOKENS })?;
+        let ports = |file, plan: &TypedRunnableModel, inputs: usize, outputs: usize| {
+            let fit = plan.model().inputs.len() == inputs && plan.model().outputs.len() == outputs;
+            if fit { Ok(()) } else { Err(SpeechLoadError::Ports { file, inputs, outputs }) }
         };
-        let encoder = plan("encoder.onnx", parts.encoder, 1, 1 + 2 * settings.layers)?;
-        let decoder = plan("decoder.onnx", parts.decoder, 1 + 4 * settings.layers, 1 + 3 * settings.layers)?;
+        ports(ENCODER, &parts.encoder, 1, 1 + 2 * settings.layers)?;
+        ports(DECODER, &parts.decoder, 1 + 4 * settings.layers, 1 + 3 * settings.layers)?;
+        let (encoder, decoder) = (parts.encoder, parts.decoder);
         Ok(Self { settings, tokens, embedding, positions, mel: LogMel::new(), encoder, decoder })
     }
 

@@ -4,16 +4,25 @@ mod recognition;
 mod segmentation;
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
-use tract_onnx::prelude::*;
+use super::SpeechModels;
+use crate::model::verify::{VerifiedModel, verify};
 
-/// Where the models are.
-pub fn model_dir(name: &str) -> PathBuf {
+/// Silero and the small English Whisper, loaded once for all tests.
+pub static ENGLISH: LazyLock<SpeechModels> = LazyLock::new(|| models("whisper-tiny-en"));
+/// Silero and the multilingual Whisper.
+pub static MULTILINGUAL: LazyLock<SpeechModels> = LazyLock::new(|| models("whisper-base"));
+
+fn models(asr: &str) -> SpeechModels {
+    SpeechModels::load(&mut verified("silero-vad"), &mut verified(asr)).expect("the models load")
+}
+
+/// A model of the repository, or of the directory that `SALAMA_MODELS` names.
+pub fn verified(name: &str) -> VerifiedModel {
     let root = std::env::var_os("SALAMA_MODELS")
         .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/firmware-models")), PathBuf::from);
-    let dir = root.join(name);
-    assert!(dir.is_dir(), "the model {name} is missing: run `make models`");
-    dir
+    verify(&root.join(name)).unwrap_or_else(|error| panic!("the model {name} cannot be used: {error}; run `make models`"))
 }
 
 /// A recording of pocketsphinx-testdata, 16 kHz mono 16 bit: headerless `.raw`, or `.wav` with the plain 44-byte header.
@@ -21,7 +30,12 @@ pub fn recording(name: &str) -> Vec<f32> {
     let path = PathBuf::from("/usr/share/pocketsphinx/test/data").join(name);
     let bytes = std::fs::read(&path).unwrap_or_else(|_| panic!("{} is missing: apt-get install pocketsphinx-testdata", path.display()));
     let header = if name.ends_with(".wav") { 44 } else { 0 };
-    bytes[header..].as_chunks::<2>().0.iter().map(|pair| f32::from(i16::from_le_bytes(*pair)) / 32768.0).collect()
+    pcm(&bytes[header..])
+}
+
+/// Samples from 16-bit little-endian PCM.
+pub fn pcm(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<2>().0.iter().map(|pair| f32::from(i16::from_le_bytes(*pair)) / 32768.0).collect()
 }
 
 /// Seconds of zeros.
@@ -45,9 +59,4 @@ pub fn noise(seconds: f32, amplitude: f32) -> Vec<f32> {
 pub fn tones(seconds: f32, hertz: &[f32], amplitude: f32) -> Vec<f32> {
     let tone = |n: usize, hz: f32| (std::f32::consts::TAU * hz * n as f32 / 16_000.0).sin();
     (0..(seconds * 16_000.0) as usize).map(|n| amplitude * hertz.iter().map(|hz| tone(n, *hz)).sum::<f32>()).collect()
-}
-
-fn graph(dir: &str, file: &str) -> InferenceModel {
-    let bytes = std::fs::read(model_dir(dir).join(file)).unwrap_or_else(|_| panic!("{dir}/{file} is missing: run `make models`"));
-    onnx().model_for_read(&mut bytes.as_slice()).expect("an ONNX graph")
 }
