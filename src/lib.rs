@@ -59,6 +59,7 @@ pub mod ipc;
 pub mod job;
 pub mod keeper;
 pub mod keys;
+pub mod lifecycle;
 pub mod model;
 pub mod record;
 pub mod sandbox;

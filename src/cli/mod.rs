@@ -1,8 +1,4 @@
 //! The commands of `salama`, one file a noun.
-//! Trusts: the person at the terminal as far as the operating system does.
-//! Touches: what each command says of itself.
-//! Next: `src/bin/salama.rs` prints what they return.
-
 //! Trusts: the person at the terminal as far as the operating system does; of the appliance, what its certificate proves.
 //! Touches: what each command says; the appliance by its public API, and at its console the key keeper.
 //! Next: `src/bin/salama.rs` runs [`run::main`].
@@ -15,7 +11,6 @@ pub mod enrol;
 mod failure;
 mod follow;
 pub mod init;
-pub mod model;
 mod local;
 mod measure;
 pub mod model;

@@ -20,6 +20,7 @@ use crate::audit::{self, event::Event};
 use crate::base::clock::SystemClock;
 use crate::connection::serve::Server;
 use crate::connection::tls::{self, TlsError};
+use crate::job::border::Forked;
 use crate::job::calls::{Calls, CallsParts, OpenCallsError};
 use crate::keys;
 use crate::record::index::{IndexKeyError, IndexKeys};
@@ -51,7 +52,7 @@ async fn run(confined: &Confined, parts: Parts) -> Result<(), ServeError> {
         store: store.start()?,
         index: IndexKeys::derive(&greeting.index_key)?,
         keeper: Arc::new(keeper.clone()),
-        supervisor: Arc::new(supervisor),
+        supervisor: Arc::new(Forked { supervisor, models: models.iter().map(|model| format!("{}@{}", model.name, model.version)).collect() }),
         settings: job_settings(&config),
         clock: Arc::new(SystemClock),
     })?;

@@ -20,7 +20,7 @@ fn confinement(report: &ConfinementReport) -> Event {
     let count = |many: usize| u32::try_from(many).unwrap_or(u32::MAX);
     Event::Confined(Entry {
         process: report.policy,
-        landlock_abi: report.landlock.abi,
+        landlock_abi: u32::try_from(report.landlock.enforced_abi).unwrap_or(0),
         system_calls: count(report.system_calls),
         acts_denied: count(report.acts_denied),
     })

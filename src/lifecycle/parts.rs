@@ -29,6 +29,8 @@ const TEXT_LIMIT: Duration = Duration::from_secs(60);
 const CALL_TIME_BASE: Duration = Duration::from_secs(120);
 /// On top of it, seconds for each second of audio and channel: slower than this is of no use to anybody.
 const CALL_TIME_PER_AUDIO: u32 = 10;
+/// Before something is tried again that failed for reasons outside the call.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// Texts that are redacted at once.
 const TEXTS_AT_ONCE: u8 = 2;
 
@@ -133,7 +135,7 @@ pub fn job_settings(config: &Config) -> JobSettings {
         reserve: config.state.reserve,
         concurrent: jobs.concurrent,
         threads: jobs.threads,
-        queue: jobs.queue,
+        queue: usize::try_from(jobs.queue).unwrap_or(usize::MAX),
         attempts: jobs.attempts,
         max_audio_bytes: jobs.max_audio,
         max_audio_seconds: seconds(jobs.max_duration),
@@ -144,5 +146,6 @@ pub fn job_settings(config: &Config) -> JobSettings {
         silence: CHILD_SILENCE_LIMIT,
         text_concurrent: TEXTS_AT_ONCE,
         text_time: TEXT_LIMIT,
+        pause: RETRY_PAUSE,
     }
 }

@@ -5,7 +5,6 @@
 
 pub mod decode;
 pub mod forkserver;
-pub mod golden;
 pub mod models;
 pub mod run;
 pub mod source;

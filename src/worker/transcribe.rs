@@ -40,7 +40,7 @@ pub fn transcribe(
 ) -> Result<Summary, CallFailure> {
     let began = Instant::now();
     let source = ChannelSource::new(Arc::clone(channel), audio_bytes);
-    let decoder = Decoder::open(Box::new(source), DecodeLimits { max_audio_seconds })?;
+    let decoder = Decoder::open(Box::new(source), DecodeLimits { max_seconds: max_audio_seconds })?;
     send(channel, &ChildEvent::Audio(decoder.info()))?;
 
     let call = Call { models, channel, language, audio_bytes, progress: Progress::default(), times: Times::default() };
@@ -95,7 +95,8 @@ impl Call<'_> {
 
     fn decode(&self, mut decoder: Decoder, regions: &SyncSender<Region>) -> Result<(), CallFailure> {
         let channels = decoder.info().channels;
-        let mut segmenters: Vec<Segmenter<'_>> = (0..channels).map(|channel| Segmenter::new(&self.models.speech, channel)).collect();
+        let segmenters: Result<Vec<_>, _> = (0..channels).map(|channel| Segmenter::new(&self.models.speech, channel)).collect();
+        let mut segmenters = segmenters.map_err(model_failed)?;
         let mut block = vec![Vec::new(); usize::from(channels)];
         loop {
             block.iter_mut().for_each(Vec::clear);
@@ -120,7 +121,7 @@ impl Call<'_> {
 
     fn queue(&self, found: Vec<Region>, regions: &SyncSender<Region>) -> Result<(), CallFailure> {
         for region in found {
-            self.progress.speech_ms.fetch_add(region.duration_ms(), Ordering::Relaxed);
+            self.progress.speech_ms.fetch_add(region.speech_ms().into(), Ordering::Relaxed);
             // The receiving side outlives this loop: an error here is a fault of ours.
             regions.send(region).map_err(|_| CallFailure::ModelFailed)?;
         }
@@ -144,7 +145,7 @@ impl Call<'_> {
 
     fn transcribe_region(&self, region: &Region) -> Result<Vec<Utterance>, CallFailure> {
         let heard = self.times.of(Stage::Transcribe, || self.models.speech.transcribe(region, self.language.as_deref()));
-        self.progress.transcribed_ms.fetch_add(region.duration_ms(), Ordering::Relaxed);
+        self.progress.transcribed_ms.fetch_add(region.speech_ms().into(), Ordering::Relaxed);
         self.report(Stage::Transcribe)?;
         heard.map_err(model_failed)
     }
