@@ -9,3 +9,4 @@ pub mod keys;
 pub mod sandbox;
 pub mod supervisor;
 pub mod sys;
+pub mod worker;

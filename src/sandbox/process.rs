@@ -118,9 +118,7 @@ const LOCKED_GROWTH: u64 = 16 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum LockMemoryError {
     /// The limit is too low.
-    #[error(
-        "memory cannot be locked against swapping: {limit} bytes may be locked, {needed} are needed; raise the limit (LimitMEMLOCK=64M, ulimit -l)"
-    )]
+    #[error("memory cannot be locked against swapping: {limit} bytes may be locked, {needed} are needed; raise the limit (LimitMEMLOCK=64M, ulimit -l)")]
     Limit {
         /// What may be locked.
         limit: u64,
