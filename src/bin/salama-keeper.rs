@@ -60,7 +60,7 @@ fn serve(args: &ServeArgs, open: Open) -> Exit {
 /// The start-up story. `open` leaves the TPM closed; after `confine` there is no way back to it.
 fn start(hardened: Hardened, args: &ServeArgs, open: Open) -> Result<(Opened, Confined), StartError> {
     let account = account(args)?;
-    hardened.lock_memory()?;
+    hardened.lock_reserved_memory().map_err(StartError::LockMemory)?;
     reserve_memory();
     let opened = open(args)?;
     let unprivileged = hardened.drop_privileges(account.as_deref())?;
@@ -76,7 +76,8 @@ fn refuse(channel: &Channel, error: &StartError) -> Exit {
 }
 
 fn make_keys(args: &ProvisionArgs) -> Exit {
-    let guarded = harden(&[]).map_err(StartError::from).and_then(|hardened| Ok(hardened.lock_memory()?));
+    let guarded =
+        harden(&[]).map_err(StartError::from).and_then(|hardened| hardened.lock_reserved_memory().map_err(StartError::LockMemory));
     if let Err(error) = guarded {
         return say(&error, "no keys were made", error.exit());
     }

@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::hint::black_box;
+use std::io;
 
 use nix::unistd::geteuid;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -12,7 +13,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::base::exit::Exit;
 use crate::base::secret::Secret;
 use crate::sandbox::privilege::PrivilegeError;
-use crate::sandbox::process::{ConfineError, HardenError, LockMemoryError};
+use crate::sandbox::process::{ConfineError, HardenError};
 
 use super::args::ServeArgs;
 use super::directory::{self, DirectoryError};
@@ -99,8 +100,8 @@ pub enum StartError {
     #[error(transparent)]
     Harden(#[from] HardenError),
     /// Locking memory.
-    #[error(transparent)]
-    LockMemory(#[from] LockMemoryError),
+    #[error("memory could not be locked against swapping; start as root or raise the limit (LimitMEMLOCK=64M, ulimit -l)")]
+    LockMemory(#[source] io::Error),
     /// The key directory.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
