@@ -140,7 +140,7 @@ fn convolution(g: &mut GraphBuilder, name: &str, x: &str, conv: &Linear, stride:
     inputs.extend(bias.as_deref());
     let attributes =
         vec![attribute_ints("kernel_shape", &[3]), attribute_ints("pads", &[1, 1]), attribute_ints("strides", &[stride])];
-    let out = g.node("Conv", &format!("{name}.out"), &inputs, attributes);
+    let out = g.node("Conv", &format!("{name}.convolved"), &inputs, attributes);
     g.node("Gelu", name, &[&out], vec![])
 }
 
