@@ -92,14 +92,15 @@ fn write_tokenizer(directory: &Path) {
 
 /// A Hugging Face directory, its tensors in single or half precision.
 pub fn write_hugging_face(directory: &Path, tensors: &Tensors, single: bool) {
-    let data: BTreeMap<&str, (Vec<usize>, Vec<u8>)> =
-        tensors.iter().map(|(name, half)| (name.as_str(), (half.dims.clone(), if single { widened(half) } else { half.bytes.clone() }))).collect();
+    let data: BTreeMap<&str, (Vec<usize>, Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, half)| (name.as_str(), (half.dims.clone(), if single { widened(half) } else { half.bytes.clone() })))
+        .collect();
     let dtype = if single { Dtype::F32 } else { Dtype::F16 };
     let views = data.iter().map(|(name, (dims, bytes))| (*name, TensorView::new(dtype, dims.clone(), bytes).unwrap()));
     fs::write(directory.join("model.safetensors"), serialize(views, None).unwrap()).unwrap();
     let heads = WIDTH / 64;
-    let config =
-        json!({ "model_type": "whisper", "d_model": WIDTH, "encoder_attention_heads": heads, "decoder_attention_heads": heads, "vocab_size": VOCABULARY });
+    let config = json!({ "model_type": "whisper", "d_model": WIDTH, "encoder_attention_heads": heads, "decoder_attention_heads": heads, "vocab_size": VOCABULARY });
     fs::write(directory.join("config.json"), config.to_string()).unwrap();
     let generation = json!({ "suppress_tokens": [2, 1], "begin_suppress_tokens": [1, 3], "alignment_heads": [[1, 0], [1, 1]] });
     fs::write(directory.join("generation_config.json"), generation.to_string()).unwrap();
@@ -128,9 +129,18 @@ pub fn ct2(tensors: &Tensors) -> Vec<u8> {
     let half = |name: &str| tensors.get(name).unwrap_or_else(|| panic!("no tensor {name}"));
     for side in ["encoder", "decoder"] {
         let usual = |rest: &str| format!("model.{side}.{rest}");
-        let mut plain = vec![("position_encodings/encodings", "embed_positions.weight"), ("layer_norm/gamma", "layer_norm.weight"), ("layer_norm/beta", "layer_norm.bias")];
+        let mut plain = vec![
+            ("position_encodings/encodings", "embed_positions.weight"),
+            ("layer_norm/gamma", "layer_norm.weight"),
+            ("layer_norm/beta", "layer_norm.bias"),
+        ];
         plain.extend(if side == "encoder" {
-            vec![("conv1/weight", "conv1.weight"), ("conv1/bias", "conv1.bias"), ("conv2/weight", "conv2.weight"), ("conv2/bias", "conv2.bias")]
+            vec![
+                ("conv1/weight", "conv1.weight"),
+                ("conv1/bias", "conv1.bias"),
+                ("conv2/weight", "conv2.weight"),
+                ("conv2/bias", "conv2.bias"),
+            ]
         } else {
             vec![("embeddings/weight", "embed_tokens.weight")]
         });

@@ -95,9 +95,21 @@ fn quantised(zero_points: bool) -> GraphProto {
     inputs.extend(zero_points.then_some("zeros"));
     GraphProto {
         initializer: vec![
-            TensorProto { name: "w".into(), dims: vec![2, 2, 16], data_type: DataType::Uint8.into(), raw_data: packed, ..Default::default() },
+            TensorProto {
+                name: "w".into(),
+                dims: vec![2, 2, 16],
+                data_type: DataType::Uint8.into(),
+                raw_data: packed,
+                ..Default::default()
+            },
             single("scales", vec![2, 2], [0.5, 2.0, 1.0, 0.25].into_iter()),
-            TensorProto { name: "zeros".into(), dims: vec![2], data_type: DataType::Uint8.into(), raw_data: vec![0; 2], ..Default::default() },
+            TensorProto {
+                name: "zeros".into(),
+                dims: vec![2],
+                data_type: DataType::Uint8.into(),
+                raw_data: vec![0; 2],
+                ..Default::default()
+            },
         ],
         node: vec![node("MatMulNBits", &inputs, "y", &[("K", 34), ("N", 2), ("bits", 4), ("block_size", 32)])],
         input: vec![value("x", &[1, 34])],
@@ -157,7 +169,8 @@ fn bytes_that_are_no_graph_are_refused() {
 }
 
 fn shipped(name: &str) -> VerifiedModel {
-    verify(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware-models").join(name)).expect("the small models come with the source: restore them with git")
+    verify(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware-models").join(name))
+        .expect("the small models come with the source: restore them with git")
 }
 
 #[test]
@@ -178,7 +191,8 @@ fn rampart_gives_its_golden_labels() {
     let model = shipped("rampart");
     let Some(GoldenAnswer::Labels { tokens, labels, .. }) = model.golden().unwrap() else { panic!("no golden answer") };
     let config: serde_json::Value = serde_json::from_slice(model.file("config.json").unwrap()).unwrap();
-    let row = |number: &dyn Fn(&u32) -> i64| Tensor::from_shape(&[1, tokens.len()], &tokens.iter().map(number).collect::<Vec<i64>>()).unwrap();
+    let row =
+        |number: &dyn Fn(&u32) -> i64| Tensor::from_shape(&[1, tokens.len()], &tokens.iter().map(number).collect::<Vec<i64>>()).unwrap();
     let inputs = vec![row(&|&id| id.into()), row(&|_| 1), row(&|_| 0)];
     let logits = run(model.file("model_q4.onnx").unwrap(), inputs).remove(0);
     let best = |logits: &[f32]| logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(index, _)| index.to_string()).unwrap();
