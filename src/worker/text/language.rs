@@ -30,7 +30,9 @@ impl LanguageJudge {
 
     /// Unpacks every model, in this thread.
     pub fn warm_up(&self) {
-        for text in ["good morning to all of you my friends", "habari za asubuhi rafiki yangu", "bonjour à tous mes amis", "صباح الخير يا أصدقائي"] {
+        for text in
+            ["good morning to all of you my friends", "habari za asubuhi rafiki yangu", "bonjour à tous mes amis", "صباح الخير يا أصدقائي"]
+        {
             let _ = self.judge(text);
         }
     }
@@ -44,10 +46,8 @@ impl LanguageJudge {
         let values = self.0.compute_language_confidence_values(part);
         let (language, confidence) = values.first().copied()?;
         let second = values.get(1).map_or(0.0, |(_, confidence)| *confidence);
-        (confidence >= CONFIDENCE_MIN && confidence - second >= LEAD_MIN).then(|| TextLanguage {
-            code: language.iso_code_639_1().to_string().to_lowercase(),
-            confidence: to_f32(confidence),
-        })
+        (confidence >= CONFIDENCE_MIN && confidence - second >= LEAD_MIN)
+            .then(|| TextLanguage { code: language.iso_code_639_1().to_string().to_lowercase(), confidence: to_f32(confidence) })
     }
 }
 

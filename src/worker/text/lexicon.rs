@@ -73,7 +73,9 @@ impl Lexicon {
         let known = |stem: &str| stem.len() >= 3 && self.common.contains(stem);
         self.common.contains(word)
             || ["s", "es", "ed", "d", "ing", "ly"].iter().any(|ending| word.strip_suffix(ending).is_some_and(known))
-            || ["'ll", "'ve", "'re", "'d", "'m", "'s", "n't"].iter().any(|ending| word.strip_suffix(ending).is_some_and(|stem| self.common.contains(stem)))
+            || ["'ll", "'ve", "'re", "'d", "'m", "'s", "n't"]
+                .iter()
+                .any(|ending| word.strip_suffix(ending).is_some_and(|stem| self.common.contains(stem)))
             || word.split(['\'', '-']).count() > 1 && word.split(['\'', '-']).all(|part| part.len() <= 2 || self.common.contains(part))
     }
 }

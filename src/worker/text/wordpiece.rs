@@ -53,7 +53,16 @@ impl WordPiece {
         let special = |name: &'static str| heads.get(name).copied().ok_or(VocabularyError::Missing(name));
         let (unknown, begin, end) = (special("[UNK]")?, special("[CLS]")?, special("[SEP]")?);
         let class = |pattern| Regex::new(pattern).map_err(VocabularyError::Classes);
-        Ok(Self { heads, tails, unknown, begin, end, other: class(r"\p{C}")?, punctuation: class(r"\p{P}")?, nonspacing: class(r"\p{Mn}")? })
+        Ok(Self {
+            heads,
+            tails,
+            unknown,
+            begin,
+            end,
+            other: class(r"\p{C}")?,
+            punctuation: class(r"\p{P}")?,
+            nonspacing: class(r"\p{Mn}")?,
+        })
     }
 
     /// Cuts `text` into pieces, without the special ones at its ends.

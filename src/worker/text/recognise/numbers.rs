@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use crate::worker::text::placeholder::KINDS;
+
 /// One group of digits of a run: `0712`, `seven`, `double three`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
@@ -71,14 +73,21 @@ impl Numbers {
     /// Builds the table.
     pub fn new() -> Self {
         let mut words = HashMap::new();
-        for (row, make) in UNITS.iter().map(|row| (row, Said::Unit as fn(u32) -> Said)).chain(TEENS.iter().map(|row| (row, Said::Teen as fn(u32) -> Said))) {
+        for (row, make) in
+            UNITS.iter().map(|row| (row, Said::Unit as fn(u32) -> Said)).chain(TEENS.iter().map(|row| (row, Said::Teen as fn(u32) -> Said)))
+        {
             words.extend((0..).zip(*row).map(|(value, word)| (*word, make(value))));
         }
         for row in TENS {
             words.extend((1..).zip(row).filter(|(_, word)| !word.is_empty()).map(|(value, word)| (*word, Said::Tens(value))));
         }
         words.extend(FILLERS.map(|word| (word, Said::Filler)));
-        words.extend([("hundred", Said::Zeroes("00")), ("thousand", Said::Zeroes("000")), ("mia", Said::Zeroes("00")), ("elfu", Said::Zeroes("000"))]);
+        words.extend([
+            ("hundred", Said::Zeroes("00")),
+            ("thousand", Said::Zeroes("000")),
+            ("mia", Said::Zeroes("00")),
+            ("elfu", Said::Zeroes("000")),
+        ]);
         words.extend([("double", Said::Times(2)), ("triple", Said::Times(3)), ("treble", Said::Times(3)), ("plus", Said::Plus)]);
         Self { words }
     }
@@ -102,6 +111,8 @@ impl Numbers {
             let text = lower.get(token.clone()).unwrap_or_default();
             if !text.starts_with(char::is_alphanumeric) {
                 scan.separator(&token, text);
+            } else if is_of_placeholder(lower, &token) {
+                scan.end();
             } else if let Some(digits) = figure(text) {
                 scan.push(token, digits, false);
             } else {
@@ -153,7 +164,9 @@ impl Scan {
             return;
         }
         self.gap += text.len();
-        if self.gap > GAP_MAX || !matches!(text, " " | "\n" | "-" | "." | "/" | "(" | ")" | "[" | "]" | "," | ";" | "_" | "*" | "'" | "~" | "|") {
+        if self.gap > GAP_MAX
+            || !matches!(text, " " | "\n" | "-" | "." | "/" | "(" | ")" | "[" | "]" | "," | ";" | "_" | "*" | "'" | "~" | "|")
+        {
             self.end();
         }
     }
@@ -195,6 +208,13 @@ fn figure(text: &str) -> Option<String> {
             c => c.is_ascii_digit().then_some(c),
         })
         .collect()
+}
+
+/// The 1 of `[PERSON_1]` is nobody's number.
+fn is_of_placeholder(lower: &str, token: &Range<usize>) -> bool {
+    let short = token.len() <= 4 && lower.get(token.end..).is_some_and(|rest| rest.starts_with(']'));
+    let name = lower.get(..token.start).unwrap_or_default().strip_suffix('_');
+    short && name.is_some_and(|name| KINDS.iter().any(|kind| name.ends_with(&format!("[{}", kind.placeholder().to_lowercase()))))
 }
 
 /// Alphanumeric stretches, and every other character alone.
