@@ -24,7 +24,7 @@ pub struct LanguageJudge(LanguageDetector);
 
 impl LanguageJudge {
     /// Builds the detector. Not with lingua's own preloading: that starts a thread pool, and a fork server has one thread.
-    pub fn new() -> Self {
+    pub fn build() -> Self {
         Self(LanguageDetectorBuilder::from_languages(&LANGUAGES).build())
     }
 
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn the_six_languages_are_told_apart() {
-        let judge = LanguageJudge::new();
+        let judge = LanguageJudge::build();
         for (text, code) in [
             ("My father beats me every night when he comes home.", "en"),
             ("Baba yangu ananipiga kila usiku anaporudi nyumbani.", "sw"),
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_short_or_unclear_text_has_no_language() {
-        let judge = LanguageJudge::new();
+        let judge = LanguageJudge::build();
         for text in ["", "ok", "12345 67890 12345", "Juma, Hassan"] {
             assert_eq!(judge.judge(text), None, "{text}");
         }

@@ -28,7 +28,7 @@ pub struct Lexicon {
 
 impl Lexicon {
     /// Builds the tables.
-    pub fn new() -> Self {
+    pub fn build() -> Self {
         let mut listed: HashMap<&'static str, EntityKind> =
             include_str!("lexicon/people.txt").split_whitespace().map(|word| (word, EntityKind::Person)).collect();
         listed.extend(include_str!("lexicon/places.txt").split_whitespace().map(|word| (word, EntityKind::Location)));
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn common_words_names_and_words_that_are_both_are_told_apart() {
-        let lexicon = Lexicon::new();
+        let lexicon = Lexicon::build();
         for (word, commonness) in [
             ("Hospital", Commonness::Never),
             ("don't", Commonness::Never),

@@ -137,7 +137,7 @@ mod tests {
     fn a_partly_found_word_is_masked_whole() {
         let text = "call Wanjiku, now";
         let masked = merge(text, &words(text), vec![located(EntityKind::Person, Rank::Model, 5..7)], &[]);
-        assert_eq!(masked.iter().map(|m| m.range.clone()).collect::<Vec<_>>(), [5..12]);
+        assert_eq!(masked.iter().map(|m| &text[m.range.clone()]).collect::<Vec<_>>(), ["Wanjiku"]);
     }
 
     #[test]

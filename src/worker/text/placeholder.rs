@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn numbers_go_on_after_placeholders_that_stand_in_the_text() {
         let (ranges, taken) = Placeholders::new().unwrap().find("[PERSON_3] met [PHONE_0712345678]");
-        assert_eq!(ranges, [0..10]);
+        assert_eq!((ranges.len(), ranges.first()), (1, Some(&(0..10))));
         assert_eq!(number(&people(&["juma"]), taken), [4]);
     }
 }

@@ -35,7 +35,7 @@ impl Redactor {
     /// # Errors
     /// When a rule does not compile.
     pub fn new() -> Result<Self, regex::Error> {
-        Ok(Self { rules: Rules::new()?, lexicon: Lexicon::new(), placeholders: Placeholders::new()? })
+        Ok(Self { rules: Rules::new()?, lexicon: Lexicon::build(), placeholders: Placeholders::new()? })
     }
 
     /// Redacts a text; bytes outside the entities stay as they are.
@@ -130,7 +130,7 @@ fn carry_back(document: &Document, view: &View, finding: Finding) -> Result<Loca
 fn units(text: &str) -> Vec<Range<usize>> {
     let mut units = Vec::new();
     let mut end = 0;
-    for word in words(text).into_iter().chain([text.len()..text.len()]) {
+    for word in words(text).into_iter().chain(std::iter::once(text.len()..text.len())) {
         let gap = text.get(end..word.start).unwrap_or_default();
         units.extend(gap.char_indices().map(|(at, c)| end + at..end + at + c.len_utf8()));
         end = word.end;

@@ -75,7 +75,7 @@ mod tests {
 
     fn found(text: &str) -> Vec<String> {
         let view = View::new(text);
-        let mut found: Vec<String> = Ages::new(&Numbers::new())
+        let mut found: Vec<String> = Ages::new(&Numbers::build())
             .unwrap()
             .find(&view)
             .into_iter()

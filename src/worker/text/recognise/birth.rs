@@ -63,7 +63,12 @@ mod tests {
 
     fn found(text: &str) -> Vec<String> {
         let view = View::new(text);
-        Births::new(&Numbers::new()).unwrap().find(&view).into_iter().filter_map(|f| view.text().get(f.range).map(str::to_owned)).collect()
+        Births::new(&Numbers::build())
+            .unwrap()
+            .find(&view)
+            .into_iter()
+            .filter_map(|f| view.text().get(f.range).map(str::to_owned))
+            .collect()
     }
 
     #[test]

@@ -71,12 +71,13 @@ const FILLERS: [&str; 13] = ["uh", "um", "er", "eh", "ah", "and", "then", "na", 
 
 impl Numbers {
     /// Builds the table.
-    pub fn new() -> Self {
+    pub fn build() -> Self {
         let mut words = HashMap::new();
-        for (row, make) in
-            UNITS.iter().map(|row| (row, Said::Unit as fn(u32) -> Said)).chain(TEENS.iter().map(|row| (row, Said::Teen as fn(u32) -> Said)))
-        {
-            words.extend((0..).zip(*row).map(|(value, word)| (*word, make(value))));
+        for row in UNITS {
+            words.extend((0..).zip(row).map(|(value, word)| (*word, Said::Unit(value))));
+        }
+        for row in TEENS {
+            words.extend((0..).zip(row).map(|(value, word)| (*word, Said::Teen(value))));
         }
         for row in TENS {
             words.extend((1..).zip(row).filter(|(_, word)| !word.is_empty()).map(|(value, word)| (*word, Said::Tens(value))));
@@ -238,7 +239,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Vec<String> {
-        Numbers::new().runs(text).iter().map(|run| run.iter().map(|group| group.digits.as_str()).collect()).collect()
+        Numbers::build().runs(text).iter().map(|run| run.iter().map(|group| group.digits.as_str()).collect()).collect()
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl Patterns {
             ),
             (EntityKind::Url, Rank::Checked, r#"(?:https?|ftp)://[^\s<>"]+|\bwww\.[^\s<>"]+"#.to_owned(), plain),
             (EntityKind::Url, Rank::Checked, format!(r#"\b[\p{{L}}\p{{N}}](?:[\p{{L}}\p{{N}}-]*[\p{{L}}\p{{N}}])?(?:\.[\p{{L}}\p{{N}}-]+)*\.{ENDINGS}\b(?:/[^\s<>"]*)?"#), url),
-            (EntityKind::Url, Rank::Checked, format!(r"\b(?:w\s?w\s?w|www)\s(?:dot|nukta)\s[\p{{L}}\p{{N}}-]+(?:\s(?:dot|nukta)\s[\p{{L}}\p{{N}}-]+){{1,3}}(?:\sslash\s[\p{{L}}\p{{N}}._-]+)*"), plain),
+            (EntityKind::Url, Rank::Checked, r"\b(?:w\s?w\s?w|www)\s(?:dot|nukta)\s[\p{L}\p{N}-]+(?:\s(?:dot|nukta)\s[\p{L}\p{N}-]+){1,3}(?:\sslash\s[\p{L}\p{N}._-]+)*".to_owned(), plain),
             (EntityKind::Url, Rank::Checked, format!(r"\b[\p{{L}}\p{{N}}-]+\s(?:dot|nukta)\s{ENDINGS}(?:\s(?:dot|nukta)\s{ENDINGS})?\b(?:\sslash\s[\p{{L}}\p{{N}}._-]+)*"), plain),
             // Four of a dictated number's digits can be an address too: the longer finding counts.
             (EntityKind::IpAddress, Rank::Rule, r"\d{1,3}(?:(?:\.|\sdot\s)\d{1,3}){3}".to_owned(), ipv4),

@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     fn found(text: &str) -> Vec<String> {
-        let lexicon = Lexicon::new();
+        let lexicon = Lexicon::build();
         let view = View::new(text);
         let mut found: Vec<String> =
             Places::new().unwrap().find(&view, &lexicon).into_iter().filter_map(|f| view.text().get(f.range).map(str::to_owned)).collect();
