@@ -75,9 +75,9 @@ fn planted(line: &str) -> (String, Vec<(EntityKind, String)>) {
 }
 
 /// How many of the planted names of `kind` left no word in the redacted line, and which did.
-fn recall(kind: EntityKind) -> (f64, Vec<String>) {
+fn recall(kind: EntityKind, lines: &str) -> (f64, Vec<String>) {
     let (mut all, mut missed) = (0, Vec::new());
-    for line in include_str!("testdata/planted.txt").lines() {
+    for line in lines.lines() {
         let (clear, plants) = planted(line);
         let redacted = models().redact_text(&clear).unwrap().text;
         for (_, plant) in plants.iter().filter(|(of, _)| *of == kind) {
@@ -108,14 +108,24 @@ fn names_that_no_list_holds_are_masked_too() {
 
 #[test]
 fn nineteen_of_twenty_east_african_names_are_masked() {
-    let (share, missed) = recall(EntityKind::Person);
+    let (share, missed) = recall(EntityKind::Person, include_str!("testdata/planted.txt"));
     println!("names: {share:.3}, missed: {missed:#?}");
     assert!(share >= 0.95, "{missed:#?}");
 }
 
+/// The rules and lists were fitted while looking at `planted.txt`, so its recall flatters. These lines were written afterwards and nothing
+/// was changed for them: 24 of 27 names and 16 of 17 places were found. The floors were set below that measurement and only keep it.
+#[test]
+fn names_and_places_of_lines_that_nothing_was_fitted_to_are_masked() {
+    let (names, missed_names) = recall(EntityKind::Person, include_str!("testdata/heldout.txt"));
+    let (places, missed_places) = recall(EntityKind::Location, include_str!("testdata/heldout.txt"));
+    println!("held out: names {names:.3}, missed: {missed_names:#?}, places {places:.3}, missed: {missed_places:#?}");
+    assert!(names >= 0.88 && places >= 0.94, "{missed_names:#?} {missed_places:#?}");
+}
+
 #[test]
 fn seventeen_of_twenty_places_are_masked() {
-    let (share, missed) = recall(EntityKind::Location);
+    let (share, missed) = recall(EntityKind::Location, include_str!("testdata/planted.txt"));
     println!("places: {share:.3}, missed: {missed:#?}");
     assert!(share >= 0.85, "{missed:#?}");
 }
