@@ -24,7 +24,7 @@ pub fn fork_server() -> ExitCode {
     let control = Channel::from_fd(take_inherited(CHANNEL_FD).unwrap());
     let offspring = unprivileged.confine(&policy::forkserver::POLICY, &[]).unwrap().prepare_offspring(&policy::child::POLICY).unwrap();
     let loaded = vec![LoadedModel { name: "toy".into(), version: "1".into(), manifest_sha256: "00".into() }];
-    ForkServer::<Toy>::new(control, offspring, address_space, vec![42; 1 << 20]).run(loaded).unwrap();
+    ForkServer::<Toy>::new(control, offspring, address_space, vec![42; 64 << 20]).run(loaded).unwrap();
     ExitCode::SUCCESS
 }
 
