@@ -19,7 +19,7 @@ use super::seccomp::{Filters, SeccompError};
 use super::self_check::{self, SelfCheckError};
 use crate::sys::attempt::{Act, Attempt};
 use crate::sys::descriptors::close_all_but;
-use crate::sys::limits::{AddressSpace, lock_all_memory, reserve_memory, set_limit};
+use crate::sys::limits::{AddressSpace, lock_all_memory, lock_present_memory, reserve_memory, set_limit};
 use crate::sys::process::{Forked, SingleThreaded, fork};
 
 pub use super::landlock::Grant;
@@ -99,7 +99,8 @@ impl Hardened {
         let size = AddressSpace::open().and_then(|space| space.bytes()).map_err(LockMemoryError::Size)?;
         // Once root's right to ignore the limit is gone, a mapping past it would fail: then only what is there now is locked.
         let room_to_grow = limit >= size.saturating_add(LOCKED_GROWTH);
-        lock_all_memory(room_to_grow).map_err(|source| LockMemoryError::Lock { limit, needed: size, source })?;
+        let locked = if room_to_grow { lock_all_memory() } else { lock_present_memory() };
+        locked.map_err(|source| LockMemoryError::Lock { limit, needed: size, source })?;
         Ok(if room_to_grow { LockedMemory::All } else { LockedMemory::Reserve })
     }
 

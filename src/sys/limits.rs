@@ -19,13 +19,20 @@ pub fn landlock_abi() -> i32 {
     i32::try_from(answer).unwrap_or(0).max(0)
 }
 
-/// Keeps what this process has mapped out of swap, and with `future` what it will map.
+/// Keeps all memory of this process, now and later, out of swap.
 ///
 /// # Errors
 /// `ENOMEM` or `EPERM` when the limit on locked memory is too low.
-pub fn lock_all_memory(future: bool) -> io::Result<()> {
-    let flags = if future { MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE } else { MlockAllFlags::MCL_CURRENT };
-    Ok(mlockall(flags)?)
+pub fn lock_all_memory() -> io::Result<()> {
+    Ok(mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)?)
+}
+
+/// Keeps what this process has mapped by now out of swap.
+///
+/// # Errors
+/// As [`lock_all_memory`].
+pub fn lock_present_memory() -> io::Result<()> {
+    Ok(mlockall(MlockAllFlags::MCL_CURRENT)?)
 }
 
 /// Heap that [`reserve_memory`] sets aside, bytes.
