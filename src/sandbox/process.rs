@@ -53,6 +53,8 @@ pub struct ConfinementReport {
     pub identity: Identity,
     /// What landlock enforces, and what it lacks here.
     pub landlock: LandlockReport,
+    /// System calls that the policy allows.
+    pub system_calls: usize,
     /// Forbidden acts that were tried and denied.
     pub acts_denied: usize,
     /// How long that took.
@@ -170,8 +172,14 @@ impl Unprivileged {
         let acts_denied = self_check::run(&single_threaded, &confinement)?;
         let self_check = started.elapsed();
         confinement.apply()?;
-        let report =
-            ConfinementReport { policy: policy.name, identity: self.identity, landlock: confinement.landlock, acts_denied, self_check };
+        let report = ConfinementReport {
+            policy: policy.name,
+            identity: self.identity,
+            landlock: confinement.landlock,
+            system_calls: policy.allowed.iter().map(|table| table.len()).sum(),
+            acts_denied,
+            self_check,
+        };
         Ok(Confined { report, single_threaded })
     }
 }

@@ -1,11 +1,16 @@
-//! One call in a child: task > audio > speech > text > redacted text > done.
-//! Trusts: nothing that comes over the channel.
-//! Touches: its channel, its memory, its threads.
-//! Next: the child exits; `supervisor` judges what it said.
+//! Inside the sandbox: inherited channel > confined > one call in > one result out > exit.
+//! Trusts: nothing of the recording. The process is confined before this module is entered.
+//! Touches: its channel, its own memory and threads.
+//! Next: [`super::transcribe`] for a recording, `text` for a text.
+
+use std::sync::Arc;
 
 use super::forkserver::Work;
 use super::models::Models;
-use crate::ipc::channel::Channel;
+use super::text;
+use super::transcribe::transcribe;
+use crate::base::exit::Exit;
+use crate::ipc::channel::{Channel, ChannelError};
 use crate::ipc::worker::{CallFailure, ChildEvent, Task};
 
 /// The work of children: one call.
@@ -15,15 +20,35 @@ pub enum Call {}
 impl Work for Call {
     type Models = Models;
 
-    fn serve(_models: &Models, channel: Channel) -> u8 {
-        let answered = match channel.recv::<Task>() {
-            Ok(Some(_)) => channel.send(&ChildEvent::Failed(CallFailure::ModelFailed)),
-            Ok(None) => Ok(()),
-            Err(error) => Err(error),
+    fn serve(models: &Models, channel: Channel) -> u8 {
+        let exit = match serve(models, &Arc::new(channel)) {
+            Ok(()) => Exit::Ok,
+            Err(error) => {
+                eprintln!("salama-worker: child: {error}");
+                Exit::Failed
+            }
         };
-        match answered {
-            Ok(()) => 0,
-            Err(_) => 1,
-        }
+        exit.code()
     }
+}
+
+fn serve(models: &Models, channel: &Arc<Channel>) -> Result<(), ChannelError> {
+    let Some(task) = channel.recv::<Task>()? else { return Ok(()) };
+    let outcome = match task {
+        Task::Transcribe { audio_bytes, language, threads, max_audio_seconds } => {
+            transcribe(models, channel, audio_bytes, language, threads, max_audio_seconds).map(ChildEvent::Done)
+        }
+        Task::Redact { text } => redact(models, &text),
+        Task::Audio { .. } => return Err(ChannelError::Malformed),
+    };
+    channel.send(&outcome.unwrap_or_else(ChildEvent::Failed))
+}
+
+fn redact(models: &Models, clear: &str) -> Result<ChildEvent, CallFailure> {
+    let redacted = models.text.redact_text(clear).map_err(|error| {
+        eprintln!("salama-worker: child: {error}");
+        CallFailure::ModelFailed
+    })?;
+    let counts = text::count(redacted.entities.iter());
+    Ok(ChildEvent::Redacted { text: redacted.text, counts, language: models.text.language(clear) })
 }

@@ -1,0 +1,387 @@
+//! The closed list of what is recorded, and which fields each entry has.
+//! Trusts: nothing; no field can hold what was said in a call or who it was about.
+//! Touches: nothing.
+//! Next: [`super::record`] hands the line to the sink.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use crate::base::ids::CallId;
+
+/// A person or machine with a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Who {
+    /// Role in the certificate, for example `counsellor`.
+    pub role: String,
+    /// Name in the certificate, `[a-z0-9._-]{1,64}`.
+    pub name: String,
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.role, self.name)
+    }
+}
+
+impl Who {
+    /// From `role/name`.
+    pub fn from_owner(owner: &str) -> Self {
+        let (role, name) = owner.split_once('/').unwrap_or(("unknown", owner));
+        Self { role: role.to_owned(), name: name.to_owned() }
+    }
+}
+
+/// A word of ours for an action, a stage, a reason: known when the program was built.
+pub type Code = &'static str;
+
+/// How a decision went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ruling {
+    /// It was done.
+    Allowed,
+    /// It was refused, for this reason.
+    Refused(Code),
+}
+
+/// What of a call was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// The redacted transcript.
+    Transcript,
+    /// The export document.
+    Export,
+}
+
+/// How many system calls, rules and versions confine a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfinementReport {
+    /// `core`, `keeper`, `forkserver` or `child`.
+    pub process: Code,
+    /// The running kernel's landlock ABI.
+    pub landlock_abi: u32,
+    /// System calls that are allowed.
+    pub system_calls: u32,
+    /// Forbidden acts that were tried and denied.
+    pub acts_denied: u32,
+}
+
+/// Why a connection ended before a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthFailure {
+    /// No certificate, or one of another authority, or expired.
+    Handshake,
+    /// The handshake took too long.
+    HandshakeTimeout,
+    /// The certificate is genuine, its identity is not one of ours.
+    Identity,
+    /// Too many connections, in total or from this source.
+    Connections,
+}
+
+impl AuthFailure {
+    const fn code(self) -> Code {
+        match self {
+            Self::Handshake => "handshake",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::Identity => "identity",
+            Self::Connections => "connections",
+        }
+    }
+}
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The daemon serves.
+    DaemonStarted {
+        /// Its version.
+        version: Code,
+    },
+    /// The daemon ends.
+    DaemonStopped {
+        /// Why.
+        reason: Code,
+    },
+    /// A process is confined; the self-check passed.
+    Confined(ConfinementReport),
+    /// The key keeper answers.
+    KeeperStarted,
+    /// The key keeper is gone; the daemon exits.
+    KeeperLost,
+    /// The fork server answers, with so many models.
+    WorkerStarted {
+        /// How many.
+        models: u64,
+    },
+    /// The fork server is gone; the daemon exits.
+    WorkerLost,
+    /// A connection ended before a request.
+    AuthFailed {
+        /// From where.
+        peer: SocketAddr,
+        /// Why.
+        failure: AuthFailure,
+    },
+    /// A request was allowed or refused.
+    Decided {
+        /// By whom; absent when there is no identity.
+        who: Option<Who>,
+        /// From where.
+        peer: SocketAddr,
+        /// What was asked.
+        action: Code,
+        /// On which call.
+        call: Option<CallId>,
+        /// How it went.
+        ruling: Ruling,
+    },
+    /// A recording is durable and queued.
+    CallAccepted {
+        /// Which.
+        call: CallId,
+        /// Whose.
+        who: Who,
+        /// Its size.
+        bytes: u64,
+    },
+    /// A child works on it.
+    CallStarted {
+        /// Which.
+        call: CallId,
+        /// Counted from 1.
+        attempt: u8,
+    },
+    /// Its transcript is sealed.
+    CallDone {
+        /// Which.
+        call: CallId,
+        /// Length of the audio.
+        audio_ms: u64,
+        /// Time it took.
+        wall_ms: u64,
+        /// Stretches of text that were redacted.
+        redacted: u64,
+    },
+    /// It ended without a transcript.
+    CallFailed {
+        /// Which.
+        call: CallId,
+        /// Why.
+        reason: Code,
+        /// How the child ended, when it did: exit code or signal.
+        exit: Option<i64>,
+    },
+    /// It waits again: the daemon stopped, or the child could not be started.
+    CallRequeued {
+        /// Which.
+        call: CallId,
+        /// Why.
+        reason: Code,
+    },
+    /// Someone stopped it.
+    CallCancelled {
+        /// Which.
+        call: CallId,
+    },
+    /// Key, records and recording are gone.
+    CallErased {
+        /// Which.
+        call: CallId,
+    },
+    /// Its key was opened to read it.
+    CallRead {
+        /// Which.
+        call: CallId,
+        /// What.
+        what: Reading,
+    },
+    /// A text was redacted; nothing of it was stored.
+    TextRedacted {
+        /// Stretches of text that were redacted.
+        redacted: u64,
+    },
+    /// A record or recording does not open, or a component refused: the cause behind an `Internal`.
+    Fault {
+        /// Which call.
+        call: Option<CallId>,
+        /// Which step.
+        step: Code,
+        /// The error's own words, which hold no content.
+        cause: String,
+    },
+    /// What an earlier crash had left was removed.
+    Swept {
+        /// How many files.
+        files: u64,
+    },
+    /// Uploads are refused: the disk is nearly full.
+    SpaceLow,
+    /// An administrator changed something.
+    AdminActed {
+        /// Who.
+        who: Who,
+        /// What.
+        action: Code,
+    },
+}
+
+/// How loud an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// As it should be.
+    Notice,
+    /// Someone should look at it.
+    Warning,
+    /// It needs an operator.
+    Error,
+}
+
+/// The fields of an entry; each event fills some.
+#[derive(Default)]
+pub(super) struct Line<'a> {
+    pub who: Option<&'a Who>,
+    pub call: Option<CallId>,
+    pub peer: Option<SocketAddr>,
+    pub action: Option<Code>,
+    pub outcome: Option<Code>,
+    pub reason: Option<Code>,
+    pub count: Option<u64>,
+    pub attempt: Option<u64>,
+    pub audio_ms: Option<u64>,
+    pub wall_ms: Option<u64>,
+    pub bytes: Option<u64>,
+    pub detail: Option<&'a str>,
+}
+
+impl Event {
+    /// Its name, `SALAMA_EVENT` in the journal. Never changes its meaning.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::DaemonStarted { .. } => "daemon_started",
+            Self::DaemonStopped { .. } => "daemon_stopped",
+            Self::Confined(_) => "confined",
+            Self::KeeperStarted => "keeper_started",
+            Self::KeeperLost => "keeper_lost",
+            Self::WorkerStarted { .. } => "worker_started",
+            Self::WorkerLost => "worker_lost",
+            Self::AuthFailed { .. } => "auth_failed",
+            Self::Decided { .. } => "decided",
+            Self::CallAccepted { .. } => "call_accepted",
+            Self::CallStarted { .. } => "call_started",
+            Self::CallDone { .. } => "call_done",
+            Self::CallFailed { .. } => "call_failed",
+            Self::CallRequeued { .. } => "call_requeued",
+            Self::CallCancelled { .. } => "call_cancelled",
+            Self::CallErased { .. } => "call_erased",
+            Self::CallRead { .. } => "call_read",
+            Self::TextRedacted { .. } => "text_redacted",
+            Self::Fault { .. } => "fault",
+            Self::Swept { .. } => "swept",
+            Self::SpaceLow => "space_low",
+            Self::AdminActed { .. } => "admin_acted",
+        }
+    }
+
+    /// How loud it is.
+    pub const fn severity(&self) -> Severity {
+        match self {
+            Self::KeeperLost | Self::WorkerLost | Self::Fault { .. } => Severity::Error,
+            Self::AuthFailed { .. }
+            | Self::Decided { ruling: Ruling::Refused(_), .. }
+            | Self::CallFailed { .. }
+            | Self::SpaceLow
+            | Self::Swept { .. } => Severity::Warning,
+            _ => Severity::Notice,
+        }
+    }
+
+    pub(super) fn line(&self) -> Line<'_> {
+        let none = Line::default();
+        match self {
+            Self::DaemonStarted { version } => Line { detail: Some(version), ..none },
+            Self::DaemonStopped { reason } => Line { reason: Some(reason), ..none },
+            Self::Confined(report) => Line { detail: Some(report.process), count: Some(report.acts_denied.into()), ..none },
+            Self::WorkerStarted { models } => Line { count: Some(*models), ..none },
+            Self::AuthFailed { peer, failure } => {
+                Line { peer: Some(*peer), outcome: Some("refused"), reason: Some(failure.code()), ..none }
+            }
+            Self::Decided { who, peer, action, call, ruling } => {
+                let (outcome, reason) = match ruling {
+                    Ruling::Allowed => ("allowed", None),
+                    Ruling::Refused(reason) => ("refused", Some(*reason)),
+                };
+                Line { who: who.as_ref(), peer: Some(*peer), action: Some(action), call: *call, outcome: Some(outcome), reason, ..none }
+            }
+            Self::CallAccepted { call, who, bytes } => Line { call: Some(*call), who: Some(who), bytes: Some(*bytes), ..none },
+            Self::CallStarted { call, attempt } => Line { call: Some(*call), attempt: Some((*attempt).into()), ..none },
+            Self::CallDone { call, audio_ms, wall_ms, redacted } => {
+                Line { call: Some(*call), audio_ms: Some(*audio_ms), wall_ms: Some(*wall_ms), count: Some(*redacted), ..none }
+            }
+            Self::CallFailed { call, reason, .. } | Self::CallRequeued { call, reason } => {
+                Line { call: Some(*call), reason: Some(reason), ..none }
+            }
+            Self::CallCancelled { call } | Self::CallErased { call } => Line { call: Some(*call), ..none },
+            Self::CallRead { call, what } => Line { call: Some(*call), detail: Some(what.code()), ..none },
+            Self::TextRedacted { redacted: count } | Self::Swept { files: count } => Line { count: Some(*count), ..none },
+            Self::Fault { call, step, cause } => Line { call: *call, reason: Some(step), detail: Some(cause), ..none },
+            Self::AdminActed { who, action } => Line { who: Some(who), action: Some(action), ..none },
+            Self::KeeperStarted | Self::KeeperLost | Self::WorkerLost | Self::SpaceLow => none,
+        }
+    }
+}
+
+impl Reading {
+    const fn code(self) -> Code {
+        match self {
+            Self::Transcript => "transcript",
+            Self::Export => "export",
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DaemonStarted { version } => write!(f, "salamad {version} serves"),
+            Self::DaemonStopped { reason } => write!(f, "salamad stops: {reason}"),
+            Self::Confined(report) => write!(
+                f,
+                "{} is confined: landlock ABI {}, {} system calls allowed, {} forbidden acts tried and denied",
+                report.process, report.landlock_abi, report.system_calls, report.acts_denied
+            ),
+            Self::KeeperStarted => write!(f, "the key keeper is ready"),
+            Self::KeeperLost => write!(f, "the key keeper is gone; the daemon exits"),
+            Self::WorkerStarted { models } => write!(f, "the fork server is ready with {models} models"),
+            Self::WorkerLost => write!(f, "the fork server is gone; the daemon exits"),
+            Self::AuthFailed { peer, failure } => write!(f, "connection from {peer} refused: {}", failure.code()),
+            Self::Decided { who, action, ruling, .. } => {
+                match who {
+                    Some(who) => write!(f, "{who} {action}: ")?,
+                    None => write!(f, "someone without identity {action}: ")?,
+                }
+                match ruling {
+                    Ruling::Allowed => write!(f, "allowed"),
+                    Ruling::Refused(reason) => write!(f, "refused ({reason})"),
+                }
+            }
+            Self::CallAccepted { call, who, bytes } => write!(f, "call {call} of {who} accepted, {bytes} bytes"),
+            Self::CallStarted { call, attempt } => write!(f, "call {call} started, attempt {attempt}"),
+            Self::CallDone { call, audio_ms, wall_ms, redacted } => {
+                write!(f, "call {call} done: {audio_ms} ms of audio in {wall_ms} ms, {redacted} stretches redacted")
+            }
+            Self::CallFailed { call, reason, exit } => {
+                write!(f, "call {call} failed: {reason}")?;
+                exit.map_or(Ok(()), |exit| write!(f, " (the child ended with {exit})"))
+            }
+            Self::CallRequeued { call, reason } => write!(f, "call {call} waits again: {reason}"),
+            Self::CallCancelled { call } => write!(f, "call {call} cancelled"),
+            Self::CallErased { call } => write!(f, "call {call} erased"),
+            Self::CallRead { call, what } => write!(f, "call {call} opened for reading: {}", what.code()),
+            Self::TextRedacted { redacted } => write!(f, "a text was redacted in {redacted} places"),
+            Self::Fault { step, cause, .. } => write!(f, "{step} failed: {cause}"),
+            Self::Swept { files } => write!(f, "{files} files that an earlier crash had left were removed"),
+            Self::SpaceLow => write!(f, "the disk is nearly full: uploads are refused; erase calls or enlarge the disk"),
+            Self::AdminActed { who, action } => write!(f, "{who} {action}"),
+        }
+    }
+}

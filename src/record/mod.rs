@@ -1,0 +1,19 @@
+//! What lies on disk: sealed records in one database, sealed recordings in one directory, nothing in clear.
+//! Trusts: the keys it is handed, not the disk: every byte read back is authenticated in its place.
+//! Touches: the state directory.
+//! Next: `job` decides what is sealed and when; [`store`] and [`segments`] keep it.
+//!
+//! ```text
+//! STATE/store.redb       SealedRecord values only; keys are random ids, job numbers or keyed hashes
+//! STATE/audio/ID.seg     a recording in sealed chunks; ID.part while it comes in
+//! STATE/ballast          really allocated zeros, given up when a full disk would stop an erasure
+//! ```
+
+pub mod envelope;
+pub mod erasure;
+pub mod index;
+pub mod schema;
+pub mod segments;
+pub mod space;
+pub mod store;
+mod writer;

@@ -1,0 +1,498 @@
+//! Recordings in sealed chunks: written as they arrive, read at any offset, never in clear on disk.
+//! Trusts: the call's key. The disk may truncate, reorder, swap or change what it likes: all of it is noticed.
+//! Touches: `STATE/audio`.
+//! Next: `job` writes them from uploads and reads them for the child.
+//!
+//! STREAM (Hoang, Reyhanitabar, Rogaway, Vizár 2015) with AES-256-GCM: nonce = prefix 7 || chunk number u32 BE || last flag u8.
+//! File: magic 9, prefix 7, then chunks of 64 KiB + 16; only the last may be shorter. Associated data: magic, call id, prefix.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::rand::{SecureRandom, SystemRandom};
+use zeroize::Zeroizing;
+
+use crate::base::ids::CallId;
+use crate::base::secret::Secret;
+
+use super::envelope::{Envelope, KEY_BYTES, SealError};
+
+/// Plain bytes of a chunk.
+pub const CHUNK: usize = 64 * 1024;
+const TAG: usize = 16;
+const MAGIC: &[u8; 9] = b"SALSEGv1\n";
+const PREFIX: usize = 7;
+const HEADER: usize = MAGIC.len() + PREFIX;
+const FINISHED: &str = "seg";
+const PARTIAL: &str = "part";
+
+/// Where recordings lie.
+#[derive(Clone, Debug)]
+pub struct SegmentDirectory {
+    path: PathBuf,
+}
+
+/// Why a recording could not be written, read or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum SegmentError {
+    /// No space left.
+    #[error("the disk is full")]
+    Full(#[source] io::Error),
+    /// The file system failed.
+    #[error("the recording's file failed ({step})")]
+    Io {
+        /// Which step.
+        step: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is no recording of this call, or was truncated, changed or swapped.
+    #[error("the sealed recording does not open: it was damaged or belongs to another call")]
+    Forged,
+    /// The generator or cipher failed.
+    #[error("a recording could not be sealed")]
+    Seal(#[source] SealError),
+    /// More chunks than nonces.
+    #[error("the recording is longer than one key may seal")]
+    TooLong,
+}
+
+impl SegmentError {
+    fn io(step: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| match source.raw_os_error() {
+            Some(libc::ENOSPC | libc::EDQUOT) => Self::Full(source),
+            _ => Self::Io { step, source },
+        }
+    }
+}
+
+impl SegmentDirectory {
+    /// The directory `audio` below the state directory, made when absent.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn open(state: &Path) -> Result<Self, SegmentError> {
+        let path = state.join("audio");
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(SegmentError::io("make directory")(error)),
+            _ => {}
+        }
+        Ok(Self { path })
+    }
+
+    /// Begins a recording. Dropping the writer removes it.
+    ///
+    /// # Errors
+    /// `Full`, `Io`, `Seal`.
+    pub fn create(&self, call: CallId, envelope: &Envelope) -> Result<SegmentWriter, SegmentError> {
+        let key = envelope.sub_key("audio").map_err(SegmentError::Seal)?;
+        let mut prefix = [0; PREFIX];
+        SystemRandom::new().fill(&mut prefix).map_err(|_| SegmentError::Seal(SealError::Crypto))?;
+        let partial = self.file(call, PARTIAL);
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&partial).map_err(SegmentError::io("create"))?;
+        let stream = Stream { key, call, prefix };
+        let written = file.write_all(MAGIC).and_then(|()| file.write_all(&prefix));
+        let writer = SegmentWriter {
+            directory: self.clone(),
+            partial,
+            file,
+            stream,
+            buffer: Zeroizing::new(Vec::with_capacity(CHUNK + TAG)),
+            counter: 0,
+            bytes: 0,
+            kept: false,
+        };
+        written.map_err(SegmentError::io("write"))?;
+        Ok(writer)
+    }
+
+    /// Opens a finished recording and checks both its ends.
+    ///
+    /// # Errors
+    /// `Forged` when it was truncated, extended or is another call's; `Io` when it is absent.
+    pub fn read(&self, call: CallId, envelope: &Envelope) -> Result<SegmentReader, SegmentError> {
+        let key = envelope.sub_key("audio").map_err(SegmentError::Seal)?;
+        let file = File::open(self.file(call, FINISHED)).map_err(SegmentError::io("open"))?;
+        let len = file.metadata().map_err(SegmentError::io("size"))?.len();
+        let mut header = [0; HEADER];
+        file.read_exact_at(&mut header, 0).map_err(|_| SegmentError::Forged)?;
+        let prefix: &[u8; PREFIX] = header.strip_prefix(MAGIC).and_then(|rest| rest.try_into().ok()).ok_or(SegmentError::Forged)?;
+        let sealed = len.saturating_sub(wide(HEADER));
+        let last = sealed.checked_sub(1).ok_or(SegmentError::Forged)? / wide(CHUNK + TAG);
+        let tags = (last + 1) * wide(TAG);
+        let mut reader = SegmentReader {
+            file,
+            stream: Stream { key, call, prefix: *prefix },
+            last: u32::try_from(last).map_err(|_| SegmentError::Forged)?,
+            bytes: sealed.checked_sub(tags).ok_or(SegmentError::Forged)?,
+            open: None,
+        };
+        reader.chunk(reader.last)?;
+        Ok(reader)
+    }
+
+    /// Removes a recording for good; one that is gone is no error.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn remove(&self, call: CallId) -> Result<(), SegmentError> {
+        match fs::remove_file(self.file(call, FINISHED)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(SegmentError::io("remove")(error)),
+            Ok(()) => self.sync(),
+        }
+    }
+
+    /// Removes what is no recording that `keep` knows: uploads that were cut off, recordings whose call was erased.
+    /// Returns how many files that were.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn sweep(&self, keep: impl Fn(CallId) -> bool) -> Result<u64, SegmentError> {
+        let mut removed = 0;
+        for entry in fs::read_dir(&self.path).map_err(SegmentError::io("list"))? {
+            let path = entry.map_err(SegmentError::io("list"))?.path();
+            let call = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+            let finished = path.extension().is_some_and(|extension| extension == FINISHED);
+            if !call.is_some_and(|call| finished && keep(call)) {
+                fs::remove_file(&path).map_err(SegmentError::io("remove"))?;
+                removed += 1;
+            }
+        }
+        self.sync()?;
+        Ok(removed)
+    }
+
+    fn file(&self, call: CallId, extension: &str) -> PathBuf {
+        self.path.join(format!("{call}.{extension}"))
+    }
+
+    fn sync(&self) -> Result<(), SegmentError> {
+        File::open(&self.path).and_then(|directory| directory.sync_all()).map_err(SegmentError::io("sync directory"))
+    }
+}
+
+struct Stream {
+    key: Secret<KEY_BYTES>,
+    call: CallId,
+    prefix: [u8; PREFIX],
+}
+
+impl Stream {
+    fn cipher(&self) -> Result<LessSafeKey, ring::error::Unspecified> {
+        Ok(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, self.key.expose())?))
+    }
+
+    fn nonce(&self, counter: u32, last: bool) -> Nonce {
+        let mut nonce = [0; NONCE_LEN];
+        let parts = self.prefix.iter().copied().chain(counter.to_be_bytes()).chain([u8::from(last)]);
+        nonce.iter_mut().zip(parts).for_each(|(to, from)| *to = from);
+        Nonce::assume_unique_for_key(nonce)
+    }
+
+    fn aad(&self) -> Aad<Vec<u8>> {
+        Aad::from([MAGIC.as_slice(), self.call.as_bytes(), &self.prefix].concat())
+    }
+}
+
+/// A recording on its way in.
+pub struct SegmentWriter {
+    directory: SegmentDirectory,
+    partial: PathBuf,
+    file: File,
+    stream: Stream,
+    buffer: Zeroizing<Vec<u8>>,
+    counter: u32,
+    bytes: u64,
+    kept: bool,
+}
+
+impl SegmentWriter {
+    /// Seals and writes the next bytes; the last chunk waits in memory, since only the end of the recording tells that it is last.
+    ///
+    /// # Errors
+    /// `Full`, `Io`, `Seal`, `TooLong`.
+    pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), SegmentError> {
+        while !bytes.is_empty() {
+            if self.buffer.len() == CHUNK {
+                self.write_chunk(false)?;
+            }
+            let (now, later) = bytes.split_at(bytes.len().min(CHUNK - self.buffer.len()));
+            self.buffer.extend_from_slice(now);
+            self.bytes += wide(now.len());
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    /// Plain bytes so far.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Seals the end and makes the recording durable under its final name. Returns its plain length, bytes.
+    ///
+    /// # Errors
+    /// As [`Self::push`]; nothing is left behind.
+    pub fn finish(mut self) -> Result<u64, SegmentError> {
+        self.write_chunk(true)?;
+        self.file.sync_all().map_err(SegmentError::io("sync"))?;
+        fs::rename(&self.partial, self.directory.file(self.stream.call, FINISHED)).map_err(SegmentError::io("rename"))?;
+        self.kept = true;
+        self.directory.sync()?;
+        Ok(self.bytes)
+    }
+
+    fn write_chunk(&mut self, last: bool) -> Result<(), SegmentError> {
+        let failed = |_| SegmentError::Seal(SealError::Crypto);
+        let nonce = self.stream.nonce(self.counter, last);
+        let cipher = self.stream.cipher().map_err(failed)?;
+        cipher.seal_in_place_append_tag(nonce, self.stream.aad(), &mut *self.buffer).map_err(failed)?;
+        self.file.write_all(&self.buffer).map_err(SegmentError::io("write"))?;
+        self.buffer.clear();
+        self.counter = self.counter.checked_add(1).ok_or(SegmentError::TooLong)?;
+        Ok(())
+    }
+}
+
+impl Drop for SegmentWriter {
+    fn drop(&mut self) {
+        if !self.kept {
+            // What cannot be removed now is swept at the next start.
+            let _ = fs::remove_file(&self.partial);
+        }
+    }
+}
+
+/// A finished recording.
+pub struct SegmentReader {
+    file: File,
+    stream: Stream,
+    last: u32,
+    bytes: u64,
+    open: Option<(u32, Zeroizing<Vec<u8>>)>,
+}
+
+impl SegmentReader {
+    /// Its length, bytes.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// At most `len` bytes at `offset`: fewer at the end, none past it.
+    ///
+    /// # Errors
+    /// `Forged` when a chunk was changed, moved or swapped.
+    pub fn read_at(&mut self, offset: u64, len: usize) -> Result<Vec<u8>, SegmentError> {
+        let end = offset.saturating_add(wide(len)).min(self.bytes);
+        let mut wanted = Vec::with_capacity(len.min(2 * CHUNK));
+        let mut at = offset;
+        while at < end {
+            let number = u32::try_from(at / wide(CHUNK)).map_err(|_| SegmentError::Forged)?;
+            let from = usize::try_from(at % wide(CHUNK)).map_err(|_| SegmentError::Forged)?;
+            let rest = usize::try_from(end - at).unwrap_or(CHUNK);
+            let chunk = self.chunk(number)?;
+            let piece = chunk.get(from..chunk.len().min(from.saturating_add(rest))).ok_or(SegmentError::Forged)?;
+            if piece.is_empty() {
+                return Err(SegmentError::Forged);
+            }
+            wanted.extend_from_slice(piece);
+            at += wide(piece.len());
+        }
+        Ok(wanted)
+    }
+
+    fn chunk(&mut self, number: u32) -> Result<&[u8], SegmentError> {
+        let chunk = match self.open.take() {
+            Some((open, chunk)) if open == number => chunk,
+            _ => self.open_chunk(number)?,
+        };
+        Ok(&self.open.insert((number, chunk)).1)
+    }
+
+    fn open_chunk(&self, number: u32) -> Result<Zeroizing<Vec<u8>>, SegmentError> {
+        let start = u64::from(number) * wide(CHUNK);
+        let plain = usize::try_from(self.bytes.saturating_sub(start)).unwrap_or(CHUNK).min(CHUNK);
+        let mut chunk = Zeroizing::new(vec![0; plain + TAG]);
+        let position = wide(HEADER) + u64::from(number) * wide(CHUNK + TAG);
+        self.file.read_exact_at(&mut chunk, position).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => SegmentError::Forged,
+            _ => SegmentError::io("read")(error),
+        })?;
+        let cipher = self.stream.cipher().map_err(|_| SegmentError::Seal(SealError::Crypto))?;
+        let nonce = self.stream.nonce(number, number == self.last);
+        cipher.open_in_place(nonce, self.stream.aad(), &mut chunk).map_err(|_| SegmentError::Forged)?;
+        chunk.truncate(plain);
+        Ok(chunk)
+    }
+}
+
+fn wide(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CALL: CallId = CallId::from_bytes([1; 16]);
+    const OTHER: CallId = CallId::from_bytes([2; 16]);
+
+    fn envelope() -> Envelope {
+        Envelope::of_call(Secret::try_fill(|_| Ok::<(), ()>(())).unwrap())
+    }
+
+    fn recording(len: usize) -> Vec<u8> {
+        (0..len).map(|at| u8::try_from((at * 31 + at / 251) % 256).unwrap()).collect()
+    }
+
+    fn written(directory: &SegmentDirectory, call: CallId, content: &[u8]) {
+        let mut writer = directory.create(call, &envelope()).unwrap();
+        content.chunks(10_000).for_each(|piece| writer.push(piece).unwrap());
+        assert_eq!(writer.finish().unwrap(), wide(content.len()));
+    }
+
+    fn sealed(directory: &SegmentDirectory, call: CallId) -> Vec<u8> {
+        fs::read(directory.file(call, FINISHED)).unwrap()
+    }
+
+    fn replace(directory: &SegmentDirectory, call: CallId, bytes: &[u8]) {
+        fs::write(directory.file(call, FINISHED), bytes).unwrap();
+    }
+
+    fn read_all(directory: &SegmentDirectory, call: CallId) -> Result<Vec<u8>, SegmentError> {
+        let mut reader = directory.read(call, &envelope())?;
+        let len = usize::try_from(reader.bytes()).unwrap();
+        reader.read_at(0, len)
+    }
+
+    #[test]
+    fn a_recording_is_read_back_at_every_border_of_a_chunk() {
+        let state = tempfile::tempdir().unwrap();
+        let directory = SegmentDirectory::open(state.path()).unwrap();
+        for len in [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK - 7] {
+            let content = recording(len);
+            written(&directory, CALL, &content);
+            assert_eq!(read_all(&directory, CALL).unwrap(), content, "{len}");
+            directory.remove(CALL).unwrap();
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn any_stretch_is_read_as_it_was_written(offset in 0_usize..200_000, len in 0_usize..100_000) {
+            let state = tempfile::tempdir().unwrap();
+            let directory = SegmentDirectory::open(state.path()).unwrap();
+            let content = recording(150_000);
+            written(&directory, CALL, &content);
+            let got = directory.read(CALL, &envelope()).unwrap().read_at(wide(offset), len).unwrap();
+            let from = offset.min(content.len());
+            prop_assert_eq!(got, &content[from..content.len().min(from + len)]);
+        }
+
+        #[test]
+        fn a_changed_bit_anywhere_is_noticed(position: prop::sample::Index, bit in 0_u8..8) {
+            let state = tempfile::tempdir().unwrap();
+            let directory = SegmentDirectory::open(state.path()).unwrap();
+            written(&directory, CALL, &recording(150_000));
+            let mut bytes = sealed(&directory, CALL);
+            let at = position.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            replace(&directory, CALL, &bytes);
+            prop_assert!(read_all(&directory, CALL).is_err());
+        }
+
+        #[test]
+        fn a_truncated_recording_is_noticed_when_it_is_opened(keep: prop::sample::Index) {
+            let state = tempfile::tempdir().unwrap();
+            let directory = SegmentDirectory::open(state.path()).unwrap();
+            written(&directory, CALL, &recording(150_000));
+            let bytes = sealed(&directory, CALL);
+            replace(&directory, CALL, &bytes[..keep.index(bytes.len())]);
+            prop_assert!(directory.read(CALL, &envelope()).is_err());
+        }
+    }
+
+    #[test]
+    fn a_recording_cut_at_a_chunks_border_is_noticed() {
+        let state = tempfile::tempdir().unwrap();
+        let directory = SegmentDirectory::open(state.path()).unwrap();
+        written(&directory, CALL, &recording(3 * CHUNK));
+        let bytes = sealed(&directory, CALL);
+        replace(&directory, CALL, &bytes[..HEADER + 2 * (CHUNK + TAG)]);
+        assert!(matches!(directory.read(CALL, &envelope()), Err(SegmentError::Forged)));
+    }
+
+    #[test]
+    fn chunks_that_changed_places_are_noticed() {
+        let state = tempfile::tempdir().unwrap();
+        let directory = SegmentDirectory::open(state.path()).unwrap();
+        written(&directory, CALL, &recording(3 * CHUNK));
+        let bytes = sealed(&directory, CALL);
+        let chunk = |number: usize| &bytes[HEADER + number * (CHUNK + TAG)..HEADER + (number + 1) * (CHUNK + TAG)];
+        replace(&directory, CALL, &[&bytes[..HEADER], chunk(1), chunk(0), chunk(2)].concat());
+        assert!(matches!(read_all(&directory, CALL), Err(SegmentError::Forged)));
+    }
+
+    #[test]
+    fn another_calls_recording_is_noticed() {
+        let state = tempfile::tempdir().unwrap();
+        let directory = SegmentDirectory::open(state.path()).unwrap();
+        written(&directory, CALL, &recording(100));
+        fs::rename(directory.file(CALL, FINISHED), directory.file(OTHER, FINISHED)).unwrap();
+        assert!(matches!(directory.read(OTHER, &envelope()), Err(SegmentError::Forged)));
+    }
+
+    #[test]
+    fn an_appended_chunk_is_noticed() {
+        let state = tempfile::tempdir().unwrap();
+        let directory = SegmentDirectory::open(state.path()).unwrap();
+        written(&directory, CALL, &recording(CHUNK));
+        let bytes = sealed(&directory, CALL);
+        replace(&directory, CALL, &[&bytes[..], &bytes[HEADER..]].concat());
+        assert!(matches!(directory.read(CALL, &envelope()), Err(SegmentError::Forged)));
+    }
+
+    #[test]
+    fn an_upload_that_was_dropped_leaves_no_file() {
+        let state = tempfile::tempdir().unwrap();
+        let directory = SegmentDirectory::open(state.path()).unwrap();
+        let mut writer = directory.create(CALL, &envelope()).unwrap();
+        writer.push(&recording(200_000)).unwrap();
+        drop(writer);
+        assert_eq!(fs::read_dir(state.path().join("audio")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_plaintext_is_never_on_disk() {
+        let state = tempfile::tempdir().unwrap();
+        let directory = SegmentDirectory::open(state.path()).unwrap();
+        let mut writer = directory.create(CALL, &envelope()).unwrap();
+        writer.push(&vec![b'A'; 3 * CHUNK]).unwrap();
+        let half_way = fs::read(directory.file(CALL, PARTIAL)).unwrap();
+        writer.finish().unwrap();
+        for bytes in [half_way, sealed(&directory, CALL)] {
+            assert!(!bytes.windows(16).any(|window| window == [b'A'; 16]));
+        }
+    }
+
+    #[test]
+    fn a_sweep_keeps_known_recordings_and_nothing_else() {
+        let state = tempfile::tempdir().unwrap();
+        let directory = SegmentDirectory::open(state.path()).unwrap();
+        written(&directory, CALL, &recording(10));
+        written(&directory, OTHER, &recording(10));
+        fs::write(directory.file(CALL, PARTIAL), b"cut off").unwrap();
+        fs::write(state.path().join("audio/stray"), b"?").unwrap();
+        assert_eq!(directory.sweep(|call| call == CALL).unwrap(), 3);
+        assert!(read_all(&directory, CALL).is_ok());
+        assert!(directory.read(OTHER, &envelope()).is_err());
+    }
+}

@@ -1,0 +1,392 @@
+//! The store: sealed records in redb, snapshot readers, one writer thread.
+//! Trusts: redb's crash safety with quick repair; nothing that it reads back, which only opens when it is genuine.
+//! Touches: `STATE/store.redb`, `STATE/ballast`.
+//! Next: [`super::writer`] commits; `job` reads and submits.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, mpsc};
+use std::thread::JoinHandle;
+
+use redb::{Builder, Database, Durability, ReadTransaction, ReadableDatabase, TableDefinition, TableHandle};
+
+use super::envelope::SealedRecord;
+use super::schema::{Slot, Table};
+use super::space::Ballast;
+use super::writer;
+
+/// Memory for redb's page cache, bytes: well under the daemon's budget, well over a day's headers.
+const CACHE_BYTES: usize = 32 << 20;
+/// Batches that may wait for the writer before submitters do.
+const WAITING_MAX: usize = 256;
+
+pub(in crate::record) const fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+    TableDefinition::new(table.name())
+}
+
+/// An opened store that runs no thread yet, so that it can be opened before confinement.
+pub struct OpenStore {
+    shared: Arc<Shared>,
+}
+
+/// Why the store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenStoreError {
+    /// Another daemon has it.
+    #[error("{path} is in use: another salamad runs with this state directory")]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be opened, or is damaged beyond what a crash leaves.
+    #[error("{path} cannot be opened; check its owner and the disk, or restore a backup")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What redb says.
+        #[source]
+        source: Arc<redb::Error>,
+    },
+    /// The writer thread could not be started.
+    #[error("the store's writer thread could not be started")]
+    Thread(#[source] io::Error),
+}
+
+/// Why a read or a commit failed. Nothing of a failed batch is stored.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No space left.
+    #[error("the disk is full")]
+    Full,
+    /// The disk or the file system failed.
+    #[error("the store failed; check the disk")]
+    Failed(#[source] Arc<redb::Error>),
+    /// An earlier failure closed the store and it could not be opened again yet.
+    #[error("the store is closed after a failure; check the disk")]
+    Closed,
+}
+
+impl From<redb::Error> for StoreError {
+    fn from(error: redb::Error) -> Self {
+        match &error {
+            redb::Error::Io(cause) if matches!(cause.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => Self::Full,
+            _ => Self::Failed(Arc::new(error)),
+        }
+    }
+}
+
+/// What the writer and the readers share.
+pub(in crate::record) struct Shared {
+    path: PathBuf,
+    database: RwLock<Option<Database>>,
+    pub(in crate::record) ballast: Ballast,
+    ballast_gone: AtomicBool,
+    commits: AtomicU64,
+}
+
+impl OpenStore {
+    /// Opens or makes the store in the state directory and holds `ballast` bytes.
+    ///
+    /// # Errors
+    /// [`OpenStoreError`]. A disk too full for the ballast is no error: see [`Store::has_ballast`].
+    pub fn open(state: &Path, ballast: u64) -> Result<Self, OpenStoreError> {
+        let path = state.join("store.redb");
+        let database = open_database(&path).map_err(|source| match source {
+            redb::Error::DatabaseAlreadyOpen => OpenStoreError::InUse { path: path.clone() },
+            source => OpenStoreError::Open { path: path.clone(), source: Arc::new(source) },
+        })?;
+        let ballast = Ballast::new(state, ballast);
+        let held = ballast.hold().is_ok();
+        Ok(Self {
+            shared: Arc::new(Shared {
+                path,
+                database: RwLock::new(Some(database)),
+                ballast,
+                ballast_gone: AtomicBool::new(!held),
+                commits: AtomicU64::new(0),
+            }),
+        })
+    }
+
+    /// Starts the writer thread.
+    ///
+    /// # Errors
+    /// `Thread`.
+    pub fn start(self) -> Result<Store, OpenStoreError> {
+        let (submit, submitted) = mpsc::sync_channel(WAITING_MAX);
+        let shared = Arc::clone(&self.shared);
+        let thread = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || writer::run(&shared, &submitted))
+            .map_err(OpenStoreError::Thread)?;
+        Ok(Store { inner: Arc::new(Inner { shared: self.shared, submit: Some(submit), thread: Some(thread) }) })
+    }
+}
+
+/// The running store; cheap to clone. The last one dropped ends the writer and closes the file.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    submit: Option<mpsc::SyncSender<writer::Submission>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        drop(self.submit.take());
+        if let Some(thread) = self.thread.take() {
+            // A writer that panicked has nothing left to wait for.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Changes that become durable together or not at all.
+#[derive(Default)]
+pub struct Batch {
+    pub(in crate::record) requirements: Vec<Requirement>,
+    pub(in crate::record) changes: Vec<(Slot, Option<SealedRecord>)>,
+    pub(in crate::record) frees: bool,
+}
+
+pub(in crate::record) enum Requirement {
+    Absent(Slot),
+    Unchanged(Slot, SealedRecord),
+}
+
+impl Batch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Nothing is stored unless `slot` is empty.
+    #[must_use]
+    pub fn require_absent(mut self, slot: Slot) -> Self {
+        self.requirements.push(Requirement::Absent(slot));
+        self
+    }
+
+    /// Nothing is stored unless `slot` still holds what was read from it. Each sealing has its own nonce, so equal bytes are the same write.
+    #[must_use]
+    pub fn require_unchanged(mut self, slot: Slot, read: SealedRecord) -> Self {
+        self.requirements.push(Requirement::Unchanged(slot, read));
+        self
+    }
+
+    /// Stores a value.
+    #[must_use]
+    pub fn put(mut self, slot: Slot, value: SealedRecord) -> Self {
+        self.changes.push((slot, Some(value)));
+        self
+    }
+
+    /// Removes a value; an empty slot is no error.
+    #[must_use]
+    pub fn delete(mut self, slot: Slot) -> Self {
+        self.changes.push((slot, None));
+        self
+    }
+
+    /// Marks an erasure: on a full disk the ballast is given up for it.
+    #[must_use]
+    pub const fn freeing(mut self) -> Self {
+        self.frees = true;
+        self
+    }
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome {
+    /// Durable.
+    Committed,
+    /// A requirement did not hold; nothing was stored.
+    Conflict,
+}
+
+/// A batch that the writer has and that is not durable yet.
+#[must_use]
+pub struct Pending {
+    answer: mpsc::Receiver<Result<Outcome, StoreError>>,
+}
+
+impl Pending {
+    /// Waits until the batch is durable. Blocks: not for async code.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing of the batch is stored.
+    pub fn wait(self) -> Result<Outcome, StoreError> {
+        self.answer.recv().map_err(|_| StoreError::Closed)?
+    }
+}
+
+impl Store {
+    /// Waits until the batch is durable. Blocks: not for async code.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing of the batch is stored.
+    pub fn commit(&self, batch: Batch) -> Result<Outcome, StoreError> {
+        self.submit(batch)?.wait()
+    }
+
+    /// Hands a batch to the writer, which stores batches in the order in which they were handed over.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn submit(&self, batch: Batch) -> Result<Pending, StoreError> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        let submit = self.inner.submit.as_ref().ok_or(StoreError::Closed)?;
+        submit.send(writer::Submission { batch, reply }).map_err(|_| StoreError::Closed)?;
+        Ok(Pending { answer })
+    }
+
+    /// Reads on one consistent snapshot. Keep it short: the store cannot be reopened meanwhile.
+    ///
+    /// # Errors
+    /// What `read` returns; `Closed`.
+    pub fn view<T, E: From<StoreError>>(&self, read: impl FnOnce(&Snapshot) -> Result<T, E>) -> Result<T, E> {
+        let database = self.inner.shared.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = database.as_ref().ok_or(StoreError::Closed)?;
+        let transaction = database.begin_read().map_err(|error| StoreError::from(redb::Error::from(error)))?;
+        read(&Snapshot { transaction })
+    }
+
+    /// One record.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn get(&self, slot: &Slot) -> Result<Option<SealedRecord>, StoreError> {
+        self.view(|snapshot| snapshot.get(slot))
+    }
+
+    /// Durable commits since the start.
+    pub fn commits(&self) -> u64 {
+        self.inner.shared.commits.load(Ordering::Relaxed)
+    }
+
+    /// Whether the ballast is held; without it the next erasure on a full disk may fail.
+    pub fn has_ballast(&self) -> bool {
+        !self.inner.shared.ballast_gone.load(Ordering::Relaxed)
+    }
+
+    /// Whether the database is open.
+    pub fn is_open(&self) -> bool {
+        self.inner.shared.database.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Takes the ballast back after it was given up and space was freed. Returns whether it is held now.
+    pub fn restore_ballast(&self) -> bool {
+        let shared = &self.inner.shared;
+        if shared.ballast_gone.load(Ordering::Relaxed) && shared.ballast.hold().is_ok() {
+            shared.ballast_gone.store(false, Ordering::Relaxed);
+        }
+        self.has_ballast()
+    }
+}
+
+/// A consistent view.
+pub struct Snapshot {
+    transaction: ReadTransaction,
+}
+
+impl Snapshot {
+    /// One record.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn get(&self, slot: &Slot) -> Result<Option<SealedRecord>, StoreError> {
+        let table = self.transaction.open_table(definition(slot.table())).map_err(redb::Error::from)?;
+        let value = table.get(slot.key()).map_err(redb::Error::from)?;
+        Ok(value.map(|value| SealedRecord::from_stored(value.value())))
+    }
+
+    /// At most `limit` records of `table` whose keys are `prefix` followed by a job number below `before`, highest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn newest(&self, table: Table, prefix: &[u8], before: u64, limit: usize) -> Result<Vec<(Slot, SealedRecord)>, StoreError> {
+        let lowest = [prefix, &0_u64.to_be_bytes()].concat();
+        let end = [prefix, &before.to_be_bytes()].concat();
+        let open = self.transaction.open_table(definition(table)).map_err(redb::Error::from)?;
+        let range = open.range(lowest.as_slice()..end.as_slice()).map_err(redb::Error::from)?;
+        let found = range.rev().take(limit).map(|entry| found(table, entry));
+        found.collect()
+    }
+
+    /// All records of `table`, by key.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn all(&self, table: Table) -> Result<Vec<(Slot, SealedRecord)>, StoreError> {
+        let open = self.transaction.open_table(definition(table)).map_err(redb::Error::from)?;
+        let range = open.range::<&[u8]>(..).map_err(redb::Error::from)?;
+        range.map(|entry| found(table, entry)).collect()
+    }
+}
+
+type Entry<'a> = (redb::AccessGuard<'a, &'static [u8]>, redb::AccessGuard<'a, &'static [u8]>);
+
+fn found(table: Table, entry: Result<Entry<'_>, redb::StorageError>) -> Result<(Slot, SealedRecord), StoreError> {
+    let (key, value) = entry.map_err(redb::Error::from)?;
+    Ok((Slot::found(table, key.value()), SealedRecord::from_stored(value.value())))
+}
+
+impl Shared {
+    /// Runs `write` in one durable transaction and counts it.
+    pub(in crate::record) fn transact<T>(
+        &self,
+        write: impl FnOnce(&redb::WriteTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = database.as_ref().ok_or(StoreError::Closed)?;
+        let written = transact(database, write)?;
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(written)
+    }
+
+    /// After a failed write redb takes no more until it is opened again (`PreviousIo`).
+    pub(in crate::record) fn reopen(&self) {
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // The old one holds the file's lock until it is dropped.
+        drop(database.take());
+        match open_database(&self.path) {
+            Ok(opened) => *database = Some(opened),
+            Err(error) => tracing::error!(error = %error, "the store could not be opened again after a failure"),
+        }
+    }
+
+    pub(in crate::record) fn release_ballast(&self) {
+        self.ballast_gone.store(true, Ordering::Relaxed);
+        if let Err(error) = self.ballast.release() {
+            tracing::error!(error = %error, "the ballast could not be given up");
+        }
+    }
+}
+
+fn transact<T>(database: &Database, write: impl FnOnce(&redb::WriteTransaction) -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    // Without it a crash costs seconds of repair at the next start; the price is about twice the commit time.
+    transaction.set_quick_repair(true);
+    let written = write(&transaction)?;
+    transaction.commit()?;
+    Ok(written)
+}
+
+fn open_database(path: &Path) -> Result<Database, redb::Error> {
+    let database = Builder::new().set_cache_size(CACHE_BYTES).create(path)?;
+    let known: Vec<String> = database.begin_read()?.list_tables()?.map(|table| table.name().to_owned()).collect();
+    if Table::ALL.iter().any(|table| !known.iter().any(|name| name == table.name())) {
+        transact(&database, |transaction| {
+            Table::ALL.iter().try_for_each(|table| transaction.open_table(definition(*table)).map(drop)).map_err(redb::Error::from)
+        })?;
+    }
+    Ok(database)
+}
