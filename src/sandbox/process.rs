@@ -19,7 +19,7 @@ use super::seccomp::{Filters, SeccompError};
 use super::self_check::{self, SelfCheckError};
 use crate::sys::attempt::{Act, Attempt};
 use crate::sys::descriptors::close_all_but;
-use crate::sys::limits::{AddressSpace, lock_all_memory, set_limit};
+use crate::sys::limits::{AddressSpace, lock_all_memory, lock_present_memory, reserve_memory, set_limit};
 use crate::sys::process::{Forked, SingleThreaded, fork};
 
 pub use super::landlock::Grant;
@@ -90,18 +90,20 @@ pub enum HardenError {
 }
 
 impl Hardened {
-    /// Keeps keys out of swap: locks all memory, now and later. As root it lifts the limit first, if it may.
+    /// Keeps keys out of swap: sets memory aside for a small single-threaded program and locks it; and locks what is mapped later
+    /// too, where the limit leaves room for it. As root it lifts the limit first, if it may.
     ///
     /// # Errors
-    /// `Limit` when the limit is too low for this process and some growth, `Lock` when the kernel refuses.
-    pub fn lock_memory(&self) -> Result<(), LockMemoryError> {
-        let limit = lift_memory_lock_limit().map_err(LockMemoryError::Lock)?;
-        let size = AddressSpace::open().and_then(|space| space.bytes()).map_err(LockMemoryError::Lock)?;
-        // What is mapped later is locked too, and counts against the limit once root's right to ignore it is gone.
-        if limit < size.saturating_add(LOCKED_GROWTH) {
-            return Err(LockMemoryError::Limit { limit, needed: size.saturating_add(LOCKED_GROWTH) });
-        }
-        lock_all_memory().map_err(LockMemoryError::Lock)
+    /// When the limit is too low and this process has no right to ignore it.
+    pub fn lock_memory(&self) -> Result<LockedMemory, LockMemoryError> {
+        let limit = lift_memory_lock_limit().map_err(LockMemoryError::Size)?;
+        reserve_memory();
+        let size = AddressSpace::open().and_then(|space| space.bytes()).map_err(LockMemoryError::Size)?;
+        // Once root's right to ignore the limit is gone, a mapping past it would fail: then only what is there now is locked.
+        let room_to_grow = limit >= size.saturating_add(LOCKED_GROWTH);
+        let locked = if room_to_grow { lock_all_memory() } else { lock_present_memory() };
+        locked.map_err(|source| LockMemoryError::Lock { limit, needed: size, source })?;
+        Ok(if room_to_grow { LockedMemory::All } else { LockedMemory::Reserve })
     }
 
     /// Second step: becomes `user` (a name or a number) when started as root, and empties all sets of capabilities.
@@ -113,23 +115,37 @@ impl Hardened {
     }
 }
 
+/// What [`Hardened::lock_memory`] has locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockedMemory {
+    /// All, whatever is mapped later included.
+    All,
+    /// What was there, with a reserve of heap and stack to work in.
+    Reserve,
+}
+
 /// Address space that a process may still add after [`Hardened::lock_memory`], bytes.
 const LOCKED_GROWTH: u64 = 16 << 20;
 
 /// Memory could not be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockMemoryError {
+    /// Sizes or limits could not be read.
+    #[error("the limit on locked memory could not be read or set")]
+    Size(#[source] io::Error),
     /// The limit is too low.
-    #[error("memory cannot be locked against swapping: {limit} bytes may be locked, {needed} are needed; raise the limit (LimitMEMLOCK=64M, ulimit -l)")]
-    Limit {
+    #[error(
+        "memory cannot be locked against swapping: {limit} bytes may be locked, {needed} are needed; start as root or raise the limit (LimitMEMLOCK=64M, ulimit -l)"
+    )]
+    Lock {
         /// What may be locked.
         limit: u64,
         /// What must be.
         needed: u64,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
     },
-    /// The kernel refused.
-    #[error("memory cannot be locked against swapping")]
-    Lock(#[source] io::Error),
 }
 
 /// Gives the limit as it is then.
