@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 /// One word with its time in the call.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Word {
     /// Start in milliseconds from the start of the call.
     pub start_ms: u32,
@@ -19,7 +19,7 @@ pub struct Word {
 }
 
 /// A stretch of speech on one channel.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Utterance {
     /// Channel of the recording, counted from 0.
     pub channel: u8,

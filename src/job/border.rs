@@ -1,14 +1,17 @@
 //! What the desk needs of the keeper and of children, and no more.
 //! Trusts: the keeper. A child may say anything at any time.
 //! Touches: nothing.
-//! Next: `keys::Keeper` and `supervisor::Supervisor` answer here; the desk's tests answer with their own.
+//! Next: `keys` and `supervisor` answer here; the desk's tests answer with their own.
 
 use std::time::Duration;
 
 use crate::base::ids::CallId;
 use crate::base::secret::Secret;
-use crate::ipc::keeper::{DEK_BYTES, UnwrapPurpose, WrappedDek};
+use crate::ipc::keeper::{DEK_BYTES, KeeperDenial, UnwrapPurpose, WrappedDek};
 use crate::ipc::worker::{ChildEvent, ChildExit, Task};
+use crate::keys::{Keeper, KeeperError};
+use crate::supervisor::child::{Child, ChildError, Killer};
+use crate::supervisor::forkserver::{ChildLimits, Supervisor};
 
 /// Makes and opens data-encryption keys.
 pub trait KeySource: Send + Sync {
@@ -107,4 +110,90 @@ pub enum ChildFault {
     /// What came is no message, or one that it may not send.
     #[error("the worker process broke the protocol")]
     Misbehaved,
+}
+
+impl KeySource for Keeper {
+    fn new_dek(&self, call: CallId) -> Result<(Secret<DEK_BYTES>, WrappedDek), KeyError> {
+        Self::new_dek(self, call).map_err(key_error)
+    }
+
+    fn unwrap_dek(&self, call: CallId, wrapped: &WrappedDek, purpose: UnwrapPurpose) -> Result<Secret<DEK_BYTES>, KeyError> {
+        Self::unwrap_dek(self, call, wrapped, purpose).map_err(key_error)
+    }
+}
+
+fn key_error(error: KeeperError) -> KeyError {
+    match error {
+        KeeperError::Denied(KeeperDenial::RateLimited) => KeyError::RateLimited,
+        KeeperError::Denied(KeeperDenial::WrongKey) => KeyError::WrongKey,
+        KeeperError::Denied(
+            KeeperDenial::NotSignable | KeeperDenial::ConsoleOnly | KeeperDenial::BadRequest | KeeperDenial::Internal,
+        )
+        | KeeperError::Refused { .. }
+        | KeeperError::Gone(_)
+        | KeeperError::Version { .. }
+        | KeeperError::OutOfOrder => KeyError::Unavailable,
+    }
+}
+
+/// The fork server's children, and the models that they carry.
+pub struct Forked {
+    /// Where they come from.
+    pub supervisor: Supervisor,
+    /// `name@version` of each model.
+    pub models: Vec<String>,
+}
+
+impl Children for Forked {
+    fn spawn(&self, allowance: Allowance) -> Result<Box<dyn WorkerChild>, SpawnRefused> {
+        let limits = ChildLimits { memory_bytes: allowance.memory, cpu_seconds: allowance.cpu_seconds };
+        let child = self.supervisor.spawn(&limits).map_err(|error| {
+            tracing::warn!(%error, "no worker process could be started");
+            SpawnRefused
+        })?;
+        Ok(Box::new(child))
+    }
+
+    fn models(&self) -> Vec<String> {
+        self.models.clone()
+    }
+
+    fn lost(&self) -> bool {
+        self.supervisor.lost()
+    }
+}
+
+impl WorkerChild for Child {
+    fn send(&self, task: &Task) -> Result<(), ChildFault> {
+        Self::send(self, task).map_err(child_fault)
+    }
+
+    fn recv(&self, wait: Duration) -> Result<ChildEvent, ChildFault> {
+        Self::recv(self, wait).map_err(child_fault)
+    }
+
+    fn killer(&self) -> Box<dyn Kill> {
+        Box::new(Self::killer(self))
+    }
+
+    fn end(self: Box<Self>) -> Option<ChildExit> {
+        Some(self.finish())
+    }
+}
+
+impl Kill for Killer {
+    fn kill(&self) {
+        Self::kill(self);
+    }
+}
+
+fn child_fault(error: ChildError) -> ChildFault {
+    match error {
+        ChildError::TimedOut => ChildFault::Silent,
+        ChildError::Ended | ChildError::Channel(_) => ChildFault::Gone,
+        ChildError::Misbehaved(how) => {
+            tracing::warn!(%how, "a worker process broke the protocol and was stopped");
+            ChildFault::Misbehaved
+        }
+    }
 }

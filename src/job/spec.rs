@@ -131,9 +131,10 @@ pub struct CallView {
 }
 
 /// The redacted transcript of a finished call.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Transcript {
     /// The call.
+    #[schema(value_type = String, example = "3f1c0c5d9a7b4e2f8d6a1b0c9e8f7a6d")]
     pub call: CallId,
     /// Utterances in order of time, with placeholders.
     pub utterances: Vec<Utterance>,
@@ -188,7 +189,7 @@ pub enum CallHappening {
 }
 
 /// Everything the appliance gives out of a call: one JSON document, its schema in the OpenAPI document.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CallExport {
     /// The schema of this document: `salama.call-export/1`.
     pub schema: String,

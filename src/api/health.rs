@@ -1,0 +1,89 @@
+//! `GET /health` and `GET /health/ready`: does it live, and can it take calls?
+//! Trusts: the permit.
+//! Touches: the machine's vitals.
+//! Next: the monitoring of the office.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::desk::Desk;
+use super::problem::{Kind, Problem, ProblemDocument};
+use super::state::Api;
+use super::vitals::{Part, Reading, Trouble};
+use crate::authz::action::ReadHealth;
+use crate::authz::permit::Permit;
+use crate::ipc::worker::LoadedModel;
+
+/// The daemon answers.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Liveness {
+    /// Always `alive`.
+    status: &'static str,
+    /// Of the daemon.
+    version: &'static str,
+}
+
+/// Can it take calls?
+#[derive(Serialize, ToSchema)]
+pub(super) struct Readiness {
+    /// `ready`, or `degraded` with at least one trouble.
+    status: &'static str,
+    /// What is wrong.
+    troubles: Vec<PartTrouble>,
+    /// Calls that wait.
+    queue: u64,
+    /// The models that are loaded.
+    models: Vec<LoadedModel>,
+}
+
+/// One part in trouble.
+#[derive(Serialize, ToSchema)]
+pub(super) struct PartTrouble {
+    /// Which.
+    part: Part,
+    /// What.
+    trouble: Trouble,
+}
+
+/// The daemon lives.
+#[utoipa::path(
+    get, path = "/health", tag = "status",
+    responses(
+        (status = 200, description = "It lives", body = Liveness),
+        (status = "default", description = "A problem", body = ProblemDocument, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn live(_permit: Permit<ReadHealth>) -> Json<Liveness> {
+    Json(Liveness { status: "alive", version: env!("CARGO_PKG_VERSION") })
+}
+
+/// Whether calls are taken, and if not, why.
+#[utoipa::path(
+    get, path = "/health/ready", tag = "status",
+    responses(
+        (status = 200, description = "Ready", body = Readiness),
+        (status = 503, description = "Degraded", body = Readiness),
+        (status = "default", description = "A problem", body = ProblemDocument, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn ready<D: Desk>(_permit: Permit<ReadHealth>, State(api): State<Api<D>>) -> Result<Response, Problem> {
+    let reading = read(&api).await?;
+    let (code, status) =
+        if reading.troubles.is_empty() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "degraded") };
+    let troubles = reading.troubles.into_iter().map(|(part, trouble)| PartTrouble { part, trouble }).collect();
+    Ok((code, Json(Readiness { status, troubles, queue: reading.queue, models: api.models().to_vec() })).into_response())
+}
+
+/// The vitals, read on a thread that may block.
+///
+/// # Errors
+/// 500 when the reader failed.
+pub(super) async fn read<D: Desk>(api: &Api<D>) -> Result<Reading, Problem> {
+    let vitals = api.vitals();
+    let read = tokio::task::spawn_blocking(move || vitals.read()).await;
+    read.map_err(|_| Problem::new(Kind::Internal, "The state of the machine could not be read."))
+}

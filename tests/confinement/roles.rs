@@ -1,0 +1,143 @@
+//! What this executable does when it is started again: confine itself by a shipped policy and act.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use salama::ipc::CHANNEL_FD;
+use salama::ipc::channel::Channel;
+use salama::sandbox::policy::{Allowed, Denial, Denied, Policy, When, child, core, forkserver, keeper};
+use salama::sandbox::process::{Confined, Confinement, Grant, Unprivileged, harden};
+use salama::sandbox::self_check;
+use salama::supervisor::program::{self, Started};
+use salama::sys::attempt::Attempt;
+use salama::sys::descriptors::take_inherited;
+use salama::sys::pidfd::Ended;
+use salama::sys::process::{SingleThreaded, exit_now};
+
+use crate::{exercises, files, preparation, toy};
+
+/// The account that confined processes run as.
+pub const NOBODY: &str = "65534";
+
+pub const POLICIES: [&Policy; 4] = [&core::POLICY, &keeper::POLICY, &forkserver::POLICY, &child::POLICY];
+
+pub fn policy(name: &str) -> &'static Policy {
+    POLICIES.into_iter().find(|policy| policy.name == name).expect("a policy has this name")
+}
+
+pub fn denied(policy: &'static Policy) -> Vec<Denied> {
+    policy.denied.iter().copied().flatten().copied().collect()
+}
+
+/// Starts a role; its words come over the channel or as its exit.
+pub fn start(role: &str, arguments: &[&str]) -> Started {
+    let me = std::env::current_exe().unwrap();
+    let started = program::spawn(&me, ["--role", role].iter().chain(arguments)).unwrap();
+    started.channel.set_receive_timeout(Some(Duration::from_secs(60))).unwrap();
+    started
+}
+
+/// Starts a role that says nothing, and waits for its end.
+pub fn ending(role: &str, arguments: &[&str]) -> Ended {
+    start(role, arguments).process.wait().unwrap()
+}
+
+pub fn play(arguments: &[String]) -> ExitCode {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["act", policy, act] => act_confined(policy, act),
+        ["mutate", policy] => mutate(policy),
+        ["wait", policy] => wait(policy),
+        ["files", directory] => files::reach(Path::new(directory)),
+        ["core", directory] => exercises::core(Path::new(directory)),
+        ["keeper"] => exercises::keeper(),
+        ["fork-server"] => toy::fork_server(),
+        ["prepare", how] => preparation::prepare(how),
+        other => panic!("no such role: {other:?}"),
+    }
+}
+
+pub fn unprivileged() -> Unprivileged {
+    harden(&[CHANNEL_FD]).unwrap().drop_privileges(Some(NOBODY)).unwrap()
+}
+
+pub fn confined(policy_name: &str, grants: &[Grant]) -> (Confined, Channel) {
+    let unprivileged = unprivileged();
+    let channel = Channel::from_fd(take_inherited(CHANNEL_FD).unwrap());
+    (unprivileged.confine(policy(policy_name), grants).unwrap(), channel)
+}
+
+/// Confined without the self-check, does one act: dies of it, or exits with its error number.
+fn act_confined(policy_name: &str, act: &str) -> ! {
+    let _unprivileged = unprivileged();
+    let policy = policy(policy_name);
+    let act = denied(policy).into_iter().find(|denied| format!("{:?}", denied.act) == act).unwrap().act;
+    let attempt = Attempt::new(act);
+    Confinement::prepare(policy, &[]).unwrap().apply().unwrap();
+    exit_now(match attempt.perform() {
+        Ok(()) => 0,
+        Err(errno) => u8::try_from(errno as i32).unwrap(),
+    })
+}
+
+/// For each denied act: the shipped policy passes the self-check for it, and the policy loosened by that act fails it.
+/// Says over the channel which acts did not.
+fn mutate(policy_name: &str) -> ExitCode {
+    let _unprivileged = unprivileged();
+    let channel = Channel::from_fd(take_inherited(CHANNEL_FD).unwrap());
+    let policy = policy(policy_name);
+    let single = SingleThreaded::prove().unwrap();
+    let passes =
+        |policy: &'static Policy, grants: &[Grant]| self_check::run(&single, &Confinement::prepare(policy, grants).unwrap()).is_ok();
+    let mut wrong: Vec<String> = Vec::new();
+    for denied in denied(policy) {
+        let one: &'static [&'static [Denied]] = Vec::leak(vec![&*Vec::leak(vec![denied])]);
+        let shipped = leak(Policy { name: policy.name, allowed: policy.allowed, refused: policy.refused, denied: one });
+        if !passes(shipped, &[]) {
+            wrong.push(format!("{:?} is not denied as shipped", denied.act));
+        }
+        if passes(loosened(policy, denied, one), &loosened_grants(denied)) {
+            wrong.push(format!("{:?} is still denied after its rule was loosened", denied.act));
+        }
+    }
+    channel.send(&wrong).unwrap();
+    ExitCode::SUCCESS
+}
+
+fn leak<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+/// The policy, with the act's call let in.
+fn loosened(policy: &'static Policy, denied: Denied, checks: &'static [&'static [Denied]]) -> &'static Policy {
+    let call = denied.act.call();
+    let line: &'static [Allowed] = Vec::leak(vec![Allowed { call, when: When::Always, reason: "mutation" }]);
+    let allowed = Vec::leak(policy.allowed.iter().copied().chain([line]).collect::<Vec<_>>());
+    let refused = Vec::leak(
+        policy
+            .refused
+            .iter()
+            .filter(|refused| refused.call != call)
+            .map(|refused| salama::sandbox::policy::Refused { call: refused.call, errno: refused.errno, reason: refused.reason })
+            .collect::<Vec<_>>(),
+    );
+    leak(Policy { name: policy.name, allowed, refused, denied: checks })
+}
+
+/// Opening files is denied by landlock too; a mutation must open both doors.
+fn loosened_grants(denied: Denied) -> Vec<Grant> {
+    match denied.by {
+        Denial::Death => Vec::new(),
+        Denial::Errno(_) | Denial::Landlock => vec![Grant::ReadWrite(PathBuf::from("/"))],
+    }
+}
+
+/// Confined in full; says how, and waits to be looked at.
+fn wait(policy_name: &str) -> ! {
+    let (confined, channel) = confined(policy_name, &[]);
+    let report = confined.report();
+    channel.send(&(report.acts_denied, report.self_check, report.landlock.enforced_abi)).unwrap();
+    let _ = channel.recv::<()>();
+    exit_now(0)
+}
