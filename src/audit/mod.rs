@@ -5,6 +5,8 @@
 
 pub mod event;
 pub mod journald;
+#[cfg(test)]
+mod tests;
 
 pub use event::Event;
 pub use journald::{InitError, Sink, init};

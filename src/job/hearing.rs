@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use zeroize::{Zeroize, Zeroizing};
+
 use super::border::ChildFault;
+use super::header::{StoredClear, StoredEntities};
 use crate::ipc::transcript::{Entity, EntityCount, EntityKind, Utterance};
 use crate::ipc::worker::{AUDIO_CHUNK_MAX, AudioInfo, CallFailure, ChildEvent, Stage, Summary};
 
@@ -16,7 +19,7 @@ const TEXT_MAX: usize = 16 << 20;
 /// Words of an utterance.
 const WORDS_MAX: usize = 2_000;
 /// Events that carry no result.
-const CHATTER_MAX: u32 = 200_000;
+const CHATTER_MAX: u32 = 20_000;
 /// Times that a child may read its recording: probing and seeking, not grinding.
 const REREADS_MAX: u64 = 8;
 /// Requests on top of what the recording's length explains.
@@ -46,13 +49,23 @@ pub(super) enum Heard {
     Failed(CallFailure),
 }
 
+/// Utterances as they were said; wiped on drop.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct ClearText(pub StoredClear);
+
+impl Drop for ClearText {
+    fn drop(&mut self) {
+        self.0.iter_mut().flat_map(|utterance| &mut utterance.words).for_each(|word| word.text.zeroize());
+    }
+}
+
 /// Everything that a child said which counts.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Collected {
     pub audio: Option<AudioInfo>,
     pub redacted: Vec<Utterance>,
-    pub clear: Vec<Utterance>,
-    pub entities: Vec<Vec<Entity>>,
+    pub clear: ClearText,
+    pub entities: StoredEntities,
 }
 
 impl Collected {
@@ -154,7 +167,7 @@ impl Hearing {
     fn utterance(&mut self, redacted: Utterance, clear: Utterance, entities: Vec<Entity>) -> Option<Heard> {
         let channels = self.collected.audio.as_ref()?.channels;
         let last_ms = self.collected.redacted.last().map_or(0, |last| last.start_ms);
-        let text = clear.text();
+        let text = Zeroizing::new(clear.text());
         self.text += text.len() + redacted.text().len();
         let fair = self.collected.redacted.len() < UTTERANCES_MAX
             && self.text <= TEXT_MAX
@@ -170,7 +183,7 @@ impl Hearing {
             return None;
         }
         self.collected.redacted.push(redacted);
-        self.collected.clear.push(clear);
+        self.collected.clear.0.push(clear);
         self.collected.entities.push(entities);
         Some(Heard::Noted)
     }

@@ -200,7 +200,7 @@ impl<'a> HeardOut<'a> {
         };
         let records = [
             sealed(&envelope, call, Table::Redacted, &transcript)?,
-            sealed::<StoredClear>(&envelope, call, Table::Clear, &clear)?,
+            sealed::<StoredClear>(&envelope, call, Table::Clear, &clear.0)?,
             sealed::<StoredEntities>(&envelope, call, Table::Entities, &entities)?,
         ];
         Ok(Sealed { desk, call, summary, audio, redacted, records })

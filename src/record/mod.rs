@@ -16,4 +16,6 @@ pub mod schema;
 pub mod segments;
 pub mod space;
 pub mod store;
+#[cfg(test)]
+mod tests;
 mod writer;

@@ -12,10 +12,14 @@ use crate::job::spec::{CallHappening, CallState, Scope};
 use crate::record::schema::{Slot, Table};
 
 async fn failure_with(script: impl Fn(&Channel) + Send + Sync + 'static) -> Option<CallFailure> {
+    failure_within(Duration::from_secs(60), script).await
+}
+
+async fn failure_within(silence: Duration, script: impl Fn(&Channel) + Send + Sync + 'static) -> Option<CallFailure> {
     let state = tempfile::tempdir().unwrap();
     let mut settings = settings(state.path());
-    settings.time_base = Duration::from_secs(3);
-    settings.silence = Duration::from_millis(500);
+    settings.time_base = Duration::from_secs(60);
+    settings.silence = silence;
     let office = Office::with(settings, script);
     let call = office.upload(&[7; 200_000], None).await.unwrap().id;
     office.ended(call).await;
@@ -119,13 +123,33 @@ async fn a_child_that_dies_fails_its_call_and_the_next_call_gets_a_new_one() {
 #[tokio::test]
 async fn a_silent_child_is_stopped() {
     let silent = |channel: &Channel| drop(channel.recv::<Task>());
-    assert_eq!(failure_with(silent).await, Some(CallFailure::TimedOut));
-    assert_eq!(failure_with(hangs).await, Some(CallFailure::TimedOut));
+    let silence = Duration::from_millis(200);
+    assert_eq!(failure_within(silence, silent).await, Some(CallFailure::TimedOut));
+    assert_eq!(failure_within(silence, hangs).await, Some(CallFailure::TimedOut));
+}
+
+#[tokio::test]
+async fn a_child_that_talks_for_ever_is_stopped_when_its_time_is_over() {
+    let state = tempfile::tempdir().unwrap();
+    let mut settings = settings(state.path());
+    settings.time_base = Duration::from_millis(300);
+    let office = Office::with(settings, |channel| {
+        let _ = channel.send(&ChildEvent::Ready);
+        let _: Result<Option<Task>, _> = channel.recv();
+        let still = ChildEvent::Progress { stage: Stage::Decode, per_mille: 1, audio_ms: 0 };
+        while channel.send(&still).is_ok() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    });
+    let call = office.upload(b"recording", None).await.unwrap().id;
+    office.ended(call).await;
+    assert_eq!(office.view(call).await.failure, Some(CallFailure::TimedOut));
+    office.close();
 }
 
 #[tokio::test]
 async fn a_flood_of_messages_is_misbehaviour() {
-    let flood = says(|| (0..200_001).map(|_| progress(Stage::Decode, 1)).collect());
+    let flood = says(|| (0..20_001).map(|_| progress(Stage::Decode, 1)).collect());
     assert_eq!(failure_with(flood).await, Some(CallFailure::WorkerMisbehaved));
 }
 
@@ -176,7 +200,7 @@ async fn everything_out_of_order_or_out_of_bounds_is_misbehaviour() {
         info("wav", 8000, 3),
         info("wav", 96_000, 1),
         bad_utterance(|utterance| utterance.confidence = f32::NAN),
-        bad_utterance(|utterance| utterance.end_ms = 0),
+        bad_utterance(|utterance| utterance.start_ms = 101),
         bad_utterance(|utterance| utterance.channel = 1),
         bad_utterance(|utterance| utterance.language = "<script>".into()),
         bad_utterance(|utterance| utterance.words[0].confidence = 7.0),
@@ -196,7 +220,7 @@ async fn everything_out_of_order_or_out_of_bounds_is_misbehaviour() {
 #[tokio::test]
 async fn words_before_ready_and_words_that_are_none_are_misbehaviour() {
     assert_eq!(failure_with(|channel: &Channel| drop(channel.send(&audio()))).await, Some(CallFailure::WorkerMisbehaved));
-    assert_eq!(failure_with(|channel: &Channel| drop(channel.send(&[255_u8; 90]))).await, Some(CallFailure::WorkerMisbehaved));
+    assert_eq!(failure_with(|channel: &Channel| drop(channel.send(&vec![255_u8; 90]))).await, Some(CallFailure::WorkerMisbehaved));
 }
 
 #[tokio::test]
