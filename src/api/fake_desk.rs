@@ -196,7 +196,11 @@ impl Desk for FakeDesk {
 
     async fn cancel(&self, scope: &Scope, id: CallId) -> Result<CallView, CallsError> {
         let view = self.find(scope, id)?;
-        if view.state == CallState::Done { Err(CallsError::AlreadyFinal(view.state)) } else { Ok(CallView { state: CallState::Cancelled, ..view }) }
+        if view.state == CallState::Done {
+            Err(CallsError::AlreadyFinal(view.state))
+        } else {
+            Ok(CallView { state: CallState::Cancelled, ..view })
+        }
     }
 
     async fn delete(&self, scope: &Scope, id: CallId) -> Result<(), CallsError> {
