@@ -1,4 +1,7 @@
 //! Recordings on their way in: as they should be, and in every way they should not.
+//! Trusts: the fixture.
+//! Touches: loopback sockets.
+//! Next: [`super::calls`].
 
 use http::{Request, request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,9 +1,12 @@
-//! How often and how many at once.
+//! How often, how many at once, and what is written down of it.
+//! Trusts: the fixture.
+//! Touches: loopback sockets.
+//! Next: nobody.
 
 use http::Request;
 
+use crate::api::fake_desk::CallState;
 use crate::connection::fixture::Appliance;
-use crate::job::spec::CallState;
 
 #[tokio::test]
 async fn a_peer_that_comes_too_often_is_told_when_to_come_back() {

@@ -1,11 +1,12 @@
-//! Reading, watching, stopping and erasing calls, and redacting text.
+//! Reading, watching, stopping and erasing calls, and redacting text, with a desk in memory.
+//! Trusts: the fixture.
+//! Touches: loopback sockets.
+//! Next: [`super::limits`].
 
 use http::{Method, Request};
 
+use crate::api::fake_desk::{CallFailure, CallState, CallsError};
 use crate::connection::fixture::Appliance;
-use crate::ipc::worker::CallFailure;
-use crate::job::calls::CallsError;
-use crate::job::spec::CallState;
 
 const ASHA: &str = "counsellor/asha";
 

@@ -1,25 +1,21 @@
-//! Every endpoint and every bad input, over real TLS on loopback, with a desk in memory.
-
-mod calls;
-mod limits;
-mod uploads;
+//! Routes, roles, the API document, health and metrics, over real TLS with a desk in memory.
+//! Trusts: the fixture.
+//! Touches: loopback sockets.
+//! Next: [`super::calls`], [`super::uploads`].
 
 use std::collections::BTreeSet;
 
 use http::{Method, Request};
-use utoipa::OpenApi;
 
-use super::fake_desk::FakeDesk;
-use super::openapi::Document;
-use super::routes;
-use super::vitals::{Part, Trouble};
+use crate::api::fake_desk::{api_document, served_paths};
+use crate::api::vitals::{Part, Trouble};
 use crate::connection::fixture::Appliance;
 use crate::identity::peer::Role;
 
 const ID: &str = "01010101010101010101010101010101";
 
 fn operations() -> BTreeSet<(String, String)> {
-    let document = serde_json::to_value(Document::openapi()).unwrap();
+    let document = api_document();
     let paths = document["paths"].as_object().unwrap();
     let methods = |(path, item): (&String, &serde_json::Value)| {
         item.as_object().unwrap().keys().map(|method| (path.clone(), method.to_uppercase())).collect::<Vec<_>>()
@@ -29,10 +25,10 @@ fn operations() -> BTreeSet<(String, String)> {
 
 #[test]
 fn the_api_document_has_exactly_the_paths_of_the_router() {
-    let served: BTreeSet<String> = routes::<FakeDesk>().into_iter().map(|(path, _)| path.to_owned()).collect();
+    let served: BTreeSet<String> = served_paths().into_iter().map(str::to_owned).collect();
     let described: BTreeSet<String> = operations().into_iter().map(|(path, _)| path).collect();
     assert_eq!(served, described);
-    let document = serde_json::to_value(Document::openapi()).unwrap();
+    let document = api_document();
     assert_eq!(document["openapi"], "3.1.0");
     for schema in ["CallExport", "Transcript", "CallView", "CallMetadata", "ProblemDocument", "CallHappening"] {
         assert!(document["components"]["schemas"][schema].is_object(), "{schema}");
@@ -44,7 +40,7 @@ async fn the_api_document_has_exactly_the_methods_of_the_router() {
     let appliance = Appliance::start().await;
     let mut client = appliance.connect("admin/root").await;
     let described = operations();
-    for (path, _) in routes::<FakeDesk>() {
+    for path in served_paths() {
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
             let served = client.method(method.parse().unwrap(), &path.replace("{id}", ID)).await.status != 405;
             assert_eq!(served, described.contains(&(path.to_owned(), method.to_owned())), "{method} {path}");
