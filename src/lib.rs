@@ -1,16 +1,68 @@
-//! Salama: a sealed box for child helplines.
+//! Salama: a sealed box for child helplines. Recordings in over mutual TLS; redacted transcripts out.
+//!
+//! ```text
+//!            mTLS                       one call's key                 one call's audio
+//! clients ─────────> salamad ─────────────────────────> salama-keeper     (TPM, keys)
+//!                    connection > identity > authz > api
+//!                    job > record (redb, sealed segments)
+//!                       └──────────────────────────────> salama-worker ──fork──> child
+//!                                                        models, warm            decode > speech > text
+//! ```
+//!
+//! # Which module may name which
+//! Arrows point down the table. `tests/architecture.rs` reads it and fails on any other arrow.
+//!
+//! | module | may name |
+//! |---|---|
+//! | `base` | |
+//! | `sys` | `base` |
+//! | `ipc` | `base` `sys` |
+//! | `sandbox` | `base` `sys` |
+//! | `config` | `base` |
+//! | `model` | `base` `sys` |
+//! | `worker` | `base` `sys` `ipc` `sandbox` `model` |
+//! | `keeper` | `base` `sys` `ipc` `sandbox` |
+//! | `keys` | `base` `ipc` |
+//! | `audit` | `base` |
+//! | `record` | `base` `keys` `ipc` |
+//! | `identity` | `base` |
+//! | `authz` | `base` `identity` |
+//! | `supervisor` | `base` `sys` `ipc` |
+//! | `job` | `base` `ipc` `record` `keys` `supervisor` `audit` |
+//! | `api` | `base` `ipc` `config` `identity` `authz` `job` `audit` `supervisor` |
+//! | `connection` | `base` `config` `identity` `authz` `api` `audit` |
+//! | `lifecycle` | `base` `sys` `ipc` `sandbox` `config` `keys` `audit` `record` `identity` `authz` `supervisor` `job` `api` `connection` |
+//! | `cli` | `base` `sys` `ipc` `model` `keys` `supervisor` `identity` `job` |
+//!
+//! # Which file does what
+//! | behaviour | file |
+//! |---|---|
+//! | start-up of the daemon | `src/main.rs` |
+//! | one request | `src/connection/serve.rs` |
+//! | one call | `src/job/runner.rs` |
+//! | inside the sandbox | `src/worker/run.rs` |
+//! | who may do what | `src/authz/policy.rs` |
+//! | which system calls are allowed, and why | `src/sandbox/policy/` |
+//! | what crosses a process line | `src/ipc/` |
+//! | an error becomes a reply | `src/api/problem.rs` |
 
 pub mod admission;
 pub mod api;
 pub mod audit;
 pub mod authz;
 pub mod base;
+pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod identity;
 pub mod ipc;
 pub mod job;
+pub mod keeper;
+pub mod keys;
+pub mod lifecycle;
+pub mod model;
 pub mod record;
 pub mod sandbox;
 pub mod supervisor;
 pub mod sys;
+pub mod worker;

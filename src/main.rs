@@ -1,1 +1,51 @@
-fn main() {}
+//! The daemon's start-up, in order. Nothing is served before the line that says `confine`, and nothing after it can undo it.
+//! Trusts: the settings file, systemd's socket, the programs beside this one.
+//! Touches: all that the parts need, before confinement; afterwards only what the policy grants.
+//! Next: `lifecycle::daemon` serves.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::Parser;
+use salama::base::exit::Exit;
+use salama::config::{Config, ConfigError};
+use salama::connection::listener;
+use salama::lifecycle::arguments::Arguments;
+use salama::lifecycle::parts::{self, Parts};
+use salama::lifecycle::daemon;
+use salama::record::store::OpenStore;
+use salama::sandbox::policy;
+use salama::sandbox::process;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => Exit::Ok.into(),
+        Err(error) => {
+            eprintln!("salamad: {}", salama::lifecycle::told(&*error));
+            if error.is::<ConfigError>() { Exit::Config.into() } else { Exit::Failed.into() }
+        }
+    }
+}
+
+/// arguments > config > harden > listener > keeper > worker > privileges > store > confine (no way back) > serve
+fn run() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let config = Config::load(&arguments.config)?;
+    if arguments.check {
+        return Ok(());
+    }
+    let hardened = process::harden(&listener::inherited()?)?;
+    hardened.lock_memory()?;
+    salama::audit::journald::init("salamad")?;
+
+    let listener = listener::open(config.listen.address)?;
+    let keeper = parts::start_keeper(&config)?;
+    let workers = parts::start_workers(&config)?;
+
+    let unprivileged = hardened.drop_privileges(parts::user(&config.process.user).as_deref())?;
+    let store = OpenStore::open(&config.state.directory, config.state.ballast)?;
+    let confined = unprivileged.confine(&policy::core::POLICY, &parts::grants(&config, &arguments.config))?;
+
+    daemon::serve(confined, Parts { config, listener, keeper, workers, store })?;
+    Ok(())
+}

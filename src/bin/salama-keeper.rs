@@ -1,1 +1,101 @@
-fn main() {}
+//! The key process's start-up: arguments > harden > TPM > root key > TPM closed > confine > answer.
+//! Trusts: whoever started it.
+//! Touches: the TPM, the key directory, its channel.
+//! Next: `keeper::serve` answers until the other side closes.
+
+use std::error::Error;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser;
+use salama::base::clock::SystemClock;
+use salama::base::exit::Exit;
+use salama::ipc::CHANNEL_FD;
+use salama::ipc::channel::Channel;
+use salama::ipc::keeper::KeeperReply;
+use salama::keeper::args::{Arguments, Mode, ProvisionArgs, ServeArgs};
+use salama::keeper::provision::{Plan, provision};
+use salama::keeper::serve::Keeper;
+use salama::keeper::startup::{Opened, StartError, account, open_console, open_daemon, reserve_memory, words};
+use salama::sandbox::policy;
+use salama::sandbox::process::{Confined, Hardened, harden};
+use salama::sys::descriptors::take_inherited;
+
+fn main() -> ExitCode {
+    let exit = match Arguments::try_parse() {
+        Ok(Arguments { mode: Mode::Serve(args) }) => serve(&args, open_daemon),
+        Ok(Arguments { mode: Mode::Console(args) }) => serve(&args, open_console),
+        Ok(Arguments { mode: Mode::Provision(args) }) => make_keys(&args),
+        Err(error) => {
+            let _ = error.print();
+            if error.use_stderr() { Exit::Usage } else { Exit::Ok }
+        }
+    };
+    exit.into()
+}
+
+type Open = fn(&ServeArgs) -> Result<Opened, StartError>;
+
+/// Starts, answers until the other side closes, and says why it could not.
+fn serve(args: &ServeArgs, open: Open) -> Exit {
+    let hardened = match harden(&[CHANNEL_FD]) {
+        Ok(hardened) => hardened,
+        Err(error) => return say(&error, "salama-keeper refuses to start", Exit::Failed),
+    };
+    let channel = match take_inherited(CHANNEL_FD) {
+        Ok(socket) => Channel::from_fd(socket),
+        Err(error) => return say(&error, "salama-keeper is started by salamad and salama, with a channel on descriptor 3", Exit::Usage),
+    };
+    let (opened, confined) = match start(hardened, args, open) {
+        Ok(started) => started,
+        Err(error) => return refuse(&channel, &error),
+    };
+    let keeper = Keeper::new(opened.keys, &args.limits, SystemClock, io::stderr());
+    match keeper.answer(&confined, &channel, opened.greeting) {
+        Ok(()) => Exit::Ok,
+        Err(error) => say(&error, "salama-keeper ends", Exit::Failed),
+    }
+}
+
+/// The start-up story. `open` leaves the TPM closed; after `confine` there is no way back to it.
+fn start(hardened: Hardened, args: &ServeArgs, open: Open) -> Result<(Opened, Confined), StartError> {
+    let account = account(args)?;
+    hardened.lock_reserved_memory().map_err(StartError::LockMemory)?;
+    reserve_memory();
+    let opened = open(args)?;
+    let unprivileged = hardened.drop_privileges(account.as_deref())?;
+    Ok((opened, unprivileged.confine(&policy::keeper::POLICY, &[])?))
+}
+
+/// The other side shows the reason to the operator; standard error has it only when nobody listens.
+fn refuse(channel: &Channel, error: &StartError) -> Exit {
+    match channel.send(&KeeperReply::Refused { reason: words(error) }) {
+        Ok(()) => error.exit(),
+        Err(_) => say(error, "salama-keeper refuses to start", error.exit()),
+    }
+}
+
+fn make_keys(args: &ProvisionArgs) -> Exit {
+    let guarded =
+        harden(&[]).map_err(StartError::from).and_then(|hardened| hardened.lock_reserved_memory().map_err(StartError::LockMemory));
+    if let Err(error) = guarded {
+        return say(&error, "no keys were made", error.exit());
+    }
+    let plan = Plan {
+        directory: &args.directory,
+        tpm: &args.tpm,
+        box_name: &args.name,
+        server_names: &args.server_names,
+        server_days: args.server_days,
+        owner: args.owner.as_deref(),
+    };
+    match provision(&plan, &SystemClock) {
+        Ok(()) => Exit::Ok,
+        Err(error) => say(&error, "no keys were made", Exit::Io),
+    }
+}
+
+fn say(error: &dyn Error, what: &str, exit: Exit) -> Exit {
+    let _ = writeln!(io::stderr(), "{what}: {}", words(error));
+    exit
+}

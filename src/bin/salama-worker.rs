@@ -1,1 +1,95 @@
-fn main() {}
+//! The fork server's start-up: arguments > harden > models > privileges > confine > fork.
+//! Trusts: its arguments and its models' digests.
+//! Touches: the model directory, until it is confined; then its channel and its children.
+//! Next: `worker::forkserver` obeys `salamad` until that closes the channel.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use salama::base::exit::Exit;
+use salama::ipc::CHANNEL_FD;
+use salama::ipc::channel::Channel;
+use salama::ipc::worker::ForkEvent;
+use salama::sandbox::policy;
+use salama::sandbox::process::{Hardened, Offspring, harden};
+use salama::sys::descriptors::{silence_standard_streams, take_inherited};
+use salama::sys::limits::AddressSpace;
+use salama::worker::forkserver::ForkServer;
+use salama::worker::models::Models;
+use salama::worker::run::Call;
+
+/// Started by salamad with a channel as descriptor 3; of no use by hand.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Directory of the models.
+    #[arg(long)]
+    models: PathBuf,
+    /// Name of the speech recogniser in it.
+    #[arg(long)]
+    asr: String,
+    /// Account (name or number) that it becomes when started as root.
+    #[arg(long)]
+    user: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let (hardened, control) = match inherit() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            eprintln!("salama-worker: {error}; it is started by salamad, not by hand");
+            return Exit::Usage.into();
+        }
+    };
+    match serve(arguments, hardened, control) {
+        Ok(()) => Exit::Ok.into(),
+        Err(error) => {
+            eprintln!("salama-worker: {}", told(&*error));
+            Exit::Failed.into()
+        }
+    }
+}
+
+fn inherit() -> Result<(Hardened, Channel), Box<dyn Error>> {
+    let hardened = harden(&[CHANNEL_FD])?;
+    silence_standard_streams()?;
+    Ok((hardened, Channel::from_fd(take_inherited(CHANNEL_FD)?)))
+}
+
+fn serve(arguments: Arguments, hardened: Hardened, control: Channel) -> Result<(), Box<dyn Error>> {
+    match prepare(arguments, hardened) {
+        Ok((offspring, address_space, models)) => {
+            let loaded = models.loaded().to_vec();
+            Ok(ForkServer::<Call>::new(control, offspring, address_space, models).run(loaded)?)
+        }
+        Err(error) => {
+            control.send(&ForkEvent::Refused { reason: told(&*error) })?;
+            Err(error)
+        }
+    }
+}
+
+fn prepare(arguments: Arguments, hardened: Hardened) -> Result<(Offspring, AddressSpace, Models), Box<dyn Error>> {
+    let address_space = AddressSpace::open()?;
+    let models = Models::load(&arguments.models, &arguments.asr)?;
+    let unprivileged = hardened.drop_privileges(arguments.user.as_deref())?;
+    // No grant: what it needs of the models is in memory.
+    let confined = unprivileged.confine(&policy::forkserver::POLICY, &[])?;
+    let offspring = confined.prepare_offspring(&policy::child::POLICY)?;
+    Ok((offspring, address_space, models))
+}
+
+/// An error with its causes, in one line.
+fn told(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        line.push_str(": ");
+        line.push_str(&source.to_string());
+        cause = source.source();
+    }
+    line
+}

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::RawFd;
 
 use crate::sys::descriptors::take_inherited;
 
@@ -32,6 +33,14 @@ pub enum ListenError {
         #[source]
         source: io::Error,
     },
+}
+
+/// The descriptors that systemd handed in, to be kept when strays are closed.
+///
+/// # Errors
+/// `Adopt` when the environment does not say which.
+pub fn inherited() -> Result<Vec<RawFd>, ListenError> {
+    Ok(sd_notify::listen_fds().map_err(ListenError::Adopt)?.collect())
 }
 
 /// Takes systemd's socket over; binds `address` when there is none. To be called once, before any thread.

@@ -16,6 +16,9 @@ use crate::sys::socket;
 /// Longest frame, bytes: one audio chunk or one long utterance with its words, with room to spare.
 pub const FRAME_MAX: usize = 160 * 1024;
 
+/// Receives with or without room for a descriptor.
+type Recv = fn(BorrowedFd<'_>, &mut [u8]) -> io::Result<socket::Packet>;
+
 /// One end of a pair.
 #[derive(Debug)]
 pub struct Channel {
@@ -88,11 +91,11 @@ impl Channel {
 
     fn send_frame<M: Serialize>(&self, message: &M, fd: Option<BorrowedFd<'_>>) -> Result<(), ChannelError> {
         let mut frame = vec![0; FRAME_MAX];
-        let sent = match postcard::to_slice(message, &mut frame) {
-            Ok(encoded) => socket::send(self.socket.as_fd(), encoded, fd).map_err(ChannelError::Socket),
-            Err(_) => Err(ChannelError::TooLong),
+        let (used, sent) = match postcard::to_slice(message, &mut frame) {
+            Ok(encoded) => (encoded.len(), socket::send(self.socket.as_fd(), encoded, fd).map_err(ChannelError::Socket)),
+            Err(_) => (FRAME_MAX, Err(ChannelError::TooLong)),
         };
-        frame.zeroize();
+        wipe(&mut frame, used);
         sent
     }
 
@@ -101,11 +104,7 @@ impl Channel {
     /// # Errors
     /// `TimedOut` after the receive timeout, `TooLong`, `Malformed` or `Descriptors` for a peer that breaks the protocol.
     pub fn recv<M: DeserializeOwned>(&self) -> Result<Option<M>, ChannelError> {
-        match self.recv_frame()? {
-            Some((message, None)) => Ok(Some(message)),
-            Some((_, Some(_))) => Err(ChannelError::Descriptors),
-            None => Ok(None),
-        }
+        Ok(self.recv_frame(socket::recv)?.map(|(message, _)| message))
     }
 
     /// Waits for one message that may carry a descriptor.
@@ -113,12 +112,13 @@ impl Channel {
     /// # Errors
     /// As [`Self::recv`].
     pub fn recv_with_fd<M: DeserializeOwned>(&self) -> Result<Option<(M, Option<OwnedFd>)>, ChannelError> {
-        self.recv_frame()
+        self.recv_frame(socket::recv_with_fd)
     }
 
-    fn recv_frame<M: DeserializeOwned>(&self) -> Result<Option<(M, Option<OwnedFd>)>, ChannelError> {
+    fn recv_frame<M: DeserializeOwned>(&self, recv: Recv) -> Result<Option<(M, Option<OwnedFd>)>, ChannelError> {
         let mut frame = vec![0; FRAME_MAX];
-        let received = socket::recv(self.socket.as_fd(), &mut frame);
+        let received = recv(self.socket.as_fd(), &mut frame);
+        let used = received.as_ref().map_or(0, |packet| packet.len);
         let message = match received {
             Ok(packet) if packet.len == 0 => Ok(None),
             Ok(packet) if packet.truncated => Err(ChannelError::TooLong),
@@ -127,10 +127,18 @@ impl Channel {
                 _ => Err(ChannelError::Malformed),
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(ChannelError::TimedOut),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(ChannelError::Descriptors),
             Err(error) => Err(ChannelError::Socket(error)),
         };
-        frame.zeroize();
+        wipe(&mut frame, used);
         message
+    }
+}
+
+/// Wipes what a message used of its frame: small messages come by the thousand, and the rest of the frame was never touched.
+fn wipe(frame: &mut [u8], used: usize) {
+    if let Some(message) = frame.get_mut(..used) {
+        message.zeroize();
     }
 }
 

@@ -3,15 +3,129 @@
 //! Touches: `record`, `keys`, `supervisor`, `audit`.
 //! Next: `api` turns answers and errors into replies.
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc};
+use zeroize::Zeroizing;
+
+use super::border::{Children, KeySource};
+use super::desk::{Desk, DeskError, record_fault};
+use super::events::Hub;
+use super::intake::{Admitted, Incoming};
+use super::runner;
 use super::spec::{CallEvent, CallExport, CallMetadata, CallPage, CallView, RedactedText, Scope, Transcript};
+use crate::base::clock::Clock;
 use crate::base::ids::CallId;
+use crate::ipc::worker::TEXT_CHARS_MAX;
+use crate::record::index::IndexKeys;
+use crate::record::segments::SegmentDirectory;
+use crate::record::space::Space;
+use crate::record::store::Store;
+
+/// Bytes of an upload that are gathered before they are sealed and written in one go.
+const WRITE_BYTES: usize = 256 * 1024;
+
+/// What the desk is made of.
+pub struct CallsParts {
+    /// The running store.
+    pub store: Store,
+    /// Sub-keys of the keeper's index key.
+    pub index: IndexKeys,
+    /// The keeper.
+    pub keeper: Arc<dyn KeySource>,
+    /// Where children come from.
+    pub supervisor: Arc<dyn Children>,
+    /// Limits.
+    pub settings: JobSettings,
+    /// Wall-clock time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Limits of the desk; all from the configuration.
+#[derive(Clone, Debug)]
+pub struct JobSettings {
+    /// The state directory.
+    pub state: PathBuf,
+    /// Bytes that are kept free on its file system.
+    pub reserve: u64,
+    /// Calls that run at once: runner threads.
+    pub concurrent: u8,
+    /// Threads of each child.
+    pub threads: u8,
+    /// Calls that may wait, uploads included.
+    pub queue: usize,
+    /// Starts of a call, at most.
+    pub attempts: u8,
+    /// Largest recording, bytes.
+    pub max_audio_bytes: u64,
+    /// Longest recording, seconds.
+    pub max_audio_seconds: u32,
+    /// Address space that a child may add, bytes.
+    pub child_memory: u64,
+    /// Processor time of a child, seconds.
+    pub child_cpu_seconds: u32,
+    /// Time for any call.
+    pub time_base: Duration,
+    /// On top, seconds for each second of audio.
+    pub time_per_audio: u32,
+    /// Longest time without a word from the child.
+    pub silence: Duration,
+    /// Texts that are redacted at once.
+    pub text_concurrent: u8,
+    /// Pause before something is tried again that failed for reasons outside the call.
+    pub pause: Duration,
+    /// Time for one text.
+    pub text_time: Duration,
+}
 
 /// Handle to the desk; cheap to clone.
 #[derive(Clone)]
-pub struct Calls {}
+pub struct Calls {
+    desk: Arc<Desk>,
+    texts: Arc<Semaphore>,
+    runners: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+/// Why the desk cannot open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenCallsError {
+    /// The directory of recordings cannot be used.
+    #[error("the directory of recordings cannot be used; check the state directory and its owner")]
+    Segments(#[source] crate::record::segments::SegmentError),
+    /// What an earlier life left cannot be read.
+    #[error("the calls of an earlier run cannot be read: {reason}")]
+    Recover {
+        /// The faults, without content.
+        reason: String,
+    },
+    /// No thread.
+    #[error("a runner thread could not be started")]
+    Thread(#[source] std::io::Error),
+}
+
+/// How the desk is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeskHealth {
+    /// The store is open.
+    pub store: bool,
+    /// Erasures on a full disk are safe.
+    pub ballast: bool,
+    /// Uploads are admitted as far as the disk goes.
+    pub space: bool,
+    /// The fork server lives.
+    pub workers: bool,
+    /// Calls that wait.
+    pub waiting: usize,
+    /// Calls that run.
+    pub running: usize,
+    /// Durable commits since the start.
+    pub commits: u64,
+}
 
 /// The beginning of an upload.
 pub enum Admission {
@@ -22,23 +136,56 @@ pub enum Admission {
 }
 
 /// A recording on its way in. Dropping it forgets everything of it.
-pub struct Upload {}
+pub struct Upload {
+    /// Absent after a failure, and while a write is under way.
+    incoming: Option<Box<Incoming>>,
+    gathered: Zeroizing<Vec<u8>>,
+    bytes: u64,
+    limit: u64,
+    desk: Arc<Desk>,
+}
 
 impl Upload {
     /// Seals the next bytes of the recording.
     ///
     /// # Errors
-    /// `TooLarge` past the limit, `Full` when the disk is, `Internal` else.
-    pub async fn push(&mut self, _bytes: Bytes) -> Result<(), CallsError> {
-        todo!()
+    /// `TooLarge` past the limit, `Full` when the disk is, `Internal` else. After an error the upload is forgotten.
+    pub async fn push(&mut self, bytes: Bytes) -> Result<(), CallsError> {
+        self.bytes = self.bytes.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        if self.bytes > self.limit {
+            self.incoming = None;
+            return Err(CallsError::TooLarge { limit: self.limit });
+        }
+        for piece in bytes.chunks(WRITE_BYTES) {
+            self.gathered.extend_from_slice(piece);
+            if self.gathered.len() >= WRITE_BYTES {
+                self.write().await?;
+            }
+        }
+        Ok(())
     }
 
     /// The recording is complete: makes it and its call durable and queues the job.
     ///
     /// # Errors
     /// `Empty` for no bytes at all; as [`Self::push`].
-    pub async fn finish(self) -> Result<CallView, CallsError> {
-        todo!()
+    pub async fn finish(mut self) -> Result<CallView, CallsError> {
+        self.write().await?;
+        let incoming = self.incoming.take().ok_or(CallsError::Internal)?;
+        let desk = Arc::clone(&self.desk);
+        off_thread("finish upload", None, move || Ok(desk.view(&incoming.finish()?))).await
+    }
+
+    /// A caller that goes away in the middle leaves the write to end by itself, and the upload to be forgotten then.
+    async fn write(&mut self) -> Result<(), CallsError> {
+        let mut incoming = self.incoming.take().ok_or(CallsError::Internal)?;
+        let gathered = std::mem::replace(&mut self.gathered, Zeroizing::new(Vec::with_capacity(WRITE_BYTES)));
+        let written = off_thread("write upload", None, move || {
+            incoming.write(&gathered)?;
+            Ok(incoming)
+        });
+        self.incoming = Some(written.await?);
+        Ok(())
     }
 }
 
@@ -95,76 +242,185 @@ pub enum CallsError {
     Internal,
 }
 
+/// Runs blocking work away from the connections' threads.
+async fn off_thread<T: Send + 'static>(
+    step: &'static str,
+    call: Option<CallId>,
+    work: impl FnOnce() -> Result<T, DeskError> + Send + 'static,
+) -> Result<T, CallsError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(answer) => answer.map_err(|error| error.reply(step, call)),
+        Err(error) => {
+            record_fault(step, call, &error);
+            Err(CallsError::Internal)
+        }
+    }
+}
+
 impl Calls {
+    /// Opens the desk: clears up after an earlier life, starts the runner threads. Only after confinement.
+    ///
+    /// # Errors
+    /// [`OpenCallsError`].
+    pub fn open(parts: CallsParts) -> Result<Self, OpenCallsError> {
+        let CallsParts { store, index, keeper, supervisor, settings, clock } = parts;
+        let recover = |error: DeskError| {
+            record_fault("recover", None, &error);
+            OpenCallsError::Recover { reason: error.to_string() }
+        };
+        let last_job = Desk::last_job_stored(&store, &index).map_err(recover)?;
+        let desk = Arc::new(Desk {
+            segments: SegmentDirectory::open(&settings.state).map_err(OpenCallsError::Segments)?,
+            space: Space::new(&settings.state, settings.reserve),
+            hub: Hub::default(),
+            queue: Desk::empty_queue(settings.queue),
+            last_job: Mutex::new(last_job),
+            running: Mutex::new(HashMap::new()),
+            keys: keeper,
+            children: supervisor,
+            store,
+            index,
+            settings,
+            clock,
+        });
+        desk.recover().map_err(recover)?;
+        let runner = |number| {
+            let desk = Arc::clone(&desk);
+            std::thread::Builder::new().name(format!("runner-{number}")).spawn(move || runner::run(&desk))
+        };
+        let runners: Result<Vec<_>, _> = (0..desk.settings.concurrent.max(1)).map(runner).collect();
+        let runners = Arc::new(Mutex::new(runners.map_err(OpenCallsError::Thread)?));
+        let texts = Arc::new(Semaphore::new(desk.settings.text_concurrent.max(1).into()));
+        Ok(Self { desk, texts, runners })
+    }
+
+    /// Stops the work: children are stopped, their calls wait again, durable, without losing an attempt. Blocks until the runners have ended.
+    pub fn stop(&self) {
+        self.desk.queue.stop();
+        let runners = std::mem::take(&mut *self.runners.lock().unwrap_or_else(PoisonError::into_inner));
+        while !runners.iter().all(JoinHandle::is_finished) {
+            // Again and again, for a child that was being started when it was told first.
+            self.desk.stop_children();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        for runner in runners {
+            // A runner that panicked has ended, too; its call is found running at the next start.
+            let _ = runner.join();
+        }
+    }
+
+    /// How the desk is, for health and metrics.
+    pub fn health(&self) -> DeskHealth {
+        let desk = &self.desk;
+        DeskHealth {
+            store: desk.store.is_open(),
+            ballast: desk.store.has_ballast(),
+            space: desk.space.admits(0),
+            workers: !desk.children.lost(),
+            waiting: desk.queue.len(),
+            running: desk.running.lock().unwrap_or_else(PoisonError::into_inner).len(),
+            commits: desk.store.commits(),
+        }
+    }
+
     /// Begins an upload by `owner` (`role/name`).
     ///
     /// # Errors
     /// `QueueFull`, `Full`, `IdempotencyConflict`, `KeyLimit`, `Internal`.
-    pub async fn admit(&self, _owner: &str, _metadata: CallMetadata, _idempotency_key: Option<&str>) -> Result<Admission, CallsError> {
-        todo!()
+    pub async fn admit(&self, owner: &str, metadata: CallMetadata, idempotency_key: Option<&str>) -> Result<Admission, CallsError> {
+        let (desk, owner, key) = (Arc::clone(&self.desk), owner.to_owned(), idempotency_key.map(str::to_owned));
+        let limit = desk.settings.max_audio_bytes;
+        off_thread("admit", None, move || {
+            Ok(match Incoming::admit(&desk, &owner, &metadata, key.as_deref())? {
+                Admitted::Repeated(header) => Admission::Repeated(desk.view(&header)),
+                Admitted::New(incoming) => {
+                    let gathered = Zeroizing::new(Vec::with_capacity(WRITE_BYTES));
+                    Admission::New(Upload { incoming: Some(incoming), gathered, bytes: 0, limit, desk })
+                }
+            })
+        })
+        .await
     }
 
     /// A page of the calls in `scope`, newest first.
     ///
     /// # Errors
     /// `BadCursor`, `Internal`.
-    pub async fn list(&self, _scope: &Scope, _cursor: Option<&str>, _limit: u16) -> Result<CallPage, CallsError> {
-        todo!()
+    pub async fn list(&self, scope: &Scope, cursor: Option<&str>, limit: u16) -> Result<CallPage, CallsError> {
+        let (desk, scope, cursor) = (Arc::clone(&self.desk), scope.clone(), cursor.map(str::to_owned));
+        off_thread("list calls", None, move || desk.page(&scope, cursor.as_deref(), limit)).await
     }
 
     /// One call.
     ///
     /// # Errors
     /// `NotFound` also when it is outside `scope`.
-    pub async fn get(&self, _scope: &Scope, _id: CallId) -> Result<CallView, CallsError> {
-        todo!()
+    pub async fn get(&self, scope: &Scope, id: CallId) -> Result<CallView, CallsError> {
+        let (desk, scope) = (Arc::clone(&self.desk), scope.clone());
+        off_thread("read call", Some(id), move || Ok(desk.view(&desk.header(&scope, id)?))).await
     }
 
     /// The redacted transcript.
     ///
     /// # Errors
     /// `NotFound`, `NoTranscript`, `KeyLimit`, `Internal`.
-    pub async fn transcript(&self, _scope: &Scope, _id: CallId) -> Result<Transcript, CallsError> {
-        todo!()
+    pub async fn transcript(&self, scope: &Scope, id: CallId) -> Result<Transcript, CallsError> {
+        let (desk, scope) = (Arc::clone(&self.desk), scope.clone());
+        off_thread("read transcript", Some(id), move || desk.transcript(&scope, id)).await
     }
 
-    /// Events after number `after`, then live ones; the channel closes after the final state.
+    /// Events after number `after`, then live ones; the channel closes after the final state, or when the reader lags too far:
+    /// it then comes again with the last number it saw.
     ///
     /// # Errors
     /// `NotFound`.
-    pub async fn watch(&self, _scope: &Scope, _id: CallId, _after: u64) -> Result<mpsc::Receiver<CallEvent>, CallsError> {
-        todo!()
+    pub async fn watch(&self, scope: &Scope, id: CallId, after: u64) -> Result<mpsc::Receiver<CallEvent>, CallsError> {
+        let (desk, scope) = (Arc::clone(&self.desk), scope.clone());
+        off_thread("watch call", Some(id), move || desk.watch(&scope, id, after)).await
     }
 
     /// Stops the job. Cancelling a cancelled call is no error.
     ///
     /// # Errors
     /// `NotFound`, `AlreadyFinal`.
-    pub async fn cancel(&self, _scope: &Scope, _id: CallId) -> Result<CallView, CallsError> {
-        todo!()
+    pub async fn cancel(&self, scope: &Scope, id: CallId) -> Result<CallView, CallsError> {
+        let (desk, scope) = (Arc::clone(&self.desk), scope.clone());
+        off_thread("cancel call", Some(id), move || Ok(desk.view(&desk.cancel(&scope, id)?))).await
     }
 
     /// Erases the call: stops its child, deletes its wrapped key, records and segments.
     ///
     /// # Errors
     /// `NotFound`.
-    pub async fn delete(&self, _scope: &Scope, _id: CallId) -> Result<(), CallsError> {
-        todo!()
+    pub async fn delete(&self, scope: &Scope, id: CallId) -> Result<(), CallsError> {
+        let (desk, scope) = (Arc::clone(&self.desk), scope.clone());
+        off_thread("erase call", Some(id), move || desk.erase(&scope, id)).await
     }
 
     /// The export document.
     ///
     /// # Errors
     /// `NotFound`, `KeyLimit`, `Internal`.
-    pub async fn export(&self, _scope: &Scope, _id: CallId) -> Result<CallExport, CallsError> {
-        todo!()
+    pub async fn export(&self, scope: &Scope, id: CallId) -> Result<CallExport, CallsError> {
+        let (desk, scope) = (Arc::clone(&self.desk), scope.clone());
+        off_thread("export call", Some(id), move || desk.export(&scope, id)).await
     }
 
     /// Redacts a text in a child; nothing is stored.
     ///
     /// # Errors
     /// `TextLength`, `Busy`, `Worker`.
-    pub async fn redact_text(&self, _text: String) -> Result<RedactedText, CallsError> {
-        todo!()
+    pub async fn redact_text(&self, text: String) -> Result<RedactedText, CallsError> {
+        if !(1..=TEXT_CHARS_MAX).contains(&text.chars().count()) {
+            return Err(CallsError::TextLength { max: TEXT_CHARS_MAX });
+        }
+        // Held by the work itself, which goes on when the asker has gone away.
+        let permit = Arc::clone(&self.texts).try_acquire_owned().map_err(|_| CallsError::Busy)?;
+        let desk = Arc::clone(&self.desk);
+        off_thread("redact text", None, move || {
+            let _permit = permit;
+            desk.redact(text)
+        })
+        .await
     }
 }

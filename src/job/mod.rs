@@ -3,5 +3,19 @@
 //! Touches: `record` (store and segments), `supervisor` (children), `keys` (data-encryption keys), `audit`.
 //! Next: `api` calls [`calls::Calls`].
 
+pub mod border;
 pub mod calls;
+mod conversation;
+mod desk;
+mod events;
+mod header;
+mod hearing;
+mod intake;
+mod queue;
+mod reading;
+mod runner;
 pub mod spec;
+mod state;
+#[cfg(test)]
+mod tests;
+mod text;

@@ -154,7 +154,7 @@ pub struct Transcript {
     pub models: Vec<String>,
 }
 
-/// One line of a call's event stream (SSE). Numbers count from 1 in a call and never repeat.
+/// One line of a call's event stream (SSE). Numbers grow from 1 in a call, with gaps, and never repeat, not even across restarts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CallEvent {
     /// Position in the stream; the SSE `id`.

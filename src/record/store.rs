@@ -211,16 +211,40 @@ pub enum Outcome {
     Conflict,
 }
 
+/// A batch that the writer has and that is not durable yet.
+#[must_use]
+pub struct Pending {
+    answer: mpsc::Receiver<Result<Outcome, StoreError>>,
+}
+
+impl Pending {
+    /// Waits until the batch is durable. Blocks: not for async code.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing of the batch is stored.
+    pub fn wait(self) -> Result<Outcome, StoreError> {
+        self.answer.recv().map_err(|_| StoreError::Closed)?
+    }
+}
+
 impl Store {
     /// Waits until the batch is durable. Blocks: not for async code.
     ///
     /// # Errors
     /// [`StoreError`]; then nothing of the batch is stored.
     pub fn commit(&self, batch: Batch) -> Result<Outcome, StoreError> {
+        self.submit(batch)?.wait()
+    }
+
+    /// Hands a batch to the writer, which stores batches in the order in which they were handed over.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn submit(&self, batch: Batch) -> Result<Pending, StoreError> {
         let (reply, answer) = mpsc::sync_channel(1);
         let submit = self.inner.submit.as_ref().ok_or(StoreError::Closed)?;
         submit.send(writer::Submission { batch, reply }).map_err(|_| StoreError::Closed)?;
-        answer.recv().map_err(|_| StoreError::Closed)?
+        Ok(Pending { answer })
     }
 
     /// Reads on one consistent snapshot. Keep it short: the store cannot be reopened meanwhile.

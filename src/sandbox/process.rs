@@ -7,19 +7,20 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::sys::resource::{RLIM_INFINITY, Resource};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::geteuid;
 
 use super::landlock::{self, LandlockError, LandlockReport};
 use super::policy::Policy;
 use super::privilege::{self, Identity, PrivilegeError};
 use super::seccomp::{Filters, SeccompError};
 use super::self_check::{self, SelfCheckError};
+use crate::sys::attempt::{Act, Attempt};
 use crate::sys::descriptors::close_all_but;
-use crate::sys::limits::{lock_all_memory, set_limit};
-use crate::sys::process::SingleThreaded;
+use crate::sys::limits::{AddressSpace, lock_all_memory, set_limit};
+use crate::sys::process::{Forked, SingleThreaded, fork};
 
 pub use super::landlock::Grant;
 
@@ -52,6 +53,8 @@ pub struct ConfinementReport {
     pub identity: Identity,
     /// What landlock enforces, and what it lacks here.
     pub landlock: LandlockReport,
+    /// System calls that the policy allows.
+    pub system_calls: usize,
     /// Forbidden acts that were tried and denied.
     pub acts_denied: usize,
     /// How long that took.
@@ -87,15 +90,18 @@ pub enum HardenError {
 }
 
 impl Hardened {
-    /// Keeps keys out of swap: locks all memory, now and later. As root it lifts the limit first.
+    /// Keeps keys out of swap: locks all memory, now and later. As root it lifts the limit first, if it may.
     ///
     /// # Errors
-    /// When the limit on locked memory is too low for this process.
+    /// `Limit` when the limit is too low for this process and some growth, `Lock` when the kernel refuses.
     pub fn lock_memory(&self) -> Result<(), LockMemoryError> {
-        if geteuid().is_root() {
-            set_limit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).map_err(LockMemoryError)?;
+        let limit = lift_memory_lock_limit().map_err(LockMemoryError::Lock)?;
+        let size = AddressSpace::open().and_then(|space| space.bytes()).map_err(LockMemoryError::Lock)?;
+        // What is mapped later is locked too, and counts against the limit once root's right to ignore it is gone.
+        if limit < size.saturating_add(LOCKED_GROWTH) {
+            return Err(LockMemoryError::Limit { limit, needed: size.saturating_add(LOCKED_GROWTH) });
         }
-        lock_all_memory().map_err(LockMemoryError)
+        lock_all_memory().map_err(LockMemoryError::Lock)
     }
 
     /// Second step: becomes `user` (a name or a number) when started as root, and empties all sets of capabilities.
@@ -107,10 +113,36 @@ impl Hardened {
     }
 }
 
+/// Address space that a process may still add after [`Hardened::lock_memory`], bytes.
+const LOCKED_GROWTH: u64 = 16 << 20;
+
 /// Memory could not be locked.
 #[derive(Debug, thiserror::Error)]
-#[error("memory could not be locked against swapping; start as root or raise the limit (ulimit -l, LimitMEMLOCK=64M)")]
-pub struct LockMemoryError(#[source] io::Error);
+pub enum LockMemoryError {
+    /// The limit is too low.
+    #[error("memory cannot be locked against swapping: {limit} bytes may be locked, {needed} are needed; raise the limit (LimitMEMLOCK=64M, ulimit -l)")]
+    Limit {
+        /// What may be locked.
+        limit: u64,
+        /// What must be.
+        needed: u64,
+    },
+    /// The kernel refused.
+    #[error("memory cannot be locked against swapping")]
+    Lock(#[source] io::Error),
+}
+
+/// Gives the limit as it is then.
+fn lift_memory_lock_limit() -> io::Result<u64> {
+    let resource = Resource::RLIMIT_MEMLOCK;
+    if set_limit(resource, RLIM_INFINITY, RLIM_INFINITY).is_ok() {
+        return Ok(RLIM_INFINITY);
+    }
+    // Not root, or root without CAP_SYS_RESOURCE, as in many containers: as much as there is.
+    let (_, hard) = getrlimit(resource)?;
+    set_limit(resource, hard, hard)?;
+    Ok(hard)
+}
 
 impl Unprivileged {
     /// Last step: tries every act that the policy denies in throw-away children confined by it, then confines this process.
@@ -124,8 +156,14 @@ impl Unprivileged {
         let acts_denied = self_check::run(&single_threaded, &confinement)?;
         let self_check = started.elapsed();
         confinement.apply()?;
-        let report =
-            ConfinementReport { policy: policy.name, identity: self.identity, landlock: confinement.landlock, acts_denied, self_check };
+        let report = ConfinementReport {
+            policy: policy.name,
+            identity: self.identity,
+            landlock: confinement.landlock,
+            system_calls: policy.allowed.iter().map(|table| table.len()).sum(),
+            acts_denied,
+            self_check,
+        };
         Ok(Confined { report, single_threaded })
     }
 }
@@ -136,9 +174,55 @@ impl Confined {
         &self.report
     }
 
-    /// The right to fork, for the one confined process whose policy lets it.
-    pub const fn single_threaded(&self) -> &SingleThreaded {
-        &self.single_threaded
+    /// For the one confined process whose policy lets it fork: tries `policy` out in throw-away children of this process.
+    ///
+    /// # Errors
+    /// As [`Unprivileged::confine`].
+    pub fn prepare_offspring(self, policy: &'static Policy) -> Result<Offspring, ConfineError> {
+        let confinement = Confinement::prepare(policy, &[])?;
+        let acts_denied = self_check::run(&self.single_threaded, &confinement)?;
+        Ok(Offspring { parent: self, confinement, acts_denied })
+    }
+}
+
+/// The right to fork children that are confined once more, by a policy that this process has tried out.
+#[derive(Debug)]
+pub struct Offspring {
+    parent: Confined,
+    confinement: Confinement<'static>,
+    acts_denied: usize,
+}
+
+impl Offspring {
+    /// How the parent is confined.
+    pub const fn parent(&self) -> &Confined {
+        &self.parent
+    }
+
+    /// Acts forbidden to children that were tried and denied.
+    pub const fn acts_denied(&self) -> usize {
+        self.acts_denied
+    }
+
+    /// Splits the process in two. The child owes a call of [`Self::confine_child`] before it reads what a stranger sent.
+    ///
+    /// # Errors
+    /// `EAGAIN` or `ENOMEM`.
+    pub fn fork(&self) -> io::Result<Forked> {
+        fork(&self.parent.single_threaded)
+    }
+
+    /// In a forked child: confines it, and looks that it took hold. The tries that end in death were made before, once for all children.
+    ///
+    /// # Errors
+    /// As [`Unprivileged::confine`]. A child in which this failed must end.
+    pub fn confine_child(&self) -> Result<(), ConfineError> {
+        let witness = Attempt::new(Act::ReadPasswd);
+        self.confinement.apply()?;
+        match witness.perform() {
+            Err(Errno::EACCES) => Ok(()),
+            Ok(()) | Err(_) => Err(ConfineError::Child),
+        }
     }
 }
 
@@ -157,6 +241,9 @@ pub enum ConfineError {
     /// An act was not denied.
     #[error(transparent)]
     SelfCheck(#[from] SelfCheckError),
+    /// A child could open a file although it was confined.
+    #[error("a child of the fork server could open a file after it was confined")]
+    Child,
 }
 
 /// A policy made ready for the running kernel: to be tried, then applied.
@@ -189,5 +276,20 @@ impl<'a> Confinement<'a> {
     pub fn apply(&self) -> Result<(), ConfineError> {
         landlock::restrict(&self.landlock, self.grants)?;
         Ok(self.filters.apply()?)
+    }
+}
+
+impl Hardened {
+    /// As [`Self::lock_memory`], for a process that reserves all the memory it will ever use before it gives up its privileges.
+    ///
+    /// Root of a container often may lock memory (CAP_IPC_LOCK) but not raise limits (CAP_SYS_RESOURCE). What is mapped by then is
+    /// locked whatever the limit; the limit counts again once privileges are gone, and only against growth.
+    ///
+    /// # Errors
+    /// What the kernel says; `ENOMEM` for an ordinary user whose limit is lower than what is mapped.
+    pub fn lock_reserved_memory(&self) -> io::Result<()> {
+        // Whether it could be lifted does not matter; whether the memory is locked does.
+        let _ = set_limit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+        lock_all_memory()
     }
 }

@@ -3,4 +3,7 @@
 //! Touches: two programs beside this one, channels.
 //! Next: `job` gives each call to a [`child::Child`]; `lifecycle` ends the daemon when the fork server is lost.
 
+pub mod child;
+pub mod conversation;
+pub mod forkserver;
 pub mod program;

@@ -118,10 +118,15 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Gets ready; before confinement.
+    /// Gets ready, against this process' parent; before confinement.
     pub fn new(act: Act) -> Self {
         // SAFETY: always succeeds and touches no memory (getppid(2)).
-        Self { act, parent: c_long::from(unsafe { libc::getppid() }) }
+        Self::against(act, unsafe { libc::getppid() })
+    }
+
+    /// Gets ready, where the act needs one, against this process.
+    pub fn against(act: Act, process: libc::pid_t) -> Self {
+        Self { act, parent: c_long::from(process) }
     }
 
     /// Does it.

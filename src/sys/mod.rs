@@ -10,4 +10,5 @@ pub mod descriptors;
 pub mod limits;
 pub mod pidfd;
 pub mod process;
+pub mod simd;
 pub mod socket;

@@ -10,6 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
 use nix::errno::Errno;
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, Pid};
 
 /// Proof that this process had one thread when it was asked, and so may fork and be confined.
@@ -55,6 +56,16 @@ pub fn fork(_: &SingleThreaded) -> io::Result<Forked> {
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: always allowed; nothing of this process is used afterwards.
     unsafe { libc::_exit(libc::c_int::from(code)) }
+}
+
+/// Makes a process that a limit on file sizes stops fail in its write instead of dying.
+///
+/// # Errors
+/// What the kernel says.
+pub fn ignore_file_size_signal() -> io::Result<()> {
+    // SAFETY: no handler of ours is installed; ignoring a signal runs no code.
+    unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }?;
+    Ok(())
 }
 
 /// Starts `command` with `socket` as its descriptor `number` and nothing else but the standard streams.

@@ -41,8 +41,19 @@ pub fn seqpacket_pair(packet_max: usize) -> io::Result<(OwnedFd, OwnedFd)> {
 /// # Errors
 /// What the kernel says.
 pub fn set_receive_timeout(socket: BorrowedFd<'_>, limit: Option<Duration>) -> io::Result<()> {
-    let micros = limit.map_or(0, |limit| i64::try_from(limit.as_micros()).unwrap_or(i64::MAX).max(1));
-    Ok(setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::microseconds(micros))?)
+    Ok(setsockopt(&socket, sockopt::ReceiveTimeout, &timeval(limit))?)
+}
+
+/// Limits how long a send waits for room; `None` waits for ever.
+///
+/// # Errors
+/// What the kernel says.
+pub fn set_send_timeout(socket: BorrowedFd<'_>, limit: Option<Duration>) -> io::Result<()> {
+    Ok(setsockopt(&socket, sockopt::SendTimeout, &timeval(limit))?)
+}
+
+fn timeval(limit: Option<Duration>) -> TimeVal {
+    TimeVal::microseconds(limit.map_or(0, |limit| i64::try_from(limit.as_micros()).unwrap_or(i64::MAX).max(1)))
 }
 
 /// Sends one packet, with one descriptor when given. A closed peer is an error, never a signal.
@@ -65,7 +76,7 @@ pub fn send(socket: BorrowedFd<'_>, packet: &[u8], fd: Option<BorrowedFd<'_>>) -
 ///
 /// # Errors
 /// What the kernel says; `EAGAIN` (`WouldBlock`) after the receive timeout.
-pub fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Packet> {
+pub fn recv_with_fd(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Packet> {
     let mut space = cmsg_space!([i32; 1]);
     let mut parts = [IoSliceMut::new(buffer)];
     let message = loop {
@@ -86,4 +97,54 @@ pub fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Packet> {
         return Err(io::Error::from(io::ErrorKind::InvalidData));
     }
     Ok(Packet { len: message.bytes, truncated: message.flags.contains(MsgFlags::MSG_TRUNC), fd: fds.pop() })
+}
+
+/// Receives one packet into `buffer`. Without room for descriptors the kernel installs none, so that a peer cannot use up ours.
+///
+/// # Errors
+/// What the kernel says; `EAGAIN` (`WouldBlock`) after the receive timeout; `InvalidData` when the packet came with descriptors.
+pub fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Packet> {
+    let mut parts = [IoSliceMut::new(buffer)];
+    let message = loop {
+        match recvmsg::<()>(socket.as_raw_fd(), &mut parts, None, MsgFlags::MSG_CMSG_CLOEXEC) {
+            Ok(message) => break message,
+            Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    };
+    if message.flags.contains(MsgFlags::MSG_CTRUNC) {
+        return Err(io::Error::from(io::ErrorKind::InvalidData));
+    }
+    Ok(Packet { len: message.bytes, truncated: message.flags.contains(MsgFlags::MSG_TRUNC), fd: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_packet_with_an_uninvited_descriptor_is_refused_and_nothing_is_installed() {
+        let (one, other) = seqpacket_pair(1024).unwrap();
+        send(one.as_fd(), b"x", Some(one.as_fd())).unwrap();
+        assert_eq!(recv(other.as_fd(), &mut [0; 16]).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn an_invited_descriptor_arrives() {
+        let (one, other) = seqpacket_pair(1024).unwrap();
+        let file = fs::File::open("/proc/self/status").unwrap();
+        send(one.as_fd(), b"x", Some(file.as_fd())).unwrap();
+        let packet = recv_with_fd(other.as_fd(), &mut [0; 16]).unwrap();
+        assert_eq!((packet.len, packet.truncated, packet.fd.is_some()), (1, false, true));
+    }
+
+    #[test]
+    fn a_packet_longer_than_the_buffer_is_known_as_such() {
+        let (one, other) = seqpacket_pair(1024).unwrap();
+        send(one.as_fd(), &[0; 17], None).unwrap();
+        assert!(recv(other.as_fd(), &mut [0; 16]).unwrap().truncated);
+    }
 }

@@ -11,14 +11,19 @@
     reason = "a test program: a failure should be loud"
 )]
 
+mod children;
 mod denials;
+mod exercises;
+mod files;
+mod preparation;
 mod roles;
 mod runner;
+mod toy;
 
 fn main() -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.split_first() {
         Some((first, rest)) if first == "--role" => roles::play(rest),
-        _ => runner::run(&arguments, &[denials::TESTS]),
+        _ => runner::run(&arguments, &[denials::TESTS, files::TESTS, exercises::TESTS, preparation::TESTS, children::TESTS]),
     }
 }

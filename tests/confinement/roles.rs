@@ -1,6 +1,6 @@
 //! What this executable does when it is started again: confine itself by a shipped policy and act.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use salama::sys::attempt::Attempt;
 use salama::sys::descriptors::take_inherited;
 use salama::sys::pidfd::Ended;
 use salama::sys::process::{SingleThreaded, exit_now};
+
+use crate::{exercises, files, preparation, toy};
 
 /// The account that confined processes run as.
 pub const NOBODY: &str = "65534";
@@ -47,11 +49,16 @@ pub fn play(arguments: &[String]) -> ExitCode {
         ["act", policy, act] => act_confined(policy, act),
         ["mutate", policy] => mutate(policy),
         ["wait", policy] => wait(policy),
+        ["files", directory] => files::reach(Path::new(directory)),
+        ["core", directory] => exercises::core(Path::new(directory)),
+        ["keeper"] => exercises::keeper(),
+        ["fork-server"] => toy::fork_server(),
+        ["prepare", how] => preparation::prepare(how),
         other => panic!("no such role: {other:?}"),
     }
 }
 
-fn unprivileged() -> Unprivileged {
+pub fn unprivileged() -> Unprivileged {
     harden(&[CHANNEL_FD]).unwrap().drop_privileges(Some(NOBODY)).unwrap()
 }
 

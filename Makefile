@@ -1,0 +1,42 @@
+# Everything a machine needs, installed, built and run from here. `make help` lists the targets.
+SHELL := /bin/sh
+CARGO ?= cargo
+TARGET = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
+BIN = $(TARGET)/debug
+
+.PHONY: help setup build models sample demo test check deny dist clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install the Debian packages that building, testing and the demo need (root or sudo)
+	@packaging/setup.sh
+
+build: setup ## build the four programs
+	$(CARGO) build --locked --bins
+
+models: build ## fetch the pinned models and convert Whisper
+	@firmware-models/fetch.sh $(BIN)/salama
+
+sample: setup ## make the synthetic sample call
+	@packaging/sample/make.sh $(TARGET)/sample
+
+demo: models sample ## one call in, one redacted transcript out, on a software TPM, fully confined
+	@packaging/demo.sh $(BIN) $(TARGET)/sample
+
+test: models sample check deny ## every test, against real parts
+	SALAMA_SAMPLE=$(TARGET)/sample $(CARGO) test --locked
+
+check: setup ## formatting and lints
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- --deny warnings
+
+deny: setup ## licences, sources, duplicates and bans of the dependencies
+	@packaging/deny.sh $(TARGET)/tools
+
+dist: setup ## what packages ship
+	$(CARGO) build --locked --bins --profile dist
+
+clean: ## remove what was built
+	$(CARGO) clean

@@ -1,0 +1,270 @@
+//! `salama call …`.
+//! Trusts: nothing in the replies.
+//! Touches: the recording that is sent; the appliance; the file that an export is written to.
+//! Next: standard output.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderValue, Method, header};
+use indicatif::ProgressBar;
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use super::args::{DeleteArgs, ExportArgs, Format, ListArgs, SendArgs, TranscriptArgs};
+use super::client::{self, Client};
+use super::failure::Failure;
+use super::follow::{self, Display, End};
+use super::output::{Output, clean, clock, size, table, warn};
+use super::{measure, transcript};
+use crate::base::ids::CallId;
+use crate::job::spec::{CallMetadata, CallPage, CallView, Consent, Transcript};
+
+/// Bytes of the recording in one piece of the request.
+const PIECE: usize = 64 * 1024;
+/// From the last byte of a recording to the reply, and all the sending before it.
+const UPLOAD_LIMIT: Duration = Duration::from_secs(2 * 3600);
+
+fn path(call: CallId) -> String {
+    format!("/api/v1/calls/{call}")
+}
+
+/// Sends a recording.
+pub(super) async fn send(client: &Client, output: Output, args: &SendArgs) -> Result<(), Failure> {
+    let metadata = metadata(args)?;
+    let key = args.idempotency_key.clone().map_or_else(random_key, Ok)?;
+    let view = upload(client, output, &args.file, &metadata, &key).await.inspect_err(|failure| {
+        if failure.is_retryable() {
+            warn(&format!("the recording may have arrived; to send it again without making a second call add --idempotency-key {key}"));
+        }
+    })?;
+    if !args.watch {
+        return output.either(&view, |view| format!("call {} is {}", view.id, follow::state_word(view.state)));
+    }
+    output.note(&format!("call {} is {}", view.id, follow::state_word(view.state)));
+    let mut display = Display::new(output);
+    let end = follow::follow(client, view.id, |event| {
+        display.show(event);
+        Ok(())
+    })
+    .await?;
+    let view: CallView = client.get(&path(view.id)).await?;
+    output.either(&view, |view| format!("call {} is {}", view.id, follow::state_word(view.state)))?;
+    end.verdict()
+}
+
+fn metadata(args: &SendArgs) -> Result<CallMetadata, Failure> {
+    let purposes = args.purpose.iter().map(|purpose| (*purpose).into()).collect();
+    let consent = Consent { basis: args.consent.into(), purposes, given_at: args.consent_at.clone() };
+    let (language, recorded_at, reference) = (args.language.clone(), args.recorded_at.clone(), args.reference.clone());
+    let metadata = CallMetadata { consent, language, recorded_at, reference };
+    metadata.check().map_err(|error| Failure::Usage(error.to_string()))?;
+    Ok(metadata)
+}
+
+fn random_key() -> Result<String, Failure> {
+    let mut bytes = [0; 16];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| Failure::Configuration("the system gives no random numbers".to_owned()))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// A form of two parts, `metadata` and `audio`, with its length in front and the recording never in memory as a whole.
+async fn upload(client: &Client, output: Output, file: &Path, metadata: &CallMetadata, key: &str) -> Result<CallView, Failure> {
+    let read = |cause| Failure::Read { path: file.to_owned(), cause };
+    let recording = File::open(file).map_err(read)?;
+    let about = recording.metadata().map_err(read)?;
+    if !about.is_file() {
+        return Err(Failure::Usage(format!("{} is no file", file.display())));
+    }
+    let boundary = random_key()?;
+    let json = serde_json::to_string(metadata).map_err(|error| Failure::Usage(error.to_string()))?;
+    let before = format!(
+        "--{boundary}\r\nContent-Disposition: form-data; name=\"metadata\"\r\nContent-Type: application/json\r\n\r\n{json}\r\n\
+         --{boundary}\r\nContent-Disposition: form-data; name=\"audio\"; filename=\"recording\"\r\nContent-Type: application/octet-stream\r\n\r\n"
+    );
+    let after = format!("\r\n--{boundary}--\r\n");
+    let around = u64::try_from(before.len() + after.len()).unwrap_or(u64::MAX);
+    let bar = follow::upload_bar(output, about.len());
+    let body = client::streamed(pieces(before.into(), recording, about.len(), after.into(), bar.clone()));
+    let mut request = client::request(Method::POST, "/api/v1/calls", body)?;
+    let headers = request.headers_mut();
+    client::set_header(headers, "content-type", &format!("multipart/form-data; boundary={boundary}"))?;
+    client::set_header(headers, "idempotency-key", key)?;
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(about.len().saturating_add(around)));
+    let sent = client.send_within(request, UPLOAD_LIMIT).await;
+    bar.finish_and_clear();
+    let response = sent?;
+    client::understand(&client.collect(response.into_body()).await?)
+}
+
+/// What is sent, in order.
+struct Pieces {
+    before: Option<Bytes>,
+    recording: File,
+    left: u64,
+    after: Option<Bytes>,
+    bar: ProgressBar,
+}
+
+fn pieces(
+    before: Bytes,
+    recording: File,
+    left: u64,
+    after: Bytes,
+    bar: ProgressBar,
+) -> impl futures_util::Stream<Item = io::Result<Bytes>> + Send + Sync + 'static {
+    let state = Pieces { before: Some(before), recording, left, after: Some(after), bar };
+    stream::unfold(state, |mut state| async move { state.next().map(|piece| (piece, state)) })
+}
+
+impl Pieces {
+    fn next(&mut self) -> Option<io::Result<Bytes>> {
+        if let Some(before) = self.before.take() {
+            return Some(Ok(before));
+        }
+        if self.left == 0 {
+            return self.after.take().map(Ok);
+        }
+        let mut piece = vec![0; usize::try_from(self.left).unwrap_or(PIECE).min(PIECE)];
+        Some(self.recording.read_exact(&mut piece).map(|()| {
+            let count = u64::try_from(piece.len()).unwrap_or(0);
+            self.left -= count.min(self.left);
+            self.bar.inc(count);
+            Bytes::from(piece)
+        }))
+    }
+}
+
+/// Lists calls.
+pub(super) async fn list(client: &Client, output: Output, args: &ListArgs) -> Result<(), Failure> {
+    let mut path = format!("/api/v1/calls?limit={}", args.limit);
+    if let Some(cursor) = &args.cursor {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+        let escaped = cursor.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") });
+        path = format!("{path}&cursor={}", escaped.collect::<String>());
+    }
+    let page: CallPage = client.get(&path).await?;
+    output.either(&page, |page| {
+        if page.calls.is_empty() {
+            return "there are no calls".to_owned();
+        }
+        let head = ["CALL", "STATE", "DONE", "LENGTH", "SIZE", "ACCEPTED", "OWNER"].map(str::to_owned).to_vec();
+        let rows: Vec<Vec<String>> = std::iter::once(head).chain(page.calls.iter().map(row)).collect();
+        let more = page.next.as_ref().map(|next| format!("\nmore: --cursor {}\n", clean(next)));
+        table(&rows) + &more.unwrap_or_default()
+    })
+}
+
+fn row(view: &CallView) -> Vec<String> {
+    let length = view.audio_ms.map_or_else(|| "-".to_owned(), clock);
+    let accepted = clean(view.created_at.get(..19).unwrap_or(&view.created_at)).replace('T', " ");
+    let state = follow::state_word(view.state).to_owned();
+    vec![view.id.to_string(), state, format!("{:>3} %", view.percent), length, size(view.audio_bytes), accepted, clean(&view.owner)]
+}
+
+/// Shows one call.
+pub(super) async fn show(client: &Client, output: Output, call: CallId) -> Result<(), Failure> {
+    let view: CallView = client.get(&path(call)).await?;
+    output.either(&view, facts)
+}
+
+fn facts(view: &CallView) -> String {
+    let mut rows = vec![
+        ("call", view.id.to_string()),
+        ("state", follow::state_word(view.state).to_owned()),
+        ("done", format!("{} %", view.percent)),
+        ("owner", clean(&view.owner)),
+        ("accepted", clean(&view.created_at)),
+        ("changed", clean(&view.updated_at)),
+        ("size", size(view.audio_bytes)),
+        ("attempts", view.attempts.to_string()),
+    ];
+    if let Some(audio) = &view.audio {
+        let channels = if audio.channels == 1 { "one channel" } else { "two channels" };
+        rows.push(("recording", format!("{}, {} Hz, {channels}", clean(&audio.format), audio.sample_rate)));
+    }
+    rows.extend(view.audio_ms.map(|length| ("length", clock(length))));
+    rows.extend(view.stage.filter(|_| !view.state.is_final()).map(|stage| ("stage", follow::stage_word(stage).to_owned())));
+    rows.extend(view.failure.map(|failure| ("reason", failure.to_string())));
+    table(&rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect::<Vec<_>>())
+}
+
+/// Follows one call; its end decides the exit code.
+pub(super) async fn watch(client: &Client, output: Output, call: CallId) -> Result<(), Failure> {
+    let mut display = Display::new(output);
+    let end: End = follow::follow(client, call, |event| {
+        if output.json {
+            return output.json_line(event);
+        }
+        display.show(event);
+        Ok(())
+    })
+    .await?;
+    if !output.json {
+        output.text(&format!("call {call} is {}", follow::state_word(end.state)))?;
+    }
+    end.verdict()
+}
+
+/// Prints a transcript, or its word error rate.
+pub(super) async fn transcript(client: &Client, output: Output, args: &TranscriptArgs) -> Result<(), Failure> {
+    let path = format!("{}/transcript", path(args.call.id));
+    match (args.format, &args.reference) {
+        (Some(format), _) if !(output.json && format == Format::Json) => {
+            output.bytes(&client.document(&format!("{path}?format={}", format.word())).await?)
+        }
+        (_, Some(reference)) => {
+            let said = std::fs::read_to_string(reference).map_err(|cause| Failure::Read { path: reference.clone(), cause })?;
+            let heard: Transcript = client.get(&path).await?;
+            let measured = transcript::measured(measure::compare(&said, &heard.utterances), &heard);
+            output.either(&measured, transcript::measured_words)
+        }
+        _ => {
+            let transcript: Transcript = client.get(&path).await?;
+            output.either(&transcript, transcript::page)
+        }
+    }
+}
+
+/// Exports a call.
+pub(super) async fn export(client: &Client, output: Output, args: &ExportArgs) -> Result<(), Failure> {
+    let document = client.document(&format!("{}/export?format=json", path(args.call.id))).await?;
+    let Some(file) = &args.output else { return output.bytes(&document).and_then(|()| output.text("")) };
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).and_then(|mut file| {
+        file.write_all(&document)?;
+        file.sync_all()
+    });
+    written.map_err(|cause| Failure::Write { path: file.clone(), cause })?;
+    output.note(&format!("written to {}", file.display()));
+    Ok(())
+}
+
+/// Stops a call.
+pub(super) async fn cancel(client: &Client, output: Output, call: CallId) -> Result<(), Failure> {
+    let view: CallView = client.post(&format!("{}/cancel", path(call)), None::<&()>).await?;
+    output.either(&view, |view| format!("call {} is {}", view.id, follow::state_word(view.state)))
+}
+
+/// Erases a call, once it is certain that this is meant.
+pub(super) async fn delete(client: &Client, output: Output, args: DeleteArgs) -> Result<(), Failure> {
+    let call = args.call.id;
+    if !args.yes {
+        confirm(call)?;
+    }
+    client.delete(&path(call)).await?;
+    output.either(&serde_json::json!({ "erased": call }), |_| format!("call {call} is erased"))
+}
+
+fn confirm(call: CallId) -> Result<(), Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::Usage("erasing cannot be undone; add --yes to do it without being asked".to_owned()));
+    }
+    warn(&format!("erase call {call} with its recording and transcript for ever? Write yes:"));
+    let mut answer = String::new();
+    let read = io::stdin().read_line(&mut answer);
+    if read.is_ok() && answer.trim() == "yes" { Ok(()) } else { Err(Failure::Usage("nothing was erased".to_owned())) }
+}

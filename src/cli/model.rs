@@ -1,0 +1,194 @@
+//! `salama model import|verify|list`: models on this machine's disk.
+//! Trusts: nothing in a model or checkpoint; both are checked byte by byte.
+//! Touches: the directories that the operator names.
+//! Next: `bin/salama` prints the answers, as text or as JSON.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use crate::model::import::describe::Description;
+use crate::model::import::{self, ImportError, ImportRequest, ImportStep, ManifestSource};
+use crate::model::manifest::{Purpose, is_model_name};
+use crate::model::verify::{MANIFEST, VerifiedModel, VerifyError, verify as verify_directory};
+
+/// What `salama model` can do.
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Make a model directory of a Whisper checkpoint (CTranslate2 float16 or Hugging Face safetensors)
+    Import(ImportArgs),
+    /// Check every file of a model directory against its manifest
+    Verify {
+        /// The model directory
+        directory: PathBuf,
+    },
+    /// List the model directories below a directory and check each
+    List {
+        /// The directory that holds the model directories
+        directory: PathBuf,
+    },
+}
+
+/// Arguments of `salama model import`.
+#[derive(Args, Debug)]
+pub struct ImportArgs {
+    /// Directory of the checkpoint: model.bin, config.json, tokenizer.json, or *.safetensors with the same
+    #[arg(long)]
+    pub from: PathBuf,
+    /// Model directory to make; one that is there already is replaced
+    #[arg(long)]
+    pub to: PathBuf,
+    /// Reviewed manifest whose digests the result must have; without it a new manifest is written
+    #[arg(long, conflicts_with_all = ["version", "licence", "attribution", "upstream"])]
+    pub manifest: Option<PathBuf>,
+    /// Version of the model
+    #[arg(long, required_unless_present = "manifest")]
+    pub version: Option<String>,
+    /// SPDX identifier of the model's licence, such as MIT
+    #[arg(long, required_unless_present = "manifest")]
+    pub licence: Option<String>,
+    /// Who made the model, as its licence asks to be told
+    #[arg(long, required_unless_present = "manifest")]
+    pub attribution: Option<String>,
+    /// Where the checkpoint was published, with its revision
+    #[arg(long, required_unless_present = "manifest")]
+    pub upstream: Option<String>,
+}
+
+/// A model that was verified.
+#[derive(Debug, Serialize)]
+pub struct ModelSummary {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// SPDX identifier of its licence.
+    pub licence: String,
+    /// Who made it.
+    pub attribution: String,
+    /// Languages it knows.
+    pub languages: Vec<String>,
+    /// Files beside the manifest.
+    pub files: usize,
+    /// Their size together.
+    pub bytes: u64,
+    /// Names this version of the model for good.
+    pub manifest_sha256: String,
+}
+
+/// One line of `salama model list`.
+#[derive(Debug, Serialize)]
+pub struct ListedModel {
+    /// The directory's name.
+    pub directory: String,
+    /// What was found in it; none when it was refused.
+    pub model: Option<ModelSummary>,
+    /// Why it was refused.
+    pub refused: Option<String>,
+}
+
+/// Makes a model directory. `progress` hears of each step as it begins.
+///
+/// # Errors
+/// [`ImportModelError`] says what to correct; nothing is left behind then.
+pub fn import(args: &ImportArgs, progress: &mut dyn FnMut(ImportStep)) -> Result<ModelSummary, ImportModelError> {
+    let request = ImportRequest { from: args.from.clone(), to: args.to.clone(), manifest: manifest_source(args)? };
+    Ok(summary(&import::import(&request, progress)?))
+}
+
+/// Why a model was not imported.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportModelError {
+    /// The target's name cannot be a model's.
+    #[error("{} cannot be a model's name; end --to with 1 to 64 lower-case letters, digits and hyphens", to.display())]
+    Name {
+        /// As given.
+        to: PathBuf,
+    },
+    /// The import failed.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+}
+
+/// Checks a model directory.
+///
+/// # Errors
+/// [`VerifyError`] names the file that is wrong.
+pub fn verify(directory: &Path) -> Result<ModelSummary, VerifyError> {
+    verify_directory(directory).map(|model| summary(&model))
+}
+
+/// Checks every model directory below `directory`, in order of name. A directory without a manifest is no model and is left out.
+///
+/// # Errors
+/// When `directory` itself cannot be read.
+pub fn list(directory: &Path) -> io::Result<Vec<ListedModel>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.join(MANIFEST).is_file() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    let listed = found.iter().map(|path| {
+        let directory = path.file_name().map(|name| name.display().to_string()).unwrap_or_default();
+        match verify(path) {
+            Ok(model) => ListedModel { directory, model: Some(model), refused: None },
+            Err(error) => ListedModel { directory, model: None, refused: Some(error.to_string()) },
+        }
+    });
+    Ok(listed.collect())
+}
+
+impl fmt::Display for ModelSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, version, files, bytes) = (&self.name, &self.version, self.files, self.bytes);
+        write!(f, "{name} {version}: {files} files, {bytes} bytes, all as the manifest says ({})", self.manifest_sha256)
+    }
+}
+
+impl fmt::Display for ListedModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.model, &self.refused) {
+            (Some(model), _) => write!(f, "{}: {model}", self.directory),
+            (None, reason) => write!(f, "{}: REFUSED: {}", self.directory, reason.as_deref().unwrap_or_default()),
+        }
+    }
+}
+
+fn manifest_source(args: &ImportArgs) -> Result<ManifestSource, ImportModelError> {
+    if let Some(path) = &args.manifest {
+        return Ok(ManifestSource::Pinned(path.clone()));
+    }
+    let name = args.to.file_name().and_then(|name| name.to_str()).filter(|name| is_model_name(name));
+    let name = name.ok_or_else(|| ImportModelError::Name { to: args.to.clone() })?.to_owned();
+    Ok(ManifestSource::Described(Description {
+        name,
+        version: args.version.clone().unwrap_or_default(),
+        licence: args.licence.clone().unwrap_or_default(),
+        attribution: args.attribution.clone().unwrap_or_default(),
+        upstream: args.upstream.clone().unwrap_or_default(),
+    }))
+}
+
+fn summary(model: &VerifiedModel) -> ModelSummary {
+    let manifest = model.manifest();
+    ModelSummary {
+        name: manifest.name.clone(),
+        version: manifest.version.clone(),
+        purpose: manifest.purpose,
+        licence: manifest.licence.clone(),
+        attribution: manifest.attribution.clone(),
+        languages: manifest.languages.clone(),
+        files: manifest.files.len(),
+        bytes: manifest.files.iter().map(|file| file.bytes).sum(),
+        manifest_sha256: model.manifest_sha256().to_owned(),
+    }
+}

@@ -1,0 +1,197 @@
+//! A recording comes in: admitted, sealed as it arrives, durable, queued.
+//! Trusts: `api` has checked the metadata; the bytes are a stranger's and are only sealed, never read.
+//! Touches: the store, `STATE/audio`, the keeper.
+//! Next: the queue.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use ring::digest;
+
+use super::calls::CallsError;
+use super::desk::{Desk, DeskError};
+use super::header::{Header, Remembered, StoredMetadata};
+use super::queue::Place;
+use super::spec::{CallMetadata, CallState};
+use crate::audit::event::Who;
+use crate::audit::{self, Event};
+use crate::base::ids::CallId;
+use crate::ipc::keeper::WrappedDek;
+use crate::record::envelope::Envelope;
+use crate::record::index::KeyedHash;
+use crate::record::schema::{Slot, Table};
+use crate::record::segments::SegmentWriter;
+use crate::record::store::{Batch, Outcome};
+
+/// How long an idempotency key is remembered.
+pub(super) const IDEMPOTENCY_LIFETIME: Duration = Duration::from_hours(24);
+
+/// What became of the wish to upload.
+pub(super) enum Admitted {
+    New(Box<Incoming>),
+    Repeated(Header),
+}
+
+/// A recording on its way in; dropping it removes everything of it.
+pub(super) struct Incoming {
+    desk: Arc<Desk>,
+    call: CallId,
+    owner: String,
+    metadata: StoredMetadata,
+    metadata_hash: KeyedHash,
+    idempotency: Option<KeyedHash>,
+    wrapped: WrappedDek,
+    envelope: Envelope,
+    writer: SegmentWriter,
+    body: digest::Context,
+    _place: Place,
+}
+
+impl Incoming {
+    /// `known? > room on disk? > room in the queue? > key > file`
+    pub(super) fn admit(desk: &Arc<Desk>, owner: &str, metadata: &CallMetadata, key: Option<&str>) -> Result<Admitted, DeskError> {
+        let stored = StoredMetadata::of(metadata)?;
+        let metadata_hash = desk.index.digest(&[b"metadata", stored.json()]);
+        let idempotency = key.map(|key| desk.index.idempotency(owner, key));
+        if let Some(known) = idempotency.map(|hash| desk.remembered(hash)).transpose()?.flatten() {
+            return if known.metadata == metadata_hash {
+                Ok(Admitted::Repeated(desk.stored_header(known.call)?.0))
+            } else {
+                Err(DeskError::Refused(CallsError::IdempotencyConflict))
+            };
+        }
+        if !desk.space.admits(0) {
+            audit::record(&Event::SpaceLow);
+            return Err(DeskError::Refused(CallsError::Full));
+        }
+        let place = desk.queue.reserve().ok_or(DeskError::Refused(CallsError::QueueFull))?;
+        let call = CallId::random()?;
+        let (dek, wrapped) = desk.keys.new_dek(call)?;
+        let envelope = Envelope::of_call(dek);
+        let writer = desk.segments.create(call, &envelope)?;
+        Ok(Admitted::New(Box::new(Self {
+            desk: Arc::clone(desk),
+            call,
+            owner: owner.to_owned(),
+            metadata: stored,
+            metadata_hash,
+            idempotency,
+            wrapped,
+            envelope,
+            writer,
+            body: digest::Context::new(&digest::SHA256),
+            _place: place,
+        })))
+    }
+
+    /// Seals and writes the next bytes.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), DeskError> {
+        let piece = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        if !self.desk.space.admits(piece) {
+            return Err(DeskError::Refused(CallsError::Full));
+        }
+        self.body.update(bytes);
+        Ok(self.writer.push(bytes)?)
+    }
+
+    /// `recording durable > call durable > queued`. When another upload with the same key was faster, the answer is its call.
+    pub(super) fn finish(self) -> Result<Header, DeskError> {
+        let Self { desk, call, owner, metadata, metadata_hash, idempotency, wrapped, envelope, writer, body, _place } = self;
+        if writer.bytes() == 0 {
+            return Err(DeskError::Refused(CallsError::Empty));
+        }
+        let audio_bytes = writer.finish()?;
+        let now = desk.clock.now();
+        let body = desk.index.digest(&[b"body", body.finish().as_ref()]);
+        let header = Header {
+            call,
+            job: 0,
+            owner,
+            state: CallState::Queued,
+            created: now,
+            updated: now,
+            audio_bytes,
+            audio_ms: None,
+            audio: None,
+            failure: None,
+            attempts: 0,
+            event: 1,
+            idempotency,
+        };
+        let remembered = Remembered { call, metadata: metadata_hash, body, at: now };
+        desk.hub.open(call);
+        let stored = desk.store_new(header, &metadata, &wrapped, &envelope, &remembered);
+        if !matches!(stored, Ok(Some(_))) {
+            desk.hub.forget(call);
+            // No call refers to the file; if it cannot be removed now, the next start does.
+            let _ = desk.segments.remove(call);
+        }
+        match stored? {
+            Some(header) => {
+                desk.hub.state(&header);
+                desk.queue.push(header.job, call);
+                audit::record(&Event::CallAccepted { call, who: Who::from_owner(&header.owner), bytes: audio_bytes });
+                Ok(header)
+            }
+            None => desk.faster(idempotency, &remembered),
+        }
+    }
+}
+
+impl Desk {
+    /// What is remembered of an idempotency key, unless it has expired or its call is gone.
+    fn remembered(&self, hash: KeyedHash) -> Result<Option<Remembered>, DeskError> {
+        let slot = Slot::idempotency(&hash);
+        let Some(sealed) = self.store.get(&slot)? else { return Ok(None) };
+        let remembered: Remembered = self.index.envelope().open_value(&slot, &sealed)?;
+        if self.clock.now().since(remembered.at) < IDEMPOTENCY_LIFETIME {
+            return Ok(Some(remembered));
+        }
+        let forget = Batch::new().require_unchanged(slot.clone(), sealed).delete(slot);
+        self.store.commit(forget).map(drop)?;
+        Ok(None)
+    }
+
+    /// Stores a new call; none when its idempotency key was taken meanwhile.
+    fn store_new(
+        &self,
+        mut header: Header,
+        metadata: &StoredMetadata,
+        wrapped: &WrappedDek,
+        envelope: &Envelope,
+        remembered: &Remembered,
+    ) -> Result<Option<Header>, DeskError> {
+        let call = header.call;
+        let index = self.index.envelope();
+        let (dek, content) = (Slot::of_call(Table::WrappedDek, call), Slot::of_call(Table::Metadata, call));
+        let mut batch = Batch::new()
+            .put(dek.clone(), index.seal_value(&dek, wrapped)?)
+            .put(content.clone(), envelope.seal_value(&content, metadata)?);
+        if let Some(slot) = header.idempotency.as_ref().map(Slot::idempotency) {
+            batch = batch.require_absent(slot.clone()).put(slot.clone(), index.seal_value(&slot, remembered)?);
+        }
+        let pending = {
+            let mut last_job = self.last_job.lock().unwrap_or_else(PoisonError::into_inner);
+            header.job = *last_job + 1;
+            for slot in [Slot::queue(header.job), Slot::by_job(header.job), Slot::by_owner(&self.index.owner(&header.owner), header.job)] {
+                let sealed = index.seal_value(&slot, &call)?;
+                batch = batch.put(slot, sealed);
+            }
+            let (counter, slot) = (Slot::counter(), Slot::of_call(Table::Header, call));
+            batch = batch.put(counter.clone(), index.seal_value(&counter, &header.job)?);
+            batch = batch.put(slot.clone(), index.seal_value(&slot, &header)?);
+            *last_job = header.job;
+            self.store.submit(batch)?
+        };
+        Ok((pending.wait()? == Outcome::Committed).then_some(header))
+    }
+
+    /// The call of an upload with the same idempotency key that ended first.
+    fn faster(&self, idempotency: Option<KeyedHash>, mine: &Remembered) -> Result<Header, DeskError> {
+        let first = idempotency.map(|hash| self.remembered(hash)).transpose()?.flatten().ok_or(DeskError::NotFound)?;
+        if (first.metadata, first.body) != (mine.metadata, mine.body) {
+            return Err(DeskError::Refused(CallsError::IdempotencyConflict));
+        }
+        Ok(self.stored_header(first.call)?.0)
+    }
+}

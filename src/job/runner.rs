@@ -1,0 +1,292 @@
+//! The way of one call, from the queue to its end.
+//! Trusts: the store for what is durable; the child for nothing.
+//! Touches: the keeper, the sealed recording, one child, the store.
+//! Next: readers find the redacted transcript.
+
+use std::sync::{Arc, PoisonError};
+
+use super::border::{Allowance, KeyError, SpawnRefused, WorkerChild};
+use super::conversation::{self, Order, TimeLimits};
+use super::desk::{Desk, DeskError, record_fault};
+use super::events::Progress;
+use super::header::{Header, StoredClear, StoredEntities, StoredMetadata, StoredTranscript};
+use super::hearing::Collected;
+use super::spec::CallState;
+use super::state::Change;
+use crate::audit::{self, Event};
+use crate::base::ids::CallId;
+use crate::ipc::keeper::UnwrapPurpose;
+use crate::ipc::worker::{AudioInfo, CallFailure, ChildExit, Stage, Summary};
+use crate::record::envelope::{Envelope, SealedRecord};
+use crate::record::schema::{Slot, Table};
+use crate::record::segments::{SegmentError, SegmentReader};
+use crate::record::store::StoreError;
+
+/// One runner thread: call after call, until the daemon stops.
+pub(super) fn run(desk: &Arc<Desk>) {
+    while let Some((job, call)) = desk.queue.take() {
+        if let Err(stopped) = run_call(desk, call) {
+            settle(desk, job, call, stopped);
+        }
+    }
+}
+
+/// `queued > checked > decoded > speech > transcribed > redacted > sealed > done`
+fn run_call(desk: &Desk, call: CallId) -> Result<(), Stopped> {
+    let checked = Checked::open(desk, call)?;
+    let started = checked.start()?;
+    let heard = started.listen()?;
+    let sealed = heard.seal()?;
+    sealed.done()
+}
+
+/// Why a call's way ended early.
+enum Stopped {
+    /// It was cancelled or erased meanwhile.
+    Superseded,
+    /// There will be no transcript.
+    Verdict(CallFailure, Option<ChildExit>),
+    /// Nothing is wrong with the call. `counted` says whether the attempt counts.
+    Again { reason: &'static str, counted: bool },
+    /// The store failed.
+    Fault(DeskError),
+}
+
+impl From<DeskError> for Stopped {
+    fn from(error: DeskError) -> Self {
+        match error {
+            DeskError::NotFound | DeskError::Impossible(_) => Self::Superseded,
+            DeskError::Key(KeyError::RateLimited) => Self::Again { reason: "the key keeper's limit is reached", counted: false },
+            DeskError::Key(KeyError::Unavailable) => Self::Again { reason: "the key keeper does not answer", counted: false },
+            error => Self::Fault(error),
+        }
+    }
+}
+
+/// A queued call whose key opens and whose recording is genuine at both ends.
+struct Checked<'a> {
+    desk: &'a Desk,
+    header: Header,
+    envelope: Envelope,
+    recording: SegmentReader,
+    language: Option<String>,
+}
+
+/// A running call: counted, with a child that can be stopped.
+struct Started<'a> {
+    checked: Checked<'a>,
+    child: Box<dyn WorkerChild>,
+    _stoppable: Stoppable<'a>,
+}
+
+/// A call whose child has said all it had to say.
+struct HeardOut<'a> {
+    desk: &'a Desk,
+    call: CallId,
+    envelope: Envelope,
+    summary: Summary,
+    collected: Collected,
+}
+
+/// A call whose results only wait to be stored.
+struct Sealed<'a> {
+    desk: &'a Desk,
+    call: CallId,
+    summary: Summary,
+    audio: Option<AudioInfo>,
+    redacted: u64,
+    records: [(Slot, SealedRecord); 3],
+}
+
+impl<'a> Checked<'a> {
+    fn open(desk: &'a Desk, call: CallId) -> Result<Self, Stopped> {
+        let (header, _) = desk.stored_header(call)?;
+        if header.state != CallState::Queued {
+            return Err(Stopped::Superseded);
+        }
+        if header.attempts >= desk.settings.attempts {
+            return Err(Stopped::Verdict(CallFailure::TriedTooOften, None));
+        }
+        let envelope = desk.open_key(call, UnwrapPurpose::Job).or_else(|error| unreadable(call, error))?;
+        let recording = desk.segments.read(call, &envelope).map_err(DeskError::from).or_else(|error| unreadable(call, error))?;
+        if recording.bytes() != header.audio_bytes {
+            return unreadable(call, DeskError::Segment(SegmentError::Forged));
+        }
+        let language = language(desk, call, &envelope).or_else(|error| unreadable(call, error))?;
+        Ok(Self { desk, header, envelope, recording, language })
+    }
+
+    /// The attempt is durable before the child exists, so that a call that ends the daemon is not tried for ever.
+    fn start(self) -> Result<Started<'a>, Stopped> {
+        let (desk, call) = (self.desk, self.header.call);
+        let header = desk.change(call, Change::Start, &|_| (), &[])?;
+        let allowance = Allowance { memory: desk.settings.child_memory, cpu_seconds: desk.settings.child_cpu_seconds };
+        let child = desk
+            .children
+            .spawn(allowance)
+            .map_err(|SpawnRefused| Stopped::Again { reason: "no worker process could be started", counted: true })?;
+        let stoppable = Stoppable::register(desk, call, &*child);
+        // Whoever cancelled or erased the call before the child could be stopped has changed the header.
+        if desk.stored_header(call)?.0.state != CallState::Running {
+            child.end();
+            return Err(Stopped::Superseded);
+        }
+        audit::record(&Event::CallStarted { call, attempt: header.attempts });
+        Ok(Started { checked: self, child, _stoppable: stoppable })
+    }
+}
+
+/// Lets other threads stop the child of a call.
+struct Stoppable<'a> {
+    desk: &'a Desk,
+    call: CallId,
+}
+
+impl<'a> Stoppable<'a> {
+    fn register(desk: &'a Desk, call: CallId, child: &dyn WorkerChild) -> Self {
+        desk.running.lock().unwrap_or_else(PoisonError::into_inner).insert(call, child.killer());
+        Self { desk, call }
+    }
+}
+
+impl Drop for Stoppable<'_> {
+    fn drop(&mut self) {
+        self.desk.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.call);
+    }
+}
+
+impl<'a> Started<'a> {
+    /// Feeds the child and hears it to its end.
+    fn listen(self) -> Result<HeardOut<'a>, Stopped> {
+        let Self { checked: Checked { desk, header, envelope, mut recording, language }, child, _stoppable } = self;
+        let call = header.call;
+        let settings = &desk.settings;
+        let order = Order { language, threads: settings.threads, max_audio_seconds: settings.max_audio_seconds };
+        let limits = TimeLimits { base: settings.time_base, per_audio: settings.time_per_audio, silence: settings.silence };
+        let mut tell = |progress| desk.hub.progress(call, progress);
+        let heard = conversation::transcribe(&*child, &mut recording, order, limits, &mut tell);
+        let exit = child.end();
+        match heard {
+            Ok((summary, collected)) => Ok(HeardOut { desk, call, envelope, summary, collected }),
+            Err(CallFailure::WorkerDied) if desk.queue.is_stopping() => {
+                Err(Stopped::Again { reason: "the daemon stops", counted: false })
+            }
+            Err(CallFailure::WorkerDied) if desk.children.lost() => {
+                Err(Stopped::Again { reason: "the fork server is gone", counted: true })
+            }
+            Err(failure) => Err(Stopped::Verdict(failure, exit)),
+        }
+    }
+}
+
+impl<'a> HeardOut<'a> {
+    /// Seals the redacted transcript, the clear one and the entities apart from each other.
+    fn seal(self) -> Result<Sealed<'a>, Stopped> {
+        let Self { desk, call, envelope, summary, collected } = self;
+        let (audio_ms, elapsed_ms) = (summary.audio_ms, summary.wall_ms);
+        desk.hub.progress(call, Progress { stage: Stage::Seal, percent: 99, audio_ms, elapsed_ms });
+        let counts = collected.counts();
+        let redacted = counts.iter().map(|count| u64::from(count.count)).sum();
+        let Collected { audio, redacted: utterances, clear, entities } = collected;
+        let transcript = StoredTranscript {
+            utterances,
+            redacted: counts,
+            language: summary.language.clone(),
+            audio_ms,
+            speech_ms: summary.speech_ms,
+            stages: summary.stages.clone(),
+            wall_ms: summary.wall_ms,
+            models: desk.children.models(),
+        };
+        let records = [
+            sealed(&envelope, call, Table::Redacted, &transcript)?,
+            sealed::<StoredClear>(&envelope, call, Table::Clear, &clear)?,
+            sealed::<StoredEntities>(&envelope, call, Table::Entities, &entities)?,
+        ];
+        Ok(Sealed { desk, call, summary, audio, redacted, records })
+    }
+}
+
+fn sealed<T: serde::Serialize>(envelope: &Envelope, call: CallId, table: Table, value: &T) -> Result<(Slot, SealedRecord), DeskError> {
+    let slot = Slot::of_call(table, call);
+    let record = envelope.seal_value(&slot, value)?;
+    Ok((slot, record))
+}
+
+impl Sealed<'_> {
+    /// Makes the end durable. A full disk delays it: the work is not thrown away for that.
+    fn done(self) -> Result<(), Stopped> {
+        let Self { desk, call, .. } = self;
+        let Summary { audio_ms, wall_ms, .. } = self.summary;
+        let update = |header: &mut Header| {
+            header.audio_ms = Some(audio_ms);
+            header.audio.clone_from(&self.audio);
+        };
+        loop {
+            match desk.change(call, Change::Finish, &update, &self.records) {
+                Ok(_) => break,
+                Err(DeskError::Store(StoreError::Full)) if !desk.queue.is_stopping() => {
+                    audit::record(&Event::SpaceLow);
+                    desk.queue.pause(desk.settings.pause);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        audit::record(&Event::CallDone { call, audio_ms, wall_ms, redacted: self.redacted });
+        Ok(())
+    }
+}
+
+fn language(desk: &Desk, call: CallId, envelope: &Envelope) -> Result<Option<String>, DeskError> {
+    let slot = Slot::of_call(Table::Metadata, call);
+    let sealed = desk.store.get(&slot)?.ok_or(DeskError::NotFound)?;
+    let stored: StoredMetadata = envelope.open_value(&slot, &sealed)?;
+    Ok(stored.metadata()?.language)
+}
+
+/// What does not open now never will; everything else is for [`Stopped::from`].
+fn unreadable<T>(call: CallId, error: DeskError) -> Result<T, Stopped> {
+    match error {
+        DeskError::Open(_) | DeskError::Segment(_) | DeskError::Metadata(_) | DeskError::Key(KeyError::WrongKey) => {
+            record_fault("open recording", Some(call), &error);
+            Err(Stopped::Verdict(CallFailure::Unreadable, None))
+        }
+        error => Err(error.into()),
+    }
+}
+
+/// Writes down how a call's way ended early, and puts it back when it is not its end.
+fn settle(desk: &Desk, job: u64, call: CallId, stopped: Stopped) {
+    let written = match stopped {
+        Stopped::Superseded => Ok(()),
+        Stopped::Verdict(failure, exit) => desk.fail(call, failure, exit.map(exit_number)),
+        Stopped::Again { reason, counted } => again(desk, job, call, reason, counted),
+        Stopped::Fault(error) => {
+            record_fault("run call", Some(call), &error);
+            again(desk, job, call, "the store failed", true)
+        }
+    };
+    match written {
+        Ok(()) | Err(DeskError::NotFound | DeskError::Impossible(_)) => {}
+        // The state on disk is then that of a crash; the next start counts the attempt and goes on.
+        Err(error) => record_fault("end call", Some(call), &error),
+    }
+}
+
+fn again(desk: &Desk, job: u64, call: CallId, reason: &'static str, counted: bool) -> Result<(), DeskError> {
+    let (header, _) = desk.stored_header(call)?;
+    if header.state == CallState::Running {
+        desk.change(call, Change::Interrupt { counted }, &|_| (), &[])?;
+    }
+    audit::record(&Event::CallRequeued { call, reason });
+    desk.queue.pause(desk.settings.pause);
+    desk.queue.push(job, call);
+    Ok(())
+}
+
+fn exit_number(exit: ChildExit) -> i64 {
+    match exit {
+        ChildExit::Code(code) => code.into(),
+        ChildExit::Signal(signal) => i64::from(signal) + 128,
+    }
+}

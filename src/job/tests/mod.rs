@@ -1,0 +1,9 @@
+//! The desk, driven as `api` drives it, on a real store, real sealed recordings and real channels to scripted children.
+//! Trusts: nothing.
+//! Touches: temporary directories.
+//! Next: nobody.
+
+mod intake;
+mod restart;
+mod support;
+mod work;

@@ -1,0 +1,324 @@
+//! A keeper on ring, children as threads on a real channel, and a desk made of them.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::base::clock::{ManualClock, Timestamp};
+use crate::base::ids::CallId;
+use crate::base::secret::Secret;
+use crate::ipc::channel::{Channel, ChannelError};
+use crate::ipc::keeper::{DEK_BYTES, UnwrapPurpose, WrappedDek};
+use crate::ipc::transcript::{Entity, EntityKind, Utterance, Word};
+use crate::ipc::worker::{AudioInfo, ChildEvent, ChildExit, Stage, StageTime, Summary, Task, TextLanguage};
+use crate::job::border::{Allowance, ChildFault, Children, KeyError, KeySource, Kill, SpawnRefused, WorkerChild};
+use crate::job::calls::{Admission, Calls, CallsError, CallsParts, JobSettings};
+use crate::job::spec::{CallEvent, CallHappening, CallMetadata, CallState, CallView, Consent, ConsentBasis, ConsentPurpose, Scope};
+use crate::record::index::IndexKeys;
+use crate::record::store::{OpenStore, Store};
+
+pub(super) const OWNER: &str = "counsellor/amina";
+/// What the scripted child heard in clear; must never be found on disk.
+pub(super) const CLEAR: &str = "Zuberi Planted-Name";
+
+/// Wraps with XOR of a fixed pad and the call id: enough to tell calls apart.
+#[derive(Default)]
+pub(super) struct TestKeeper {
+    pub(super) limited: AtomicBool,
+}
+
+fn pad(call: CallId) -> [u8; DEK_BYTES] {
+    let mut pad = [0x5a; DEK_BYTES];
+    pad.iter_mut().zip(call.as_bytes().iter().cycle()).for_each(|(pad, id)| *pad ^= id);
+    pad
+}
+
+impl KeySource for TestKeeper {
+    fn new_dek(&self, call: CallId) -> Result<(Secret<DEK_BYTES>, WrappedDek), KeyError> {
+        let dek = Secret::try_fill(|to| ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), to)).unwrap();
+        let wrapped = dek.expose().iter().zip(pad(call)).map(|(byte, pad)| byte ^ pad).collect();
+        Ok((dek, WrappedDek(wrapped)))
+    }
+
+    fn unwrap_dek(&self, call: CallId, wrapped: &WrappedDek, _: UnwrapPurpose) -> Result<Secret<DEK_BYTES>, KeyError> {
+        if self.limited.swap(false, Ordering::SeqCst) {
+            return Err(KeyError::RateLimited);
+        }
+        Secret::try_fill(|to| {
+            to.iter_mut().zip(&wrapped.0).zip(pad(call)).for_each(|((to, byte), pad)| *to = byte ^ pad);
+            Ok(())
+        })
+    }
+}
+
+pub(super) type Script = Arc<dyn Fn(&Channel) + Send + Sync>;
+
+/// Children that follow a script on a thread at the other end of a real channel.
+pub(super) struct ScriptedChildren {
+    script: Script,
+    pub(super) spawned: AtomicUsize,
+    pub(super) refuse: AtomicUsize,
+    pub(super) lost: AtomicBool,
+}
+
+struct ScriptedChild(Channel);
+
+struct HangUp(std::os::fd::OwnedFd);
+
+impl Kill for HangUp {
+    fn kill(&self) {
+        let _ = nix::sys::socket::shutdown(std::os::fd::AsRawFd::as_raw_fd(&self.0), nix::sys::socket::Shutdown::Both);
+    }
+}
+
+impl Children for ScriptedChildren {
+    fn spawn(&self, _: Allowance) -> Result<Box<dyn WorkerChild>, SpawnRefused> {
+        if self.refuse.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            return Err(SpawnRefused);
+        }
+        self.spawned.fetch_add(1, Ordering::SeqCst);
+        let (ours, theirs) = Channel::pair().unwrap();
+        let script = Arc::clone(&self.script);
+        std::thread::spawn(move || script(&theirs));
+        Ok(Box::new(ScriptedChild(ours)))
+    }
+
+    fn models(&self) -> Vec<String> {
+        vec!["whisper-test@1".into()]
+    }
+
+    fn lost(&self) -> bool {
+        self.lost.load(Ordering::SeqCst)
+    }
+}
+
+impl WorkerChild for ScriptedChild {
+    fn send(&self, task: &Task) -> Result<(), ChildFault> {
+        self.0.send(task).map_err(|_| ChildFault::Gone)
+    }
+
+    fn recv(&self, wait: Duration) -> Result<ChildEvent, ChildFault> {
+        self.0.set_receive_timeout(Some(wait)).unwrap();
+        match self.0.recv() {
+            Ok(Some(event)) => Ok(event),
+            Ok(None) | Err(ChannelError::Socket(_)) => Err(ChildFault::Gone),
+            Err(ChannelError::TimedOut) => Err(ChildFault::Silent),
+            Err(_) => Err(ChildFault::Misbehaved),
+        }
+    }
+
+    fn killer(&self) -> Box<dyn Kill> {
+        Box::new(HangUp(self.0.as_fd().try_clone_to_owned().unwrap()))
+    }
+
+    fn end(self: Box<Self>) -> Option<ChildExit> {
+        self.killer().kill();
+        Some(ChildExit::Code(0))
+    }
+}
+
+/// A desk and everything around it.
+pub(super) struct Office {
+    pub(super) calls: Calls,
+    pub(super) children: Arc<ScriptedChildren>,
+    pub(super) keeper: Arc<TestKeeper>,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) store: Store,
+}
+
+pub(super) fn settings(state: &Path) -> JobSettings {
+    JobSettings {
+        state: state.to_path_buf(),
+        reserve: 0,
+        concurrent: 1,
+        threads: 2,
+        queue: 8,
+        attempts: 3,
+        max_audio_bytes: 1_000_000,
+        max_audio_seconds: 3600,
+        child_memory: 1 << 30,
+        child_cpu_seconds: 60,
+        time_base: Duration::from_secs(20),
+        time_per_audio: 4,
+        silence: Duration::from_secs(20),
+        text_concurrent: 1,
+        pause: Duration::from_millis(1),
+        text_time: Duration::from_secs(20),
+    }
+}
+
+pub(super) fn index() -> IndexKeys {
+    IndexKeys::derive(&Secret::try_fill(|_| Ok::<(), ()>(())).unwrap()).unwrap()
+}
+
+impl Office {
+    pub(super) fn open(state: &Path, script: impl Fn(&Channel) + Send + Sync + 'static) -> Self {
+        Self::with(settings(state), script)
+    }
+
+    pub(super) fn with(settings: JobSettings, script: impl Fn(&Channel) + Send + Sync + 'static) -> Self {
+        let children = Arc::new(ScriptedChildren {
+            script: Arc::new(script),
+            spawned: AtomicUsize::new(0),
+            refuse: AtomicUsize::new(0),
+            lost: AtomicBool::new(false),
+        });
+        let keeper = Arc::new(TestKeeper::default());
+        let clock = Arc::new(ManualClock::at(Timestamp::from_unix_millis(1_800_000_000_000)));
+        let store = OpenStore::open(&settings.state, 1 << 16).unwrap().start().unwrap();
+        let calls = Calls::open(CallsParts {
+            store: store.clone(),
+            index: index(),
+            keeper: Arc::clone(&keeper) as Arc<dyn KeySource>,
+            supervisor: Arc::clone(&children) as Arc<dyn Children>,
+            settings,
+            clock: Arc::clone(&clock) as Arc<dyn crate::base::clock::Clock>,
+        })
+        .unwrap();
+        Self { calls, children, keeper, clock, store }
+    }
+
+    pub(super) async fn upload(&self, body: &[u8], key: Option<&str>) -> Result<CallView, CallsError> {
+        match self.calls.admit(OWNER, metadata(), key).await? {
+            Admission::Repeated(view) => Ok(view),
+            Admission::New(mut upload) => {
+                for piece in body.chunks(30_000) {
+                    upload.push(Bytes::copy_from_slice(piece)).await?;
+                }
+                upload.finish().await
+            }
+        }
+    }
+
+    /// Watches a call to its end and returns all its events.
+    pub(super) async fn ended(&self, call: CallId) -> Vec<CallEvent> {
+        let mut events = self.calls.watch(&Scope::All, call, 0).await.unwrap();
+        let mut seen = Vec::new();
+        while let Some(event) = tokio::time::timeout(Duration::from_secs(30), events.recv()).await.expect("the call ends") {
+            seen.push(event);
+        }
+        seen
+    }
+
+    pub(super) async fn view(&self, call: CallId) -> CallView {
+        self.calls.get(&Scope::All, call).await.unwrap()
+    }
+
+    /// Watches until the call is in `state`.
+    pub(super) async fn reaches(&self, call: CallId, state: CallState) {
+        let mut events = self.calls.watch(&Scope::All, call, 0).await.unwrap();
+        loop {
+            let event = tokio::time::timeout(Duration::from_secs(30), events.recv()).await.expect("the state comes").expect("the state comes");
+            if matches!(event.what, CallHappening::State { state: now, .. } if now == state) {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn close(self) {
+        self.calls.stop();
+    }
+}
+
+pub(super) fn metadata() -> CallMetadata {
+    CallMetadata {
+        consent: Consent { basis: ConsentBasis::Caller, purposes: vec![ConsentPurpose::Transcription], given_at: None },
+        language: Some("sw".into()),
+        recorded_at: None,
+        reference: Some("case 17".into()),
+    }
+}
+
+pub(super) fn utterance(text: &str, start_ms: u32) -> Utterance {
+    let word = |text: &str| Word { start_ms, end_ms: start_ms + 100, text: text.into(), confidence: 0.9 };
+    Utterance {
+        channel: 0,
+        start_ms,
+        end_ms: start_ms + 100,
+        language: "sw".into(),
+        confidence: 0.9,
+        words: text.split(' ').map(word).collect(),
+    }
+}
+
+pub(super) fn audio() -> ChildEvent {
+    ChildEvent::Audio(AudioInfo { format: "wav/pcm_s16le".into(), sample_rate: 8000, channels: 1 })
+}
+
+pub(super) fn said(start_ms: u32) -> ChildEvent {
+    let entities = vec![Entity { kind: EntityKind::Person, number: 1, start: 0, end: 6 }];
+    ChildEvent::Utterance { redacted: utterance("[PERSON_1] speaks", start_ms), clear: utterance(CLEAR, start_ms), entities }
+}
+
+pub(super) fn summary(utterances: u32) -> Summary {
+    Summary {
+        audio_ms: 2000,
+        speech_ms: 1500,
+        utterances,
+        counts: Vec::new(),
+        language: Some(TextLanguage { code: "sw".into(), confidence: 0.8 }),
+        stages: vec![StageTime { stage: Stage::Decode, millis: 3 }],
+        wall_ms: 10,
+    }
+}
+
+pub(super) fn progress(stage: Stage, per_mille: u16) -> ChildEvent {
+    ChildEvent::Progress { stage, per_mille, audio_ms: u64::from(per_mille) }
+}
+
+/// Takes the task and reads the whole recording, as decoders do.
+pub(super) fn read_all(channel: &Channel) -> Option<Vec<u8>> {
+    channel.send(&ChildEvent::Ready).ok()?;
+    let Task::Transcribe { audio_bytes, .. } = channel.recv().ok()?? else { return None };
+    let mut heard = Vec::new();
+    while u64::try_from(heard.len()).unwrap() < audio_bytes {
+        channel.send(&ChildEvent::Need { offset: heard.len().try_into().unwrap(), len: 50_000 }).ok()?;
+        let Task::Audio { bytes, .. } = channel.recv().ok()?? else { return None };
+        heard.extend_from_slice(&bytes);
+    }
+    Some(heard)
+}
+
+/// A child that does everything right.
+pub(super) fn good(channel: &Channel) {
+    if read_all(channel).is_none() {
+        return;
+    }
+    for event in [audio(), progress(Stage::Decode, 100), progress(Stage::Transcribe, 600), said(0), said(500), ChildEvent::Done(summary(2))] {
+        let _ = channel.send(&event);
+    }
+}
+
+/// A child that starts, reads, and waits until it is stopped.
+pub(super) fn hangs(channel: &Channel) {
+    if read_all(channel).is_some() {
+        let _ = channel.send(&audio());
+        let _: Result<Option<Task>, _> = channel.recv();
+    }
+}
+
+/// Every file below `state` with its bytes.
+pub(super) fn files(state: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(state).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push((path.clone(), std::fs::read(&path).unwrap()));
+        }
+    }
+    found
+}
+
+pub(super) fn recordings(state: &Path) -> usize {
+    std::fs::read_dir(state.join("audio")).unwrap().count()
+}
+
+pub(super) fn on_disk(state: &Path, needle: &[u8]) -> bool {
+    files(state).iter().any(|(_, bytes)| bytes.windows(needle.len()).any(|window| window == needle))
+}

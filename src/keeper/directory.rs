@@ -1,0 +1,271 @@
+//! The key directory: whom it belongs to, how it comes to be whole or not at all, how it is read.
+//! Trusts: the file system to rename atomically.
+//! Touches: the key directory and, while it is made, one directory beside it.
+//! Next: `provision` writes it, the keeper's start-up reads it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Gid, Uid, User, chown, geteuid};
+
+/// The keyslot of the TPM.
+pub const TPM_SLOT: &str = "tpm.slot";
+/// Certificates and wrapped private keys.
+pub const KEYRING: &str = "keyring";
+/// The authority's certificate in PEM, for clients; not read by the keeper.
+pub const CA_PEM: &str = "ca.pem";
+
+/// Longest file that is read, bytes; real ones have about 3 KiB.
+const FILE_MAX: u64 = 64 * 1024;
+
+/// The files that the keeper needs, as stored.
+pub struct KeyFiles {
+    /// Of [`TPM_SLOT`].
+    pub tpm_slot: Vec<u8>,
+    /// Of [`KEYRING`].
+    pub keyring: Vec<u8>,
+}
+
+/// Reads the directory, once its owner and mode are right.
+///
+/// # Errors
+/// [`DirectoryError`].
+pub fn read(directory: &Path) -> Result<KeyFiles, DirectoryError> {
+    check_private(directory)?;
+    Ok(KeyFiles { tpm_slot: read_file(&directory.join(TPM_SLOT))?, keyring: read_file(&directory.join(KEYRING))? })
+}
+
+/// Whether the caller may act for the operator: root, or the directory's owner.
+///
+/// # Errors
+/// [`DirectoryError::NotOperator`] for anybody else.
+pub fn check_operator(directory: &Path) -> Result<(), DirectoryError> {
+    let caller = geteuid();
+    if caller.is_root() || caller == owner(directory)? { Ok(()) } else { Err(DirectoryError::NotOperator) }
+}
+
+/// Number of the user that owns the directory.
+///
+/// # Errors
+/// [`DirectoryError::Absent`].
+pub fn owner(directory: &Path) -> Result<Uid, DirectoryError> {
+    Ok(Uid::from_raw(stat(directory)?.uid()))
+}
+
+fn check_private(directory: &Path) -> Result<(), DirectoryError> {
+    let found = stat(directory)?;
+    if !found.is_dir() {
+        return Err(DirectoryError::Absent(directory.to_owned()));
+    }
+    if found.mode() & 0o077 != 0 {
+        return Err(DirectoryError::Open(directory.to_owned()));
+    }
+    Ok(())
+}
+
+fn stat(directory: &Path) -> Result<fs::Metadata, DirectoryError> {
+    fs::symlink_metadata(directory).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => DirectoryError::Absent(directory.to_owned()),
+        _ => DirectoryError::Read { path: directory.to_owned(), source },
+    })
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, DirectoryError> {
+    let failed = |source| DirectoryError::Read { path: path.to_owned(), source };
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => DirectoryError::Missing(path.to_owned()),
+        _ => failed(source),
+    })?;
+    let mut bytes = Vec::new();
+    file.take(FILE_MAX).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+/// A key directory that does not exist yet: its files are gathered beside it and appear with one rename.
+/// Dropped before [`Self::commit`], it leaves nothing.
+pub struct NewDirectory {
+    target: PathBuf,
+    partial: PathBuf,
+    owner: Option<(Uid, Gid)>,
+}
+
+impl NewDirectory {
+    /// Begins `target`, which must be missing or empty. `owner` is the user that the keeper serves as; the caller when absent.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Exists`] when something is there already; nothing is ever overwritten.
+    pub fn begin(target: &Path, owner: Option<&str>) -> Result<Self, DirectoryError> {
+        let occupied = match fs::read_dir(target) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(source) => return Err(DirectoryError::Read { path: target.to_owned(), source }),
+        };
+        if occupied {
+            return Err(DirectoryError::Exists(target.to_owned()));
+        }
+        let owner = owner.map(find_user).transpose()?;
+        let name = target.file_name().ok_or_else(|| DirectoryError::Absent(target.to_owned()))?;
+        let mut partial_name = std::ffi::OsString::from(".");
+        partial_name.push(name);
+        partial_name.push(format!(".partial-{}", std::process::id()));
+        let partial = target.with_file_name(partial_name);
+        let parent = parent_of(target);
+        fs::create_dir_all(parent).map_err(|source| DirectoryError::Write { path: parent.to_owned(), source })?;
+        DirBuilder::new().mode(0o700).create(&partial).map_err(|source| DirectoryError::Write { path: partial.clone(), source })?;
+        Ok(Self { target: target.to_owned(), partial, owner })
+    }
+
+    /// Adds a file.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Write`].
+    pub fn add(&self, name: &str, bytes: &[u8]) -> Result<(), DirectoryError> {
+        let path = self.partial.join(name);
+        let write = || {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            self.hand_over(&path)
+        };
+        write().map_err(|source| DirectoryError::Write { path: path.clone(), source })
+    }
+
+    /// Makes the directory appear, whole and durable.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Exists`] when someone else was faster.
+    pub fn commit(self) -> Result<(), DirectoryError> {
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => DirectoryError::Exists(self.target.clone()),
+            _ => DirectoryError::Write { path: self.target.clone(), source },
+        };
+        File::open(&self.partial).and_then(|directory| directory.sync_all()).map_err(failed)?;
+        self.hand_over(&self.partial).map_err(failed)?;
+        // rename(2) replaces an empty directory and refuses any other: two set-ups at once cannot overwrite each other.
+        fs::rename(&self.partial, &self.target).map_err(failed)?;
+        File::open(parent_of(&self.target)).and_then(|parent| parent.sync_all()).map_err(failed)
+    }
+
+    fn hand_over(&self, path: &Path) -> io::Result<()> {
+        match self.owner {
+            Some((user, group)) => Ok(chown(path, Some(user), Some(group))?),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for NewDirectory {
+    fn drop(&mut self) {
+        // After a commit the name is gone and this does nothing; what else could fail here leaves sealed files that were never used.
+        let _ = fs::remove_dir_all(&self.partial);
+    }
+}
+
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn find_user(name: &str) -> Result<(Uid, Gid), DirectoryError> {
+    let found = match name.parse::<u32>() {
+        Ok(uid) => User::from_uid(Uid::from_raw(uid)),
+        Err(_) => User::from_name(name),
+    };
+    found.ok().flatten().map(|user| (user.uid, user.gid)).ok_or_else(|| DirectoryError::NoUser(name.to_owned()))
+}
+
+/// Why the key directory could not be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// There is none.
+    #[error("there is no key directory {}: set the box up with `salama init`", .0.display())]
+    Absent(PathBuf),
+    /// A file is missing in it.
+    #[error("{} is missing: restore the key directory from a backup", .0.display())]
+    Missing(PathBuf),
+    /// Others may look into it.
+    #[error("others may open the key directory {}: run `chmod 700` on it", .0.display())]
+    Open(PathBuf),
+    /// It exists already.
+    #[error("{} is not empty: this box is set up already and nothing was changed", .0.display())]
+    Exists(PathBuf),
+    /// The caller is neither root nor the owner.
+    #[error("only root or the owner of the key directory may use the keys")]
+    NotOperator,
+    /// The owner-to-be does not exist.
+    #[error("there is no user {0} on this machine: create it first")]
+    NoUser(String),
+    /// Reading failed.
+    #[error("{} cannot be read", .path.display())]
+    Read {
+        /// What.
+        path: PathBuf,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+    /// Writing failed.
+    #[error("{} cannot be written", .path.display())]
+    Write {
+        /// What.
+        path: PathBuf,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_appears_whole_or_not_at_all() {
+        let base = tempfile::tempdir().unwrap();
+        let target = base.path().join("keys");
+        let new = NewDirectory::begin(&target, None).unwrap();
+        new.add(TPM_SLOT, b"slot").unwrap();
+        assert!(!target.exists());
+        drop(new);
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0);
+
+        let new = NewDirectory::begin(&target, None).unwrap();
+        new.add(TPM_SLOT, b"slot").unwrap();
+        new.add(KEYRING, b"ring").unwrap();
+        new.commit().unwrap();
+        assert_eq!(read(&target).unwrap().keyring, b"ring");
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_directory_with_anything_in_it_is_never_overwritten() {
+        let base = tempfile::tempdir().unwrap();
+        let target = base.path().join("keys");
+        let slow = NewDirectory::begin(&target, None).unwrap();
+        fs::create_dir(&target).unwrap();
+        fs::write(target.join("other"), "x").unwrap();
+        assert!(matches!(NewDirectory::begin(&target, None), Err(DirectoryError::Exists(_))));
+        assert!(matches!(slow.commit(), Err(DirectoryError::Exists(_))));
+        assert_eq!(fs::read(target.join("other")).unwrap(), b"x");
+    }
+
+    #[test]
+    fn a_directory_that_others_may_open_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let target = base.path().join("keys");
+        DirBuilder::new().mode(0o750).create(&target).unwrap();
+        assert!(matches!(read(&target), Err(DirectoryError::Open(_))));
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let base = tempfile::tempdir().unwrap();
+        let target = base.path().join("keys");
+        DirBuilder::new().mode(0o700).create(&target).unwrap();
+        assert!(matches!(read(&target), Err(DirectoryError::Missing(path)) if path.ends_with(TPM_SLOT)));
+    }
+}

@@ -1,0 +1,122 @@
+//! All long-term keys from one root: HKDF-SHA-256, one label a purpose.
+//! Trusts: the root key is uniformly random.
+//! Touches: nothing.
+//! Next: `wrap`, `keyring`, `container` and the greeting take one key each; the root is dropped after start-up.
+
+use ring::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
+
+use crate::base::secret::Secret;
+
+/// Bytes of the root key and of every key derived from it.
+pub const KEY_BYTES: usize = 32;
+
+/// Separates these keys from those of any other program that might be handed the same root.
+const SALT: &[u8] = b"salama root key v1";
+
+/// What a derived key is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Wraps the calls' DEKs.
+    RecordKek,
+    /// Keyed hashes and sealed record headers, in the core.
+    Index,
+    /// Signs checkpoints of the audit trail.
+    Audit,
+    /// Access tokens.
+    Token,
+    /// Wraps the certificate authority's private key.
+    CaWrap,
+    /// Wraps the TLS server's private key.
+    TlsWrap,
+    /// Authenticates the files of the key directory.
+    FileMac,
+}
+
+/// Every purpose with its label. A label is never changed or reused: that would change or mix keys of boxes in use.
+pub const LABELS: [(Purpose, &str); 7] = [
+    (Purpose::RecordKek, "record kek"),
+    (Purpose::Index, "index"),
+    (Purpose::Audit, "audit"),
+    (Purpose::Token, "token"),
+    (Purpose::CaWrap, "ca wrap"),
+    (Purpose::TlsWrap, "tls wrap"),
+    (Purpose::FileMac, "file mac"),
+];
+
+/// The root key, ready to derive. ring keeps the extracted key in memory that is locked but not wiped: drop the process, not only the value.
+pub struct Root(Prk);
+
+impl Root {
+    /// From what the TPM opened.
+    pub fn new(root: &Secret<KEY_BYTES>) -> Self {
+        Self(Salt::new(HKDF_SHA256, SALT).extract(root.expose()))
+    }
+
+    /// The key for `purpose`.
+    ///
+    /// # Errors
+    /// [`DeriveError`], which the lengths used here exclude.
+    pub fn derive(&self, purpose: Purpose) -> Result<Secret<KEY_BYTES>, DeriveError> {
+        let label = LABELS.iter().find(|(known, _)| *known == purpose).ok_or(DeriveError)?.1;
+        let info = [label.as_bytes()];
+        let okm = self.0.expand(&info, Bytes).map_err(|_| DeriveError)?;
+        Secret::try_fill(|to| okm.fill(to).map_err(|_| DeriveError))
+    }
+}
+
+/// A key could not be derived.
+#[derive(Debug, thiserror::Error)]
+#[error("a key could not be derived from the root key")]
+pub struct DeriveError;
+
+struct Bytes;
+
+impl KeyType for Bytes {
+    fn len(&self) -> usize {
+        KEY_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn root() -> Root {
+        let bytes: Secret<KEY_BYTES> = Secret::try_fill(|to| {
+            to.copy_from_slice(&std::array::from_fn::<u8, KEY_BYTES, _>(|at| u8::try_from(at).unwrap()));
+            Ok::<(), ()>(())
+        })
+        .unwrap();
+        Root::new(&bytes)
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn derived_keys_are_those_that_openssl_derives() {
+        // openssl kdf -keylen 32 -kdfopt digest:SHA256 -kdfopt hexkey:000102..1f -kdfopt salt:'salama root key v1' -kdfopt info:LABEL HKDF
+        let known = [
+            (Purpose::RecordKek, "63b191eab878cd23d8a4b8bd6aae5cf1ce8e52578aa0ab846f7d7f7d44cd62c7"),
+            (Purpose::Index, "cbb492e7ed9e2b12e09c4098ea75b61fb2c1321bf8a7b94d88c57f701ab51238"),
+            (Purpose::Audit, "8c74fb8f55e4a4bb22eae97beaaa51144486d9807681dd2f60aa4a75b8c39ef2"),
+            (Purpose::Token, "a3fa4ca715ae23eab4161b056b95b3a823e2463d390af2b3ad7a921c5edcd21f"),
+            (Purpose::CaWrap, "b47fc65c26164d4c03d516ee37b01ca897864af03dae1fe972fdfc748f888c2f"),
+            (Purpose::TlsWrap, "4178975dfa0742b8bf12a9c044b8bb0970055ec92b08c6f782f5c13928c6b796"),
+            (Purpose::FileMac, "095be9d125401c52b99e22ccd242422ae90af05a166f75db7f4c87e30a1b30bb"),
+        ];
+        for (purpose, expected) in known {
+            assert_eq!(hex(root().derive(purpose).unwrap().expose()), expected, "{purpose:?}");
+        }
+        assert_eq!(known.len(), LABELS.len());
+    }
+
+    #[test]
+    fn no_two_purposes_share_a_key() {
+        let keys: HashSet<_> = LABELS.iter().map(|(purpose, _)| *root().derive(*purpose).unwrap().expose()).collect();
+        assert_eq!(keys.len(), LABELS.len());
+    }
+}

@@ -1,0 +1,28 @@
+//! The key process: the only code that speaks to the TPM and holds long-term keys.
+//! Trusts: the TPM whose storage root it recorded when the box was provisioned; nothing that comes over its channel.
+//! Touches: the TPM and the key directory, both only before confinement; afterwards its channel, standard error and the clock.
+//! Next: `src/bin/salama-keeper.rs` tells the start-up; `keys` is the asking side.
+//!
+//! ```text
+//! TPM -- seals --> root key -- HKDF (hierarchy) --> record KEK   wraps the calls' DEKs (wrap)
+//!   (tpm, slots)                                    index key    given to the core in the greeting
+//!                                                   TLS wrap     opens the server's private key (keyring, signer)
+//!                                                   CA wrap      opens the CA's private key (ca), at the console only
+//!                                                   file MAC     authenticates the files of the key directory (container)
+//! ```
+
+pub mod args;
+pub mod ca;
+pub mod container;
+pub mod directory;
+pub mod hierarchy;
+pub mod journal;
+pub mod keyring;
+pub mod provision;
+pub mod quota;
+pub mod serve;
+pub mod signer;
+pub mod slots;
+pub mod startup;
+pub mod tpm;
+pub mod wrap;

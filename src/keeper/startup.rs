@@ -1,0 +1,155 @@
+//! From the sealed files to the open keys of one mode.
+//! Trusts: the TPM, once its storage root has the recorded name.
+//! Touches: the key directory and the TPM; both are closed again when these functions return.
+//! Next: `src/bin/salama-keeper.rs` confines the process and lets `serve` answer.
+
+use std::error::Error;
+use std::hint::black_box;
+use std::io;
+
+use nix::unistd::geteuid;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::base::exit::Exit;
+use crate::base::secret::Secret;
+use crate::sandbox::privilege::PrivilegeError;
+use crate::sandbox::process::{ConfineError, HardenError};
+
+use super::args::ServeArgs;
+use super::directory::{self, DirectoryError};
+use super::hierarchy::{DeriveError, Purpose, Root};
+use super::keyring::{self, Keyring, KeyringError};
+use super::serve::{Greeting, Keys};
+use super::slots::{self, SlotError};
+use super::wrap::{DekWrapper, WrapError};
+
+/// Keys and greeting of one mode.
+pub struct Opened {
+    /// What it answers with.
+    pub keys: Keys,
+    /// What it says first.
+    pub greeting: Greeting,
+}
+
+/// The account to serve as: the one named or, for root, the owner of the keys. Nobody but these two may start a keeper.
+///
+/// # Errors
+/// [`StartError::Directory`] when there is no key directory, or it is another's.
+pub fn account(args: &ServeArgs) -> Result<Option<String>, StartError> {
+    directory::check_operator(&args.directory)?;
+    match &args.user {
+        Some(user) => Ok(Some(user.clone())),
+        None if geteuid().is_root() => Ok(Some(directory::owner(&args.directory)?.to_string())),
+        None => Ok(None),
+    }
+}
+
+/// Heap that is reserved, bytes: some dozens of the largest messages.
+const HEAP: usize = 4 * 1024 * 1024;
+/// Stack that is reserved, bytes.
+const STACK: usize = 256 * 1024;
+
+/// Takes all memory that answering will ever need, while it can still be had and locked. Where root may not raise the limit on
+/// locked memory, the kernel gives nothing more once privileges are gone, and an answer that needs more would end the process.
+pub fn reserve_memory() {
+    // glibc serves blocks beyond its threshold by mmap, and raises the threshold to the size of the first such block that is freed:
+    // from then on everything smaller comes from the heap, which keeps what it once had (mallopt(3), M_MMAP_THRESHOLD).
+    drop(black_box(vec![1_u8; 2 * HEAP]));
+    drop(black_box(vec![1_u8; HEAP]));
+    black_box([1_u8; STACK]);
+}
+
+/// For the daemon: record KEK, TLS key, index key. The CA's private key stays wrapped.
+///
+/// # Errors
+/// [`StartError`].
+pub fn open_daemon(args: &ServeArgs) -> Result<Opened, StartError> {
+    let (root, keyring) = open_root(args)?;
+    let deks = DekWrapper::new(&root.derive(Purpose::RecordKek)?)?;
+    let keys = Keys::Daemon { deks: Box::new(deks), tls: Box::new(keyring.open_tls_key(&root)?) };
+    Ok(Opened { keys, greeting: greeting(&keyring, root.derive(Purpose::Index)?) })
+}
+
+/// For the console: the CA's key only.
+///
+/// # Errors
+/// [`StartError`].
+pub fn open_console(args: &ServeArgs) -> Result<Opened, StartError> {
+    let (root, keyring) = open_root(args)?;
+    let keys = Keys::Console { authority: Box::new(keyring.open_authority(&root)?) };
+    let nothing = Secret::try_fill(|to| SystemRandom::new().fill(to).map_err(|_| WrapError))?;
+    Ok(Opened { keys, greeting: greeting(&keyring, nothing) })
+}
+
+/// TPM > root key > TPM closed: no context outlives [`slots::open`].
+fn open_root(args: &ServeArgs) -> Result<(Root, Keyring), StartError> {
+    let files = directory::read(&args.directory)?;
+    let root = slots::open(&args.tpm, &files.tpm_slot)?;
+    let keyring = keyring::open(&root, &files.keyring)?;
+    Ok((root, keyring))
+}
+
+fn greeting(keyring: &Keyring, index_key: Secret<{ super::hierarchy::KEY_BYTES }>) -> Greeting {
+    Greeting { server_chain: keyring.server_chain(), client_ca: keyring.ca(), index_key }
+}
+
+/// Why the keeper did not come to answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Hardening.
+    #[error(transparent)]
+    Harden(#[from] HardenError),
+    /// Locking memory.
+    #[error("memory could not be locked against swapping; start as root or raise the limit (LimitMEMLOCK=64M, ulimit -l)")]
+    LockMemory(#[source] io::Error),
+    /// The key directory.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The keyslot or the TPM.
+    #[error(transparent)]
+    Slot(#[from] SlotError),
+    /// The keyring.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// Derivation.
+    #[error(transparent)]
+    Derive(#[from] DeriveError),
+    /// The cipher or the random number generator.
+    #[error(transparent)]
+    Wrap(#[from] WrapError),
+    /// Becoming an ordinary user.
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
+    /// Confinement.
+    #[error(transparent)]
+    Confine(#[from] ConfineError),
+}
+
+impl StartError {
+    /// The exit code that says it.
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Directory(DirectoryError::NotOperator) => Exit::Denied,
+            Self::Directory(DirectoryError::Absent(_)) => Exit::Config,
+            Self::Directory(_) | Self::Slot(_) | Self::Keyring(_) => Exit::Io,
+            Self::Privilege(PrivilegeError::Root | PrivilegeError::UnknownUser { .. }) => Exit::Config,
+            Self::Harden(_) | Self::LockMemory(_) | Self::Derive(_) | Self::Wrap(_) | Self::Privilege(_) | Self::Confine(_) => Exit::Failed,
+        }
+    }
+}
+
+/// The whole chain of causes in one line, for the operator.
+pub fn words(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        // Transparent variants say what their source says.
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,39 @@
+//! The life of the daemon once it is confined: parts wired, served, watched, drained.
+//! Trusts: the parts that the start-up story hands over.
+//! Touches: the runtime, signals, systemd's notify socket.
+//! Next: `connection` accepts, `job` works.
+
+pub mod arguments;
+pub mod daemon;
+pub mod notify;
+pub mod parts;
+pub mod signals;
+pub mod vitals;
+
+use std::error::Error;
+
+use crate::audit::event::{ConfinementReport as Entry, Event};
+use crate::sandbox::process::ConfinementReport;
+
+/// The audit entry that says how this process is confined.
+fn confinement(report: &ConfinementReport) -> Event {
+    let count = |many: usize| u32::try_from(many).unwrap_or(u32::MAX);
+    Event::Confined(Entry {
+        process: report.policy,
+        landlock_abi: u32::try_from(report.landlock.enforced_abi).unwrap_or(0),
+        system_calls: count(report.system_calls),
+        acts_denied: count(report.acts_denied),
+    })
+}
+
+/// An error with its causes, in one line for the operator.
+pub fn told(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        line.push_str(": ");
+        line.push_str(&source.to_string());
+        cause = source.source();
+    }
+    line
+}

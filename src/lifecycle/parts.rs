@@ -1,0 +1,151 @@
+//! What the start-up story starts and hands over, made from the settings.
+//! Trusts: the checked settings.
+//! Touches: starts the keeper and the fork server, before any thread exists.
+//! Next: [`super::daemon`] wires the parts.
+
+use std::ffi::OsString;
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::unistd::geteuid;
+
+use crate::config::Config;
+use crate::job::calls::JobSettings;
+use crate::keys::{Keeper, KeeperError, KeeperGreeting};
+use crate::record::store::OpenStore;
+use crate::sandbox::process::Grant;
+use crate::supervisor::forkserver::{ForkServer, StartError as WorkerStartError, WorkerSettings};
+use crate::supervisor::program::{self, SpawnError};
+use crate::sys::pidfd::PidFd;
+
+/// How long the fork server may take to read, hash, load and warm up its models.
+const MODELS_LIMIT: Duration = Duration::from_secs(120);
+/// Longest time without a word from a child: one region of speech on a slow processor.
+const CHILD_SILENCE_LIMIT: Duration = Duration::from_secs(180);
+/// Time for one text of the longest kind.
+const TEXT_LIMIT: Duration = Duration::from_secs(60);
+/// Time that any call may take, however short.
+const CALL_TIME_BASE: Duration = Duration::from_secs(120);
+/// On top of it, seconds for each second of audio and channel: slower than this is of no use to anybody.
+const CALL_TIME_PER_AUDIO: u32 = 10;
+/// Before something is tried again that failed for reasons outside the call.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// Texts that are redacted at once.
+const TEXTS_AT_ONCE: u8 = 2;
+
+/// Everything that was opened before confinement.
+pub struct Parts {
+    /// The settings.
+    pub config: Config,
+    /// Where clients connect.
+    pub listener: TcpListener,
+    /// The key process.
+    pub keeper: StartedKeeper,
+    /// The fork server.
+    pub workers: ForkServer,
+    /// The store, not yet writing.
+    pub store: OpenStore,
+}
+
+/// A keeper that has opened its keys.
+pub struct StartedKeeper {
+    /// The handle.
+    pub keeper: Keeper,
+    /// What it said first.
+    pub greeting: KeeperGreeting,
+    /// To notice its end.
+    pub process: PidFd,
+}
+
+/// Starts `salama-keeper` and waits until its keys are open.
+///
+/// # Errors
+/// The keeper's own words when the TPM refuses.
+pub fn start_keeper(config: &Config) -> Result<StartedKeeper, StartKeeperError> {
+    let program = program::beside("salama-keeper").map_err(StartKeeperError::Find)?;
+    let settings = &config.keeper;
+    let unwraps = settings.unwraps_per_minute.to_string();
+    let mut arguments: Vec<OsString> = vec!["serve".into(), "--directory".into(), settings.directory.clone().into()];
+    arguments.extend(["--tpm".into(), settings.tpm.as_str().into()]);
+    arguments.extend(["--job-unwraps-per-minute".into(), unwraps.clone().into(), "--read-unwraps-per-minute".into(), unwraps.into()]);
+    arguments.extend(["--handshakes-per-minute".into(), settings.handshakes_per_minute.to_string().into()]);
+    arguments.extend(user(&config.process.keeper_user).into_iter().flat_map(|user| ["--user".into(), user.into()]));
+    let started = program::spawn(&program, arguments)?;
+    let (keeper, greeting) = Keeper::connect(started.channel)?;
+    Ok(StartedKeeper { keeper, greeting, process: started.process })
+}
+
+/// Why there is no keeper.
+#[derive(Debug, thiserror::Error)]
+pub enum StartKeeperError {
+    /// Where am I?
+    #[error("salama-keeper was not found beside salamad")]
+    Find(#[source] std::io::Error),
+    /// It could not be started.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// It did not open the keys.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+}
+
+/// Starts `salama-worker` and waits until its models are warm.
+///
+/// # Errors
+/// The worker's own words when a model is missing or not the one in its manifest.
+pub fn start_workers(config: &Config) -> Result<ForkServer, StartWorkersError> {
+    let settings = WorkerSettings {
+        program: program::beside("salama-worker").map_err(StartWorkersError::Find)?,
+        models: config.models.directory.clone(),
+        asr: config.models.asr.to_string(),
+        user: user(&config.process.worker_user),
+        start_limit: MODELS_LIMIT,
+    };
+    Ok(ForkServer::start(&settings)?)
+}
+
+/// Why there are no workers.
+#[derive(Debug, thiserror::Error)]
+pub enum StartWorkersError {
+    /// Where am I?
+    #[error("salama-worker was not found beside salamad")]
+    Find(#[source] std::io::Error),
+    /// It did not become ready.
+    #[error(transparent)]
+    Start(#[from] WorkerStartError),
+}
+
+/// The user to become: only root can, and root must.
+pub fn user(name: &str) -> Option<String> {
+    geteuid().is_root().then(|| name.to_owned())
+}
+
+/// What landlock leaves to the core.
+pub fn grants(config: &Config, settings_file: &Path) -> Vec<Grant> {
+    vec![Grant::ReadWrite(config.state.directory.clone()), Grant::ReadOnly(settings_file.to_owned())]
+}
+
+/// Limits of the desk of calls.
+pub fn job_settings(config: &Config) -> JobSettings {
+    let jobs = &config.jobs;
+    let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
+    JobSettings {
+        state: config.state.directory.clone(),
+        reserve: config.state.reserve,
+        concurrent: jobs.concurrent,
+        threads: jobs.threads,
+        queue: usize::try_from(jobs.queue).unwrap_or(usize::MAX),
+        attempts: jobs.attempts,
+        max_audio_bytes: jobs.max_audio,
+        max_audio_seconds: seconds(jobs.max_duration),
+        child_memory: jobs.memory,
+        child_cpu_seconds: seconds(jobs.time_limit).saturating_mul(jobs.threads.into()),
+        time_base: CALL_TIME_BASE,
+        time_per_audio: CALL_TIME_PER_AUDIO,
+        silence: CHILD_SILENCE_LIMIT,
+        text_concurrent: TEXTS_AT_ONCE,
+        text_time: TEXT_LIMIT,
+        pause: RETRY_PAUSE,
+    }
+}

@@ -1,0 +1,41 @@
+//! How the machine is, gathered from the parts for health and metrics.
+//! Trusts: the parts' own words.
+//! Touches: free space of the state directory, the keeper's counters.
+//! Next: `api::health`, `api::metrics`.
+
+use crate::api::vitals::{Part, Reading, Trouble, Vitals};
+use crate::config::Config;
+use crate::job::calls::Calls;
+use crate::keys::Keeper;
+use crate::record::space::Space;
+
+/// The appliance as its own monitor sees it.
+pub struct Machine {
+    calls: Calls,
+    keeper: Keeper,
+    space: Space,
+}
+
+impl Machine {
+    /// Of these parts.
+    pub fn new(calls: Calls, keeper: Keeper, config: &Config) -> Self {
+        Self { calls, keeper, space: Space::new(&config.state.directory, config.state.reserve) }
+    }
+}
+
+impl Vitals for Machine {
+    fn read(&self) -> Reading {
+        let health = self.calls.health();
+        let keeper = self.keeper.counters().ok();
+        let faults = [
+            (!health.store, Part::Store, Trouble::Down),
+            (!health.ballast, Part::Disk, Trouble::Low),
+            (!health.space, Part::Disk, Trouble::Low),
+            (!health.workers, Part::Workers, Trouble::Down),
+            (keeper.is_none(), Part::Keeper, Trouble::Down),
+        ];
+        let mut troubles: Vec<(Part, Trouble)> = faults.into_iter().filter(|(is, ..)| *is).map(|(_, part, trouble)| (part, trouble)).collect();
+        troubles.dedup();
+        Reading { troubles, queue: u64::try_from(health.waiting).unwrap_or(u64::MAX), disk_free: self.space.free().unwrap_or(0), keeper, ..Reading::default() }
+    }
+}

@@ -1,0 +1,196 @@
+//! What symphonia does not say of an MP4 file: whether it is whole, and which samples are the encoder's own.
+//! Trusts: nothing; walks a bounded number of boxes and never past the one they are in.
+//! Touches: nothing but the recording.
+//! Next: `open` cuts the priming off with the [`Edit`] found here.
+
+use super::source::Recording;
+use crate::ipc::worker::CallFailure;
+
+/// Most boxes that are looked at in one file.
+const BOXES_MAX: u32 = 4096;
+
+/// One box (ISO 14496-12 section 4.2).
+#[derive(Clone, Copy, Debug)]
+struct Atom {
+    name: [u8; 4],
+    body: u64,
+    end: u64,
+}
+
+/// The part of the decoded audio that was recorded: an edit list's first non-empty entry (section 8.6.6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Edit {
+    /// Decoded time before the recording begins (the encoder's priming), in units of `media_scale`.
+    pub(super) skip: u64,
+    /// Units a second.
+    pub(super) media_scale: u32,
+    /// Length of the recording in units of `movie_scale`; 0 when the file does not say.
+    pub(super) length: u64,
+    /// Units a second.
+    pub(super) movie_scale: u32,
+}
+
+/// Checks that the file holds every box it announces, and reads the edit of its first audio track.
+pub(super) fn inspect(recording: &mut Recording, start: u64) -> Result<Option<Edit>, CallFailure> {
+    let mut walk = Walk { left: BOXES_MAX };
+    let end = recording.len();
+    let (mut movie, mut has_samples) = (None, false);
+    let mut at = start;
+    while at < end {
+        let atom = walk.next(recording, at, end)?.ok_or(CallFailure::Truncated)?;
+        match &atom.name {
+            b"moov" => movie = Some(atom),
+            b"mdat" | b"moof" => has_samples = true,
+            _ => {}
+        }
+        at = atom.end;
+    }
+    match (movie, has_samples) {
+        // A recorder that was stopped writes samples first and never comes to write the index.
+        (None, true) => Err(CallFailure::Truncated),
+        (None, false) => Err(CallFailure::Damaged),
+        (Some(movie), _) => walk.edit(recording, movie),
+    }
+}
+
+struct Walk {
+    left: u32,
+}
+
+impl Walk {
+    /// The box at `at`; `None` when it reaches past `end`.
+    fn next(&mut self, recording: &mut Recording, at: u64, end: u64) -> Result<Option<Atom>, CallFailure> {
+        self.left = self.left.checked_sub(1).ok_or(CallFailure::Damaged)?;
+        let (header, filled) = recording.peek::<16>(at)?;
+        let [s0, s1, s2, s3, n0, n1, n2, n3, long @ ..] = header;
+        let (header_len, len) = match u32::from_be_bytes([s0, s1, s2, s3]) {
+            0 => (8, end.saturating_sub(at)),
+            1 => (16, u64::from_be_bytes(long)),
+            len => (8, u64::from(len)),
+        };
+        if u64::try_from(filled).unwrap_or(0) < header_len {
+            return Ok(None);
+        }
+        if len < header_len {
+            return Err(CallFailure::Damaged);
+        }
+        let atom = Atom { name: [n0, n1, n2, n3], body: at.saturating_add(header_len), end: at.saturating_add(len) };
+        Ok((atom.end <= end).then_some(atom))
+    }
+
+    /// The first child of `parent` called `name`, from `from` on.
+    fn child(&mut self, recording: &mut Recording, parent: Atom, name: [u8; 4], from: u64) -> Result<Option<Atom>, CallFailure> {
+        let mut at = from;
+        while at < parent.end {
+            let Some(atom) = self.next(recording, at, parent.end)? else { return Err(CallFailure::Damaged) };
+            if atom.name == name {
+                return Ok(Some(atom));
+            }
+            at = atom.end;
+        }
+        Ok(None)
+    }
+
+    fn edit(&mut self, recording: &mut Recording, movie: Atom) -> Result<Option<Edit>, CallFailure> {
+        let Some(head) = self.child(recording, movie, *b"mvhd", movie.body)? else { return Ok(None) };
+        let movie_scale = timescale(recording, head)?;
+        let mut from = movie.body;
+        while let Some(track) = self.child(recording, movie, *b"trak", from)? {
+            from = track.end;
+            let Some(media) = self.child(recording, track, *b"mdia", track.body)? else { continue };
+            let Some(handler) = self.child(recording, media, *b"hdlr", media.body)? else { continue };
+            if &recording.exactly::<4>(handler.body.saturating_add(8))? != b"soun" {
+                continue;
+            }
+            let Some(head) = self.child(recording, media, *b"mdhd", media.body)? else { return Ok(None) };
+            let media_scale = timescale(recording, head)?;
+            let Some(edits) = self.child(recording, track, *b"edts", track.body)? else { return Ok(None) };
+            let Some(list) = self.child(recording, edits, *b"elst", edits.body)? else { return Ok(None) };
+            return Ok(first_edit(recording, list)?.map(|(skip, length)| Edit { skip, media_scale, length, movie_scale }));
+        }
+        Ok(None)
+    }
+}
+
+/// The timescale of an `mvhd` or `mdhd` box (sections 8.2.2, 8.4.2).
+fn timescale(recording: &mut Recording, head: Atom) -> Result<u32, CallFailure> {
+    let [version, ..] = recording.exactly::<4>(head.body)?;
+    let offset = if version == 1 { 20 } else { 12 };
+    Ok(u32::from_be_bytes(recording.exactly::<4>(head.body.saturating_add(offset))?))
+}
+
+/// Media time and length of the first entry that shows media. Negative media times are empty edits.
+fn first_edit(recording: &mut Recording, list: Atom) -> Result<Option<(u64, u64)>, CallFailure> {
+    let [version, _, _, _, count @ ..] = recording.exactly::<8>(list.body)?;
+    let mut at = list.body.saturating_add(8);
+    for _ in 0..u32::from_be_bytes(count).min(8) {
+        let (length, time, size) = if version == 1 {
+            let [length @ .., t0, t1, t2, t3, t4, t5, t6, t7] = recording.exactly::<16>(at)?;
+            (u64::from_be_bytes(length), i64::from_be_bytes([t0, t1, t2, t3, t4, t5, t6, t7]), 20)
+        } else {
+            let [l0, l1, l2, l3, time @ ..] = recording.exactly::<8>(at)?;
+            (u64::from(u32::from_be_bytes([l0, l1, l2, l3])), i64::from(i32::from_be_bytes(time)), 12)
+        };
+        if let Ok(skip) = u64::try_from(time) {
+            return Ok(Some((skip, length)));
+        }
+        at = at.saturating_add(size);
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    fn atom(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
+        let mut atom = u32::try_from(body.len() + 8).unwrap().to_be_bytes().to_vec();
+        atom.extend(name);
+        atom.extend(body);
+        atom
+    }
+
+    fn look(file: &[u8]) -> Result<Option<Edit>, CallFailure> {
+        inspect(&mut Recording::new(Box::new(Cursor::new(file.to_vec()))).unwrap(), 0)
+    }
+
+    fn head(scale: u32) -> Vec<u8> {
+        [[0; 12].as_slice(), &scale.to_be_bytes()].concat()
+    }
+
+    fn movie() -> Vec<u8> {
+        let empty_edit = [[0, 0, 0, 7], [0xff; 4], [0, 1, 0, 0]].concat();
+        let edit = [[0, 0, 3, 0xe8], [0, 0, 4, 0], [0, 1, 0, 0]].concat();
+        let list = atom(b"elst", &[[0, 0, 0, 0, 0, 0, 0, 2].as_slice(), &empty_edit, &edit].concat());
+        let media = [atom(b"mdhd", &head(8000)), atom(b"hdlr", b"\0\0\0\0\0\0\0\0soun")].concat();
+        let track = [atom(b"edts", &list), atom(b"mdia", &media)].concat();
+        atom(b"moov", &[atom(b"mvhd", &head(1000)), atom(b"trak", &track)].concat())
+    }
+
+    #[test]
+    fn the_first_entry_with_media_says_what_is_priming() {
+        let file = [atom(b"ftyp", b"M4A "), movie(), atom(b"mdat", &[0; 9])].concat();
+        assert_eq!(look(&file), Ok(Some(Edit { skip: 1024, media_scale: 8000, length: 1000, movie_scale: 1000 })));
+    }
+
+    #[test]
+    fn a_box_that_reaches_past_the_end_is_a_truncation() {
+        let file = [atom(b"ftyp", b"M4A "), movie(), atom(b"mdat", &[0; 9])].concat();
+        for cut in [1, 8, 9, 16] {
+            assert_eq!(look(&file[..file.len() - cut]), Err(CallFailure::Truncated), "{cut}");
+        }
+    }
+
+    #[test]
+    fn samples_without_an_index_are_a_truncation() {
+        assert_eq!(look(&[atom(b"ftyp", b"M4A "), atom(b"mdat", &[0; 9])].concat()), Err(CallFailure::Truncated));
+    }
+
+    #[test]
+    fn boxes_without_end_are_damage() {
+        assert_eq!(look(&atom(b"free", b"").repeat(5000)), Err(CallFailure::Damaged));
+        assert_eq!(look(b"\0\0\0\x04ftypxxxxxxxxxxxxx"), Err(CallFailure::Damaged));
+    }
+}

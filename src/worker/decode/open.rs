@@ -1,0 +1,241 @@
+//! From bytes to a demuxer and a codec, each one of a closed list.
+//! Trusts: nothing; headers of WAV and MP4 have been checked by our own code before symphonia sees them.
+//! Touches: the recording.
+//! Next: `Decoder` pulls packets.
+
+use std::io::{Seek, SeekFrom};
+use std::sync::Arc;
+
+use symphonia::core::codecs::CodecParameters;
+use symphonia::core::codecs::audio::well_known::{CODEC_ID_AAC, CODEC_ID_ALAC};
+use symphonia::core::codecs::audio::{AudioCodecId, AudioDecoder, AudioDecoderOptions};
+use symphonia::core::codecs::registry::CodecRegistry;
+use symphonia::core::errors::Result as SymphoniaResult;
+use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
+use symphonia::core::io::{MediaSource, MediaSourceStream, ReadBytes};
+use symphonia::core::packet::Packet;
+use symphonia::default::codecs::{AacDecoder, AlacDecoder, FlacDecoder, MpaDecoder, PcmDecoder, VorbisDecoder};
+use symphonia::default::formats::{FlacReader, IsoMp4Reader, MpaReader, OggReader, WavReader};
+
+use super::fault;
+use super::mp4::{self, Edit};
+use super::sniff::{self, Container, MpegHeader};
+use super::source::{Reading, Recording, Window};
+use super::wav::Wav;
+use crate::ipc::worker::CallFailure;
+
+/// Everything that decoding starts from.
+pub(super) struct Opened {
+    pub(super) reader: Box<dyn FormatReader>,
+    pub(super) codec: Box<dyn AudioDecoder>,
+    pub(super) track: u32,
+    pub(super) format: String,
+    pub(super) sample_rate: u32,
+    pub(super) channels: u8,
+    /// Samples a channel, as the header says or lets guess.
+    pub(super) length: Option<u64>,
+    pub(super) ending: Ending,
+    /// Samples of each channel to drop at the beginning.
+    pub(super) skip: u64,
+    /// Samples of each channel to keep after that.
+    pub(super) keep: u64,
+    pub(super) reading: Arc<Reading>,
+}
+
+/// A checked header: how to build the demuxer, and what it does not know.
+struct Plan {
+    container: Container,
+    head: Vec<u8>,
+    start: u64,
+    len: u64,
+    name: &'static str,
+    edit: Option<Edit>,
+    ending: Ending,
+}
+
+/// Recognise, check, build.
+pub(super) fn open(source: Box<dyn MediaSource>) -> Result<Opened, CallFailure> {
+    let mut recording = Recording::new(source)?;
+    let plan = plan(&mut recording)?;
+    let (window, reading) = recording.window(plan.head, plan.start, plan.len);
+    let opened = build(plan.container, window).and_then(|reader| {
+        let (track, codec) = choose_codec(reader.as_ref())?;
+        Ok((reader, track, codec))
+    });
+    let (reader, track_id, codec) = if reading.failed() { Err(CallFailure::Unreadable) } else { opened }?;
+    let track = reader.tracks().iter().find(|track| track.id == track_id).ok_or(CallFailure::Damaged)?;
+    let (sample_rate, channels, codec_id) = kind(track)?;
+    let (skip, keep) = plan.edit.map_or((0, u64::MAX), |edit| trim(edit, sample_rate));
+    let length = track.num_frames.filter(|frames| *frames > 0).map(|frames| frames.saturating_sub(skip).min(keep));
+    let mut ending = plan.ending;
+    ending.expect(track.num_frames);
+    let format = match (plan.container, codec_id) {
+        (Container::Mp4, CODEC_ID_AAC) => "m4a/aac",
+        (Container::Mp4, CODEC_ID_ALAC) => "m4a/alac",
+        _ => plan.name,
+    };
+    Ok(Opened { codec, track: track_id, format: format.to_owned(), sample_rate, channels, length, ending, skip, keep, reading, reader })
+}
+
+fn plan(recording: &mut Recording) -> Result<Plan, CallFailure> {
+    let sniff::Found { container, start } = sniff::recognise(recording)?;
+    let rest = recording.len().saturating_sub(start);
+    let whole = |name, ending| Plan { container, head: Vec::new(), start, len: rest, name, edit: None, ending };
+    Ok(match container {
+        Container::Wav => {
+            let wav = Wav::read(recording, start)?;
+            let ending = Ending::Stated { samples: Some(wav.frames()), passed: 0 };
+            Plan { head: wav.plain_header(), start: wav.start, len: wav.len, ..whole(wav.name(), ending) }
+        }
+        Container::Flac => whole("flac", Ending::Stated { samples: None, passed: 0 }),
+        Container::Ogg => whole("ogg/vorbis", Ending::Marked),
+        Container::Mp4 => Plan { edit: mp4::inspect(recording, start)?, ..whole("m4a", Ending::Marked) },
+        Container::Mpeg => {
+            let len = rest.saturating_sub(sniff::id3v1_len(recording)?);
+            let tag = sniff::mpeg_tag_frame(recording, start)?;
+            Plan { len, ..whole("mp3", Ending::Frames { samples: None, tagged: tag.is_some(), passed: 0, bytes: tag.unwrap_or(0) }) }
+        }
+    })
+}
+
+fn build(container: Container, window: Window) -> Result<Box<dyn FormatReader>, CallFailure> {
+    let build = || -> SymphoniaResult<Box<dyn FormatReader>> {
+        let mut stream = MediaSourceStream::new(Box::new(window), Default::default());
+        let options = FormatOptions::default();
+        Ok(match container {
+            Container::Wav => Box::new(WavReader::try_new(stream, options)?),
+            Container::Flac => Box::new(FlacReader::try_new(stream, options)?),
+            Container::Ogg => Box::new(OggReader::try_new(stream, options)?),
+            Container::Mpeg => Box::new(MpaReader::try_new(stream, options)?),
+            Container::Mp4 => {
+                // The reader expects to stand behind the length of the first box, as the probe would leave it.
+                stream.ignore_bytes(4)?;
+                Box::new(IsoMp4Reader::try_new(stream, options)?)
+            }
+        })
+    };
+    fault::caught(build)?.map_err(|error| fault::failure(&error))
+}
+
+/// The audio track and a codec for it.
+pub(super) fn choose_codec(reader: &dyn FormatReader) -> Result<(u32, Box<dyn AudioDecoder>), CallFailure> {
+    // A track whose codec the demuxer does not know at all has no parameters.
+    let track = reader.default_track(TrackType::Audio).ok_or(CallFailure::UnsupportedCodec)?;
+    let Some(CodecParameters::Audio(params)) = &track.codec_params else { return Err(CallFailure::UnsupportedCodec) };
+    let made = fault::caught(|| codecs().make_audio_decoder(params, &AudioDecoderOptions::default()))?;
+    Ok((track.id, made.map_err(|error| fault::failure(&error))?))
+}
+
+/// Exactly the codecs that are accepted.
+fn codecs() -> CodecRegistry {
+    let mut codecs = CodecRegistry::new();
+    codecs.register_audio_decoder::<PcmDecoder>();
+    codecs.register_audio_decoder::<MpaDecoder>();
+    codecs.register_audio_decoder::<FlacDecoder>();
+    codecs.register_audio_decoder::<AacDecoder>();
+    codecs.register_audio_decoder::<AlacDecoder>();
+    codecs.register_audio_decoder::<VorbisDecoder>();
+    codecs
+}
+
+/// Sample rate, channels and codec of a track, within what is accepted.
+fn kind(track: &Track) -> Result<(u32, u8, AudioCodecId), CallFailure> {
+    let Some(CodecParameters::Audio(params)) = &track.codec_params else { return Err(CallFailure::UnsupportedCodec) };
+    let rate = params.sample_rate.filter(|rate| (8_000..=48_000).contains(rate)).ok_or(CallFailure::SampleRate)?;
+    let channels = match params.channels.as_ref().map(|channels| channels.count()) {
+        Some(1) => 1,
+        Some(2) => 2,
+        _ => return Err(CallFailure::Channels),
+    };
+    Ok((rate, channels, params.codec))
+}
+
+/// Samples to skip and to keep at `rate`.
+fn trim(edit: Edit, rate: u32) -> (u64, u64) {
+    let scaled = |units: u64, scale: u32| units.saturating_mul(u64::from(rate)).checked_div(u64::from(scale));
+    let keep = scaled(edit.length, edit.movie_scale).filter(|keep| *keep > 0);
+    (scaled(edit.skip, edit.media_scale).unwrap_or(0), keep.unwrap_or(u64::MAX))
+}
+
+/// How one knows that a recording is whole.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ending {
+    /// The container marks its end, or has been checked: a demuxer that finds the end has found it all.
+    Marked,
+    /// The header states the number of samples.
+    Stated { samples: Option<u64>, passed: u64 },
+    /// MPEG frames: perhaps counted in a tag, and none may be cut.
+    Frames { samples: Option<u64>, tagged: bool, passed: u64, bytes: u64 },
+}
+
+impl Ending {
+    /// What the demuxer read of the number of samples.
+    fn expect(&mut self, frames: Option<u64>) {
+        let frames = frames.filter(|frames| *frames > 0);
+        match self {
+            Self::Stated { samples, .. } => *samples = samples.or(frames),
+            Self::Frames { samples, tagged: true, .. } => *samples = frames,
+            Self::Frames { .. } | Self::Marked => {}
+        }
+    }
+
+    /// The length in the header is a statement, not a guess.
+    pub(super) const fn is_exact(&self) -> bool {
+        !matches!(self, Self::Frames { tagged: false, .. })
+    }
+
+    /// Samples that are missing before this packet, where packets carry their own time.
+    pub(super) fn gap_before(&self, packet: &Packet) -> u64 {
+        match self {
+            Self::Stated { passed, .. } => u64::try_from(packet.pts.get()).unwrap_or(0).saturating_sub(*passed),
+            Self::Marked | Self::Frames { .. } => 0,
+        }
+    }
+
+    /// A packet has come.
+    pub(super) fn passed(&mut self, packet: &Packet) {
+        let end = packet.pts.get().saturating_add_unsigned(packet.dur.get());
+        let end = u64::try_from(end).unwrap_or(0);
+        match self {
+            Self::Stated { passed, .. } => *passed = end.max(*passed),
+            Self::Frames { passed, bytes, .. } => {
+                *passed = end.max(*passed);
+                *bytes = bytes.saturating_add(u64::try_from(packet.data.len()).unwrap_or(u64::MAX));
+            }
+            Self::Marked => {}
+        }
+    }
+
+    /// Nothing that was stated is missing.
+    pub(super) fn is_reached(&self) -> bool {
+        match *self {
+            Self::Marked => false,
+            Self::Stated { samples, passed } | Self::Frames { samples, passed, .. } => samples.is_none_or(|samples| passed >= samples),
+        }
+    }
+
+    /// At the end: was it all?
+    pub(super) fn check(&self, reader: Box<dyn FormatReader>) -> Result<(), CallFailure> {
+        let whole = match *self {
+            Self::Marked => true,
+            Self::Stated { .. } => self.is_reached(),
+            Self::Frames { bytes, .. } => self.is_reached() && !ends_in_a_frame(reader, bytes)?,
+        };
+        if whole { Ok(()) } else { Err(CallFailure::Truncated) }
+    }
+}
+
+/// The bytes behind the last whole frame, at `end`, are the beginning of another one.
+fn ends_in_a_frame(reader: Box<dyn FormatReader>, end: u64) -> Result<bool, CallFailure> {
+    let rest = || -> SymphoniaResult<Option<(u64, [u8; 4])>> {
+        let mut stream = reader.into_inner();
+        let total = stream.byte_len().unwrap_or(0);
+        if total.saturating_sub(end) < 4 {
+            return Ok(None);
+        }
+        stream.seek(SeekFrom::Start(end))?;
+        Ok(Some((total - end, stream.read_quad_bytes()?)))
+    };
+    let rest = fault::caught(rest)?.map_err(|error| fault::failure(&error))?;
+    Ok(rest.is_some_and(|(left, bytes)| MpegHeader::parse(bytes).is_some_and(|header| left < header.frame_len)))
+}

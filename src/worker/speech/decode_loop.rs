@@ -1,0 +1,258 @@
+//! Greedy decoding of one window, with guards against what Whisper does when it has nothing to say.
+//! Trusts: nothing; every loop is bounded by the decoder's positions.
+//! Touches: nothing.
+//! Next: `words` gives the tokens their times.
+
+use super::SpeechError;
+use super::language::{Language, known, likeliest};
+use super::numeric::{f32_of, index_of};
+use super::whisper::{Session, Whisper, Window};
+
+/// Tokens of text in a window at most: half the decoder's positions, as the reference.
+const TOKENS_MAX: usize = 224;
+/// A mean log-probability below this is a guess (reference: `logprob_threshold`).
+const GUESS: f32 = -1.0;
+/// A guess with a no-speech probability above this is no speech (reference: `no_speech_threshold`).
+const NOBODY: f32 = 0.6;
+/// Below this mean log-probability the text has nothing to do with the sound.
+const NONSENSE: f32 = -2.0;
+
+/// The text of one window.
+#[derive(Debug)]
+pub struct Hypothesis {
+    /// Text tokens without prompt and end.
+    pub tokens: Vec<u32>,
+    /// Log-probability of each.
+    pub log_probs: Vec<f32>,
+    /// Attention while each was predicted, and one row more for the end: `[token][alignment head * frames]`.
+    pub attention: Vec<Vec<f32>>,
+    /// Attention rows of the prompt before them.
+    pub prompt_attention: Vec<Vec<f32>>,
+    /// Encoder frames of 20 ms in the window.
+    pub frames: usize,
+    /// As heard or asked for; `None` for a model of one language.
+    pub language: Option<Language>,
+    /// Probability that nobody speaks, 0..=1.
+    pub no_speech: f32,
+    /// Mean log-probability over text and end.
+    pub mean_log_prob: f32,
+    /// The text ran into a loop and was cut.
+    pub looped: bool,
+}
+
+impl Hypothesis {
+    /// Worth a second opinion in another window.
+    pub fn is_doubtful(&self) -> bool {
+        self.looped || self.mean_log_prob < GUESS
+    }
+
+    /// The window holds no speech that this model can read.
+    pub fn is_silence(&self) -> bool {
+        self.tokens.is_empty() || self.mean_log_prob < NONSENSE || (self.mean_log_prob < GUESS && self.no_speech > NOBODY)
+    }
+
+    /// Rather without a loop, then rather likely.
+    pub fn is_better_than(&self, other: &Self) -> bool {
+        (self.looped, -self.mean_log_prob) < (other.looped, -other.mean_log_prob)
+    }
+}
+
+/// What is known after the start token.
+pub struct Opening<'a> {
+    session: Session<'a>,
+    scores: Vec<f32>,
+    /// Probability that nobody speaks, 0..=1.
+    pub no_speech: f32,
+    /// The likeliest language; `None` for a model of one language.
+    pub language: Option<Language>,
+}
+
+/// Feeds the start token and listens for the language.
+///
+/// # Errors
+/// [`SpeechError::Decoder`] when tract fails.
+pub fn open<'a>(whisper: &'a Whisper, window: &'a Window) -> Result<Opening<'a>, SpeechError> {
+    let mut session = whisper.begin(window)?;
+    let hidden = session.step(whisper.settings.sot)?;
+    let mut scores = whisper.embedding.scores(&hidden);
+    whisper.embedding.settle(&hidden, &mut scores);
+    let no_speech = scores.get(index_of(whisper.settings.no_speech)).map_or(0.0, |score| (score - log_sum_exp(&scores)).exp());
+    let language = if whisper.settings.multilingual { likeliest(&whisper.settings, &scores) } else { None };
+    Ok(Opening { session, scores, no_speech, language })
+}
+
+/// Decodes `window` greedily. A `language` that the model does not know is listened for.
+///
+/// # Errors
+/// [`SpeechError::Decoder`] when tract fails.
+pub fn decode(whisper: &Whisper, window: &Window, language: Option<&str>) -> Result<Hypothesis, SpeechError> {
+    let opening = open(whisper, window)?;
+    let heard = opening.language;
+    let language = if whisper.settings.multilingual { language.and_then(|code| known(&whisper.settings, code)).or(heard) } else { None };
+    let mut session = opening.session;
+    let mut prompt = Vec::with_capacity(3);
+    if let Some(language) = &language {
+        prompt.extend([language.token, whisper.settings.transcribe]);
+    }
+    prompt.push(whisper.settings.no_timestamps);
+    let mut hidden = Vec::new();
+    for token in &prompt {
+        hidden = session.step(*token)?;
+    }
+    let prompt_rows = prompt.len();
+
+    let mut text = Text::default();
+    let mut scores = opening.scores;
+    loop {
+        score(whisper, &hidden, text.tokens.is_empty(), &mut scores);
+        let (token, log_prob) = best(&scores);
+        text.total += log_prob;
+        text.scored += 1;
+        if token == whisper.settings.eot {
+            break;
+        }
+        text.tokens.push(token);
+        text.log_probs.push(log_prob);
+        if text.cut_loop() || text.tokens.len() >= TOKENS_MAX || session.room() == 0 {
+            break;
+        }
+        hidden = session.step(token)?;
+    }
+    let mut rows = session.into_attention();
+    let mut attention = rows.split_off(prompt_rows.min(rows.len()));
+    attention.truncate(text.tokens.len() + 1);
+    Ok(Hypothesis {
+        mean_log_prob: text.total / f32_of(text.scored),
+        tokens: text.tokens,
+        log_probs: text.log_probs,
+        attention,
+        prompt_attention: rows,
+        frames: window.frames,
+        language,
+        no_speech: opening.no_speech,
+        looped: text.looped,
+    })
+}
+
+#[derive(Default)]
+struct Text {
+    tokens: Vec<u32>,
+    log_probs: Vec<f32>,
+    total: f32,
+    scored: usize,
+    looped: bool,
+}
+
+impl Text {
+    /// Cuts the text after the first round of a loop at its end.
+    fn cut_loop(&mut self) -> bool {
+        let Some(keep) = loop_start(&self.tokens) else { return false };
+        self.tokens.truncate(keep);
+        self.log_probs.truncate(keep);
+        self.looped = true;
+        true
+    }
+}
+
+/// Length of `tokens` without the repetitions at its end, when those are too many to have been said.
+///
+/// A caller may say "no" eight times; Whisper in a loop never stops. So a block of one to three tokens must fill
+/// twenty places, one of up to seven come four times, and a longer one three times.
+fn loop_start(tokens: &[u32]) -> Option<usize> {
+    let longest = tokens.len() / 3;
+    (1..=longest).find_map(|block| {
+        let rounds = match block {
+            1..=3 => 20 / block,
+            4..=7 => 4,
+            _ => 3,
+        };
+        let span = block.checked_mul(rounds)?;
+        let tail = tokens.get(tokens.len().checked_sub(span)?..)?;
+        let first = tail.get(..block)?;
+        tail.chunks(block).all(|round| round == first).then_some(tokens.len() - span + block)
+    })
+}
+
+/// Scores with what may not be chosen at minus infinity.
+fn score(whisper: &Whisper, hidden: &[f32], first: bool, scores: &mut Vec<f32>) {
+    let settings = &whisper.settings;
+    *scores = whisper.embedding.scores(hidden);
+    if let Some(special) = scores.get_mut(index_of(settings.eot) + 1..) {
+        special.fill(f32::NEG_INFINITY);
+    }
+    let begin = if first { settings.suppress_begin.as_slice() } else { &[] };
+    for id in settings.suppress.iter().chain(begin) {
+        if let Some(score) = scores.get_mut(index_of(*id)) {
+            *score = f32::NEG_INFINITY;
+        }
+    }
+    whisper.embedding.settle(hidden, scores);
+}
+
+/// The best token and its log-probability.
+fn best(scores: &[f32]) -> (u32, f32) {
+    let (mut token, mut best, mut id) = (0u32, f32::NEG_INFINITY, 0u32);
+    for score in scores {
+        if *score > best {
+            (token, best) = (id, *score);
+        }
+        id += 1;
+    }
+    (token, best - log_sum_exp(scores))
+}
+
+fn log_sum_exp(scores: &[f32]) -> f32 {
+    let mut peak = f32::NEG_INFINITY;
+    for score in scores {
+        peak = peak.max(*score);
+    }
+    let mut total = 0f32;
+    for score in scores {
+        // Below this a term is lost in the sum's last bit anyway; most of the vocabulary is.
+        if *score > peak - 20.0 {
+            total += (score - peak).exp();
+        }
+    }
+    peak + total.ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_is_cut_after_its_first_round() {
+        let mut tokens = vec![9, 8];
+        tokens.extend([1, 2, 3, 4].repeat(4));
+
+        assert_eq!(loop_start(&tokens), Some(6));
+    }
+
+    #[test]
+    fn a_word_said_eight_times_is_not_a_loop() {
+        let tokens = [vec![5, 6], vec![7; 8]].concat();
+
+        assert_eq!(loop_start(&tokens), None);
+    }
+
+    #[test]
+    fn one_token_for_ever_is_a_loop() {
+        assert_eq!(loop_start(&[7; 20]), Some(1));
+    }
+
+    #[test]
+    fn a_long_block_three_times_is_a_loop() {
+        let block: Vec<u32> = (0..30).collect();
+
+        assert_eq!(loop_start(&block.repeat(2)), None);
+        assert_eq!(loop_start(&block.repeat(3)), Some(30));
+    }
+
+    #[test]
+    fn the_best_token_comes_with_its_log_probability() {
+        let (token, log_prob) = best(&[f32::NEG_INFINITY, 0.0, 3f32.ln()]);
+
+        assert_eq!(token, 2);
+        assert!((log_prob - 0.75f32.ln()).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,188 @@
+//! The whole pipeline, sound to words, with tiny.en unless a test says otherwise.
+
+use super::super::{Region, Segmenter, SpeechError, SpeechModels};
+use super::{ENGLISH, MULTILINGUAL, noise, pcm, recording, silence, tones, verified};
+use crate::ipc::transcript::Utterance;
+use crate::model::verify::VerifiedModel;
+
+/// Five LibriVox sentences and what is said in them, with the words that tiny.en spells otherwise in its spelling.
+const SENTENCES: [(&str, &str); 5] = [
+    (
+        "librivox/sense_and_sensibility_01_austen_64kb-0870.wav",
+        "and mr john dashwood had then leisure to consider how much there might be prudently in his power to do for them",
+    ),
+    ("librivox/sense_and_sensibility_01_austen_64kb-0880.wav", "he was not an ill disposed young man"),
+    ("librivox/sense_and_sensibility_01_austen_64kb-0890.wav", "unless to be rather cold hearted and rather selfish is to be ill disposed"),
+    (
+        "librivox/sense_and_sensibility_01_austen_64kb-0920.wav",
+        "had he married a more amiable woman he might have been made still more respectable than he was",
+    ),
+    ("librivox/sense_and_sensibility_01_austen_64kb-0930.wav", "he might even have been made amiable himself"),
+];
+
+fn regions(models: &SpeechModels, channel: u8, samples: &[f32]) -> Vec<Region> {
+    let mut segmenter = Segmenter::new(models, channel).expect("a segmenter");
+    let mut regions = segmenter.push(samples).expect("the model runs");
+    regions.extend(segmenter.finish().expect("the model runs"));
+    regions
+}
+
+fn transcript(models: &SpeechModels, samples: &[f32]) -> Vec<Utterance> {
+    regions(models, 0, samples).iter().flat_map(|region| models.transcribe(region, None).expect("the model runs")).collect()
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.to_lowercase().split(|c: char| !c.is_alphanumeric() && c != '\'').filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+/// Words to insert, delete or replace (Levenshtein).
+fn errors(said: &[String], read: &[String]) -> usize {
+    let mut row: Vec<usize> = (0..=read.len()).collect();
+    for (i, word) in said.iter().enumerate() {
+        let mut corner = std::mem::replace(&mut row[0], i + 1);
+        for (j, other) in read.iter().enumerate() {
+            let change = corner + usize::from(word != other);
+            corner = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[read.len()]
+}
+
+/// Word errors and words over the sentences.
+fn sentence_errors(models: &SpeechModels) -> (usize, usize) {
+    let mut total = (0, 0);
+    for (file, said) in SENTENCES {
+        let read: Vec<String> = transcript(models, &recording(file)).iter().flat_map(|utterance| words(&utterance.text())).collect();
+        let said = words(said);
+        let wrong = errors(&said, &read);
+        println!("{wrong} of {}: {}", said.len(), read.join(" "));
+        total = (total.0 + wrong, total.1 + said.len());
+    }
+    total
+}
+
+#[derive(serde::Deserialize)]
+struct GoldenTokens {
+    tokens: Vec<u32>,
+    language: String,
+}
+
+fn golden(model: &VerifiedModel) -> (Region, GoldenTokens) {
+    let golden = model.manifest().golden.clone().expect("a golden answer");
+    let sound = pcm(&model.file(&golden.input).expect("the recording")[44..]);
+    (Region::whole(0, 0, sound), serde_json::from_slice(model.file(&golden.output).expect("the answer")).expect("golden JSON"))
+}
+
+#[test]
+fn english_tokens_equal_the_golden_ones() {
+    let (region, golden) = golden(&verified("whisper-tiny-en"));
+
+    assert_eq!(ENGLISH.tokens(&region, Some(&golden.language)).expect("the model runs"), golden.tokens);
+}
+
+#[test]
+fn multilingual_tokens_equal_the_golden_ones_and_the_language_is_heard() {
+    let (region, golden) = golden(&verified("whisper-base"));
+
+    // A language that the model does not know is listened for.
+    assert_eq!(MULTILINGUAL.tokens(&region, Some("tlh")).expect("the model runs"), golden.tokens);
+    let (language, probability) = MULTILINGUAL.detect_language(&region).expect("the model runs");
+    assert_eq!(language, golden.language);
+    assert!(probability > 0.9, "{probability}");
+}
+
+#[test]
+fn one_word_in_ten_is_wrong_at_most_in_read_english() {
+    let (wrong, words) = sentence_errors(&ENGLISH);
+
+    assert!(wrong * 10 <= words, "{wrong} of {words} words are wrong");
+}
+
+#[test]
+fn one_word_in_twenty_is_wrong_at_most_with_the_larger_model() {
+    let (wrong, words) = sentence_errors(&MULTILINGUAL);
+
+    assert!(wrong * 20 <= words, "{wrong} of {words} words are wrong");
+}
+
+#[test]
+fn what_is_not_speech_gives_no_text_even_when_it_gets_past_voice_detection() {
+    for (name, samples) in [
+        ("silence", silence(3.0)),
+        ("faint noise", noise(3.0, 0.002)),
+        ("loud noise", noise(3.0, 0.3)),
+        ("tone", tones(3.0, &[440.0], 0.3)),
+        ("mains hum", tones(3.0, &[50.0, 100.0, 150.0], 0.2)),
+        ("nothing", vec![]),
+    ] {
+        let region = Region::whole(0, 0, samples.clone());
+        println!("{name}: {:?}", ENGLISH.doubts(&region).expect("the model runs"));
+
+        let gated: Vec<Utterance> = transcript(&ENGLISH, &samples);
+        let ungated = ENGLISH.transcribe(&region, None).expect("the model runs");
+
+        assert_eq!(gated, [], "{name}");
+        assert_eq!(ungated, [], "{name}");
+    }
+}
+
+#[test]
+fn words_lie_in_order_where_the_speech_is() {
+    let lead = 5;
+    let sound = [silence(5.0), recording(SENTENCES[3].0), silence(2.0)].concat();
+
+    let utterances = transcript(&ENGLISH, &sound);
+
+    let words: Vec<_> = utterances.iter().flat_map(|utterance| &utterance.words).collect();
+    assert!(words.is_sorted_by_key(|word| word.start_ms), "{words:?}");
+    assert!(words.iter().all(|word| word.start_ms <= word.end_ms && word.confidence > 0.0 && word.confidence <= 1.0));
+    for utterance in &utterances {
+        assert_eq!(utterance.start_ms, utterance.words[0].start_ms);
+        assert!(utterance.words.iter().all(|word| word.end_ms <= utterance.end_ms));
+    }
+    // As faster-whisper 1.2.1 aligns the same clip (its first word begins with the clip; ours where speech does).
+    for (text, start, end) in [("married", 740, 980), ("woman", 2120, 2500), ("still", 3900, 4180), ("respectable", 4480, 4920)] {
+        let word = words.iter().find(|word| word.text.trim_end_matches(',') == text).expect(text);
+        let (start, end) = (lead * 1000 + start, lead * 1000 + end);
+        assert!(word.start_ms.abs_diff(start) <= 150 && word.end_ms.abs_diff(end) <= 150, "{word:?} instead of {start}-{end}");
+    }
+}
+
+#[test]
+fn speech_that_had_to_be_cut_keeps_each_word_once() {
+    // Card names without pauses, longer than a window: the segmenter tears them with an overlap.
+    let said = ["eight", "of", "spades", "four", "of", "clubs", "seven", "of", "hearts"].len();
+    let sound = recording("cards/005.wav").repeat(12);
+
+    let cut = regions(&ENGLISH, 1, &sound);
+    let read: usize = cut
+        .iter()
+        .flat_map(|region| ENGLISH.transcribe(region, None).expect("the model runs"))
+        .map(|utterance| utterance.words.len())
+        .sum();
+
+    assert!(cut.len() >= 2 && cut.iter().all(|region| region.channel == 1));
+    assert!(read.abs_diff(12 * said) <= 12, "{read} words instead of {}", 12 * said);
+}
+
+#[test]
+fn a_region_that_no_window_holds_is_refused() {
+    let error = ENGLISH.transcribe(&Region::whole(0, 0, silence(31.0)), None).unwrap_err();
+
+    assert!(matches!(error, SpeechError::RegionTooLong { samples: 496_000 }), "{error}");
+}
+
+#[test]
+fn one_set_of_models_serves_many_threads() {
+    let sound = recording(SENTENCES[4].0);
+    let region = Region::whole(0, 0, sound);
+    let alone = ENGLISH.transcribe(&region, None).expect("the model runs");
+
+    let together: Vec<Vec<Utterance>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..2).map(|_| scope.spawn(|| ENGLISH.transcribe(&region, None).expect("the model runs"))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    });
+
+    assert!(together.iter().all(|utterances| *utterances == alone));
+}

@@ -1,0 +1,262 @@
+//! One recording's way through the child: decode > speech > transcript > redact > sent.
+//! Trusts: nothing of the recording; limits are checked by each step.
+//! Touches: the channel, and as many threads as the task allows.
+//! Next: `decode`, `speech`, `text`; the result leaves as `ChildEvent`s.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::decode::{DecodeLimits, Decoder};
+use super::models::Models;
+use super::source::ChannelSource;
+use super::speech::{Region, Segmenter, SpeechError};
+use super::text;
+use crate::ipc::channel::Channel;
+use crate::ipc::transcript::{Entity, Utterance};
+use crate::ipc::worker::{CallFailure, ChildEvent, Stage, StageTime, Summary};
+
+/// Speech regions that wait for a thread; each is at most half a minute, so this bounds the memory of a call of any length.
+const REGIONS_WAITING_MAX: usize = 4;
+/// Share of the progress bar for decoding, per mille.
+const SHARE_DECODE: u64 = 50;
+/// Share of the progress bar for transcription, per mille.
+const SHARE_TRANSCRIBE: u64 = 850;
+
+/// Transcribes and redacts the recording behind the channel and sends its utterances.
+///
+/// # Errors
+/// The one reason why this recording has no transcript.
+pub fn transcribe(
+    models: &Models,
+    channel: &Arc<Channel>,
+    audio_bytes: u64,
+    language: Option<String>,
+    threads: u8,
+    max_audio_seconds: u32,
+) -> Result<Summary, CallFailure> {
+    let began = Instant::now();
+    let source = ChannelSource::new(Arc::clone(channel), audio_bytes);
+    let decoder = Decoder::open(Box::new(source), DecodeLimits { max_seconds: max_audio_seconds })?;
+    send(channel, &ChildEvent::Audio(decoder.info()))?;
+
+    let call = Call { models, channel, language, audio_bytes, progress: Progress::default(), times: Times::default() };
+    let clear = call.hear(decoder, threads)?;
+    let redacted = call.redact(&clear)?;
+
+    let counts = text::count(redacted.iter().flat_map(|(_, entities)| entities));
+    let whole: Vec<String> = clear.iter().map(Utterance::text).collect();
+    let summary = Summary {
+        audio_ms: call.progress.decoded_ms.load(Ordering::Relaxed),
+        speech_ms: call.progress.speech_ms.load(Ordering::Relaxed),
+        utterances: u32::try_from(clear.len()).map_err(|_| CallFailure::TooLong)?,
+        counts,
+        language: models.text.language(&whole.join(" ")),
+        stages: call.times.stages(),
+        wall_ms: millis(began.elapsed()),
+    };
+    for (clear, (redacted, entities)) in clear.into_iter().zip(redacted) {
+        send(channel, &ChildEvent::Utterance { redacted, clear, entities })?;
+    }
+    Ok(summary)
+}
+
+struct Call<'a> {
+    models: &'a Models,
+    channel: &'a Channel,
+    language: Option<String>,
+    audio_bytes: u64,
+    progress: Progress,
+    times: Times,
+}
+
+impl Call<'_> {
+    /// Decodes on this thread and transcribes on `threads` others; utterances come back in order of time.
+    fn hear(&self, decoder: Decoder, threads: u8) -> Result<Vec<Utterance>, CallFailure> {
+        let (to_threads, regions) = sync_channel::<Region>(REGIONS_WAITING_MAX);
+        let regions = Mutex::new(regions);
+        let heard = thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(|| self.transcribe_regions(&regions))).collect();
+            let decoded = self.decode(decoder, &to_threads);
+            drop(to_threads);
+            let heard: Vec<_> = workers.into_iter().map(|worker| worker.join().unwrap_or(Err(CallFailure::ModelFailed))).collect();
+            decoded.map(|()| heard)
+        })?;
+        let mut utterances = Vec::new();
+        for of_thread in heard {
+            utterances.extend(of_thread?);
+        }
+        utterances.sort_by_key(|utterance| (utterance.start_ms, utterance.channel));
+        Ok(utterances)
+    }
+
+    fn decode(&self, mut decoder: Decoder, regions: &SyncSender<Region>) -> Result<(), CallFailure> {
+        let channels = decoder.info().channels;
+        let segmenters: Result<Vec<_>, _> = (0..channels).map(|channel| Segmenter::new(&self.models.speech, channel)).collect();
+        let mut segmenters = segmenters.map_err(model_failed)?;
+        let mut block = vec![Vec::new(); usize::from(channels)];
+        loop {
+            block.iter_mut().for_each(Vec::clear);
+            let more = self.times.of(Stage::Decode, || decoder.next_block(&mut block))?;
+            self.progress.add_samples(block.first().map_or(0, Vec::len));
+            for (segmenter, samples) in segmenters.iter_mut().zip(&block) {
+                let found = self.times.of(Stage::Speech, || segmenter.push(samples)).map_err(model_failed)?;
+                self.queue(found, regions)?;
+            }
+            self.progress.read(decoder.position(), self.audio_bytes);
+            self.report(Stage::Speech)?;
+            if !more {
+                break;
+            }
+        }
+        for segmenter in segmenters {
+            let found = self.times.of(Stage::Speech, || segmenter.finish()).map_err(model_failed)?;
+            self.queue(found, regions)?;
+        }
+        Ok(())
+    }
+
+    fn queue(&self, found: Vec<Region>, regions: &SyncSender<Region>) -> Result<(), CallFailure> {
+        for region in found {
+            self.progress.speech_ms.fetch_add(region.speech_ms().into(), Ordering::Relaxed);
+            // The receiving side outlives this loop: an error here is a fault of ours.
+            regions.send(region).map_err(|_| CallFailure::ModelFailed)?;
+        }
+        Ok(())
+    }
+
+    /// Runs until the queue is closed: after a failure it only drains, so that decoding never waits for nobody.
+    fn transcribe_regions(&self, regions: &Mutex<Receiver<Region>>) -> Result<Vec<Utterance>, CallFailure> {
+        let mut heard = Ok(Vec::new());
+        loop {
+            let next = regions.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(region) = next else { return heard };
+            if let Ok(utterances) = &mut heard {
+                match self.transcribe_region(&region) {
+                    Ok(more) => utterances.extend(more),
+                    Err(failure) => heard = Err(failure),
+                }
+            }
+        }
+    }
+
+    fn transcribe_region(&self, region: &Region) -> Result<Vec<Utterance>, CallFailure> {
+        let heard = self.times.of(Stage::Transcribe, || self.models.speech.transcribe(region, self.language.as_deref()));
+        self.progress.transcribed_ms.fetch_add(region.speech_ms().into(), Ordering::Relaxed);
+        self.report(Stage::Transcribe)?;
+        heard.map_err(model_failed)
+    }
+
+    fn redact(&self, clear: &[Utterance]) -> Result<Vec<(Utterance, Vec<Entity>)>, CallFailure> {
+        let mut report = |done: u16| {
+            // A peer that is gone is noticed at the next message that matters.
+            let _ = self.send_progress(Stage::Redact, SHARE_DECODE + SHARE_TRANSCRIBE + u64::from(done) / 10);
+        };
+        self.times.of(Stage::Redact, || self.models.text.redact_call(clear, &mut report)).map_err(|error| {
+            eprintln!("salama-worker: child: {error}");
+            CallFailure::ModelFailed
+        })
+    }
+
+    fn report(&self, stage: Stage) -> Result<(), CallFailure> {
+        let per_mille = self.progress.per_mille();
+        let last = self.progress.reported.fetch_max(per_mille, Ordering::Relaxed);
+        if per_mille > last { self.send_progress(stage, per_mille) } else { Ok(()) }
+    }
+
+    fn send_progress(&self, stage: Stage, per_mille: u64) -> Result<(), CallFailure> {
+        let per_mille = u16::try_from(per_mille.min(1000)).unwrap_or(1000);
+        let audio_ms = self.progress.decoded_ms.load(Ordering::Relaxed);
+        send(self.channel, &ChildEvent::Progress { stage, per_mille, audio_ms })
+    }
+}
+
+/// How far the call is. Shared by the decoding and the transcribing threads.
+#[derive(Default)]
+struct Progress {
+    samples: AtomicU64,
+    decoded_ms: AtomicU64,
+    decoded_per_mille: AtomicU64,
+    speech_ms: AtomicU64,
+    transcribed_ms: AtomicU64,
+    reported: AtomicU64,
+}
+
+impl Progress {
+    fn add_samples(&self, count: usize) {
+        let samples = self.samples.fetch_add(u64::try_from(count).unwrap_or(0), Ordering::Relaxed);
+        let total = samples.saturating_add(u64::try_from(count).unwrap_or(0));
+        self.decoded_ms.store(total / 16, Ordering::Relaxed);
+    }
+
+    fn read(&self, position: u64, of: u64) {
+        let share = position.saturating_mul(1000).checked_div(of).unwrap_or(0).min(1000);
+        self.decoded_per_mille.store(share, Ordering::Relaxed);
+    }
+
+    /// Decoding counts little, transcription much; transcription is measured against the speech found so far.
+    fn per_mille(&self) -> u64 {
+        let decoded = self.decoded_per_mille.load(Ordering::Relaxed);
+        let speech = self.speech_ms.load(Ordering::Relaxed);
+        let transcribed = self.transcribed_ms.load(Ordering::Relaxed).min(speech);
+        let of_found = transcribed.saturating_mul(decoded).checked_div(speech).unwrap_or(0);
+        (decoded * SHARE_DECODE + of_found * SHARE_TRANSCRIBE) / 1000
+    }
+}
+
+/// Busy time by stage, summed over threads.
+#[derive(Default)]
+struct Times(Mutex<BTreeMap<Stage, Duration>>);
+
+impl Times {
+    fn of<T>(&self, stage: Stage, work: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let done = work();
+        let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *times.entry(stage).or_default() += began.elapsed();
+        done
+    }
+
+    fn stages(&self) -> Vec<StageTime> {
+        let times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        times.iter().map(|(&stage, &busy)| StageTime { stage, millis: millis(busy) }).collect()
+    }
+}
+
+fn send(channel: &Channel, event: &ChildEvent) -> Result<(), CallFailure> {
+    // When `salamad` no longer listens, the call was cancelled or the daemon is gone: nobody reads the reason.
+    channel.send(event).map_err(|_| CallFailure::WorkerDied)
+}
+
+fn model_failed(error: SpeechError) -> CallFailure {
+    eprintln!("salama-worker: child: {error}");
+    CallFailure::ModelFailed
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_never_passes_what_was_read() {
+        let progress = Progress::default();
+        progress.read(50, 100);
+        progress.speech_ms.store(10_000, Ordering::Relaxed);
+        progress.transcribed_ms.store(10_000, Ordering::Relaxed);
+        assert_eq!(progress.per_mille(), 450);
+    }
+
+    #[test]
+    fn a_recording_of_no_bytes_has_no_progress() {
+        let progress = Progress::default();
+        progress.read(0, 0);
+        assert_eq!(progress.per_mille(), 0);
+    }
+}

@@ -1,0 +1,22 @@
+//! The whole appliance over real TLS: the demo's way, each format, each bad input, each crash.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod crash;
+mod formats;
+mod nothing_in_clear;
+mod roles;
+mod start_up;
+mod way_of_a_call;
+
+use std::sync::OnceLock;
+
+use support::appliance::Appliance;
+
+/// The appliance that tests share which neither stop nor starve it.
+fn shared() -> &'static Appliance {
+    static SHARED: OnceLock<Appliance> = OnceLock::new();
+    SHARED.get_or_init(Appliance::start)
+}

@@ -1,0 +1,66 @@
+//! A real journald in a mount namespace of its own.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// Runs until dropped.
+pub struct Journal {
+    journald: Child,
+}
+
+impl Journal {
+    pub fn start() -> Self {
+        let script = "mount -t tmpfs tmpfs /run && mkdir -p /run/log/journal && exec /lib/systemd/systemd-journald";
+        let journald = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c", script])
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("unshare is missing: apt-get install util-linux");
+        let journal = Self { journald };
+        let began = Instant::now();
+        while !journal.root().join("run/systemd/journal/socket").exists() {
+            assert!(began.elapsed() < START_LIMIT, "journald did not start: apt-get install systemd, and run the tests as root");
+            thread::yield_now();
+        }
+        journal
+    }
+
+    /// The file system as the namespace sees it.
+    fn root(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root", self.journald.id()))
+    }
+
+    /// Where the journal's files are, seen from outside.
+    pub fn files(&self) -> PathBuf {
+        self.root().join("run/log/journal")
+    }
+
+    /// The words before a command that make it run where this journal is.
+    pub fn launcher(&self) -> Vec<String> {
+        vec!["nsenter".to_owned(), format!("--mount=/proc/{}/ns/mnt", self.journald.id()), "--".to_owned()]
+    }
+
+    /// All entries of the program `identifier`.
+    pub fn entries(&self, identifier: &str) -> Vec<Value> {
+        let launcher = self.launcher();
+        let read = Command::new(&launcher[0])
+            .args(&launcher[1..])
+            .args(["journalctl", "--directory=/run/log/journal", "--output=json", "--all", "--quiet", &format!("SYSLOG_IDENTIFIER={identifier}")])
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&read.stdout).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        let _ = self.journald.kill();
+        let _ = self.journald.wait();
+    }
+}

@@ -1,0 +1,10 @@
+//! A whole appliance for tests: a software TPM, real keys, the real confined daemon, real TLS clients.
+#![allow(dead_code, reason = "each test program uses its own part")]
+
+pub mod appliance;
+pub mod audio;
+pub mod client;
+pub mod journal;
+pub mod keys;
+pub mod scan;
+pub mod swtpm;
