@@ -90,20 +90,23 @@ pub enum HardenError {
 }
 
 impl Hardened {
-    /// Keeps keys out of swap: sets memory aside for a small single-threaded program and locks it; and locks what is mapped later
-    /// too, where the limit leaves room for it. As root it lifts the limit first, if it may.
+    /// Keeps keys out of swap: sets memory aside to work in and locks it; and locks what is mapped later too, where there is no
+    /// limit. As root it lifts the limit first, if it may.
     ///
     /// # Errors
     /// When the limit is too low and this process has no right to ignore it.
     pub fn lock_memory(&self) -> Result<LockedMemory, LockMemoryError> {
         let limit = lift_memory_lock_limit().map_err(LockMemoryError::Size)?;
         reserve_memory();
-        let size = AddressSpace::open().and_then(|space| space.bytes()).map_err(LockMemoryError::Size)?;
-        // Once root's right to ignore the limit is gone, a mapping past it would fail: then only what is there now is locked.
-        let room_to_grow = limit >= size.saturating_add(LOCKED_GROWTH);
-        let locked = if room_to_grow { lock_all_memory() } else { lock_present_memory() };
-        locked.map_err(|source| LockMemoryError::Lock { limit, needed: size, source })?;
-        Ok(if room_to_grow { LockedMemory::All } else { LockedMemory::Reserve })
+        let needed = AddressSpace::open().and_then(|space| space.bytes()).map_err(LockMemoryError::Size)?;
+        let failed = |source| LockMemoryError::Lock { limit, needed, source };
+        if limit == RLIM_INFINITY {
+            lock_all_memory().map_err(failed)?;
+            return Ok(LockedMemory::All);
+        }
+        // Under a limit, a later mapping past it would fail, and the process with it: only what is there now is locked.
+        lock_present_memory().map_err(failed)?;
+        Ok(LockedMemory::Reserve)
     }
 
     /// Second step: becomes `user` (a name or a number) when started as root, and empties all sets of capabilities.
@@ -123,9 +126,6 @@ pub enum LockedMemory {
     /// What was there, with a reserve of heap and stack to work in.
     Reserve,
 }
-
-/// Address space that a process may still add after [`Hardened::lock_memory`], bytes.
-const LOCKED_GROWTH: u64 = 16 << 20;
 
 /// Memory could not be locked.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,6 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
-use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::resource::{Resource, setrlimit};
 
 /// Version of the kernel's landlock interface; 0 when it has none.
@@ -24,7 +23,7 @@ pub fn landlock_abi() -> i32 {
 /// # Errors
 /// `ENOMEM` or `EPERM` when the limit on locked memory is too low.
 pub fn lock_all_memory() -> io::Result<()> {
-    Ok(mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)?)
+    lock(libc::MCL_CURRENT | libc::MCL_FUTURE)
 }
 
 /// Keeps what this process has mapped by now out of swap.
@@ -32,16 +31,22 @@ pub fn lock_all_memory() -> io::Result<()> {
 /// # Errors
 /// As [`lock_all_memory`].
 pub fn lock_present_memory() -> io::Result<()> {
-    Ok(mlockall(MlockAllFlags::MCL_CURRENT)?)
+    lock(libc::MCL_CURRENT)
+}
+
+fn lock(what: libc::c_int) -> io::Result<()> {
+    // On fault: a page is locked once it holds something; what was never touched holds no key and needs no memory.
+    // SAFETY: takes flags only and changes no content of memory.
+    Ok(Errno::result(unsafe { libc::mlockall(what | libc::MCL_ONFAULT) }).map(drop)?)
 }
 
 /// Heap that [`reserve_memory`] sets aside, bytes.
 const HEAP_RESERVE: usize = 4 << 20;
 /// Stack that [`reserve_memory`] sets aside, bytes.
-const STACK_RESERVE: usize = 512 << 10;
+const STACK_RESERVE: usize = 2 << 20;
 
 /// Grows heap and stack once, so that a small program needs no new mapping afterwards: what it computes with lies in memory that
-/// can be locked now. Only for programs with one thread.
+/// can be locked now. Only while there is one thread.
 pub fn reserve_memory() {
     // SAFETY: sets parameters of glibc's allocator; allowed at any time while there is one thread (mallopt(3)).
     unsafe {
