@@ -297,12 +297,9 @@ impl Calls {
     /// Stops the work: children are stopped, their calls wait again, durable, without losing an attempt. Blocks until the runners have ended.
     pub fn stop(&self) {
         self.desk.queue.stop();
+        // A child that is registered after this is stopped by who registers it.
+        self.desk.stop_children();
         let runners = std::mem::take(&mut *self.runners.lock().unwrap_or_else(PoisonError::into_inner));
-        while !runners.iter().all(JoinHandle::is_finished) {
-            // Again and again, for a child that was being started when it was told first.
-            self.desk.stop_children();
-            std::thread::sleep(Duration::from_millis(5));
-        }
         for runner in runners {
             // A runner that panicked has ended, too; its call is found running at the next start.
             let _ = runner.join();

@@ -145,6 +145,10 @@ struct Stoppable<'a> {
 impl<'a> Stoppable<'a> {
     fn register(desk: &'a Desk, call: CallId, child: &dyn WorkerChild) -> Self {
         desk.running.lock().unwrap_or_else(PoisonError::into_inner).insert(call, child.killer());
+        // A stop sets the mark first and then stops whom it finds, so one of the two sees the other.
+        if desk.queue.is_stopping() {
+            child.killer().kill();
+        }
         Self { desk, call }
     }
 }

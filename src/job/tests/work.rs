@@ -137,8 +137,9 @@ async fn a_child_that_talks_for_ever_is_stopped_when_its_time_is_over() {
         let _ = channel.send(&ChildEvent::Ready);
         let _: Result<Option<Task>, _> = channel.recv();
         let still = ChildEvent::Progress { stage: Stage::Decode, per_mille: 1, audio_ms: 0 };
+        channel.set_receive_timeout(Some(Duration::from_millis(10))).unwrap();
         while channel.send(&still).is_ok() {
-            std::thread::sleep(Duration::from_millis(10));
+            let _: Result<Option<Task>, _> = channel.recv();
         }
     });
     let call = office.upload(b"recording", None).await.unwrap().id;
