@@ -16,7 +16,7 @@ use salama::ipc::keeper::KeeperReply;
 use salama::keeper::args::{Arguments, Mode, ProvisionArgs, ServeArgs};
 use salama::keeper::provision::{Plan, provision};
 use salama::keeper::serve::Keeper;
-use salama::keeper::startup::{Opened, StartError, account, open_console, open_daemon, reserve_memory, words};
+use salama::keeper::startup::{Opened, StartError, account, open_console, open_daemon, words};
 use salama::sandbox::policy;
 use salama::sandbox::process::{Confined, Hardened, harden};
 use salama::sys::descriptors::take_inherited;
@@ -60,8 +60,7 @@ fn serve(args: &ServeArgs, open: Open) -> Exit {
 /// The start-up story. `open` leaves the TPM closed; after `confine` there is no way back to it.
 fn start(hardened: Hardened, args: &ServeArgs, open: Open) -> Result<(Opened, Confined), StartError> {
     let account = account(args)?;
-    hardened.lock_reserved_memory().map_err(StartError::LockMemory)?;
-    reserve_memory();
+    hardened.lock_memory()?;
     let opened = open(args)?;
     let unprivileged = hardened.drop_privileges(account.as_deref())?;
     Ok((opened, unprivileged.confine(&policy::keeper::POLICY, &[])?))
@@ -76,8 +75,7 @@ fn refuse(channel: &Channel, error: &StartError) -> Exit {
 }
 
 fn make_keys(args: &ProvisionArgs) -> Exit {
-    let guarded =
-        harden(&[]).map_err(StartError::from).and_then(|hardened| hardened.lock_reserved_memory().map_err(StartError::LockMemory));
+    let guarded = harden(&[]).map_err(StartError::from).and_then(|hardened| Ok(hardened.lock_memory()?));
     if let Err(error) = guarded {
         return say(&error, "no keys were made", error.exit());
     }

@@ -294,18 +294,3 @@ impl<'a> Confinement<'a> {
         Ok(self.filters.apply()?)
     }
 }
-
-impl Hardened {
-    /// As [`Self::lock_memory`], for a process that reserves all the memory it will ever use before it gives up its privileges.
-    ///
-    /// Root of a container often may lock memory (CAP_IPC_LOCK) but not raise limits (CAP_SYS_RESOURCE). What is mapped by then is
-    /// locked whatever the limit; the limit counts again once privileges are gone, and only against growth.
-    ///
-    /// # Errors
-    /// What the kernel says; `ENOMEM` for an ordinary user whose limit is lower than what is mapped.
-    pub fn lock_reserved_memory(&self) -> io::Result<()> {
-        // Whether it could be lifted does not matter; whether the memory is locked does.
-        let _ = set_limit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
-        lock_all_memory()
-    }
-}
