@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::border::{Children, Kill, KeyError, KeySource};
+use super::border::{Children, KeyError, KeySource, Kill};
 use super::calls::{CallsError, JobSettings};
 use super::events::Hub;
 use super::header::{Header, Remembered};
@@ -77,9 +77,7 @@ impl DeskError {
             Self::NotFound => CallsError::NotFound,
             Self::Impossible(state) => CallsError::AlreadyFinal(state),
             Self::Refused(refusal) => refusal,
-            Self::Store(StoreError::Full)
-            | Self::Segment(SegmentError::Full(_))
-            | Self::Erase(EraseError::Store(StoreError::Full)) => {
+            Self::Store(StoreError::Full) | Self::Segment(SegmentError::Full(_)) | Self::Erase(EraseError::Store(StoreError::Full)) => {
                 audit::record(&Event::SpaceLow);
                 CallsError::Full
             }

@@ -164,9 +164,8 @@ impl Desk {
         let call = header.call;
         let index = self.index.envelope();
         let (dek, content) = (Slot::of_call(Table::WrappedDek, call), Slot::of_call(Table::Metadata, call));
-        let mut batch = Batch::new()
-            .put(dek.clone(), index.seal_value(&dek, wrapped)?)
-            .put(content.clone(), envelope.seal_value(&content, metadata)?);
+        let mut batch =
+            Batch::new().put(dek.clone(), index.seal_value(&dek, wrapped)?).put(content.clone(), envelope.seal_value(&content, metadata)?);
         if let Some(slot) = header.idempotency.as_ref().map(Slot::idempotency) {
             batch = batch.require_absent(slot.clone()).put(slot.clone(), index.seal_value(&slot, remembered)?);
         }

@@ -172,9 +172,7 @@ impl<'a> Started<'a> {
         let exit = child.end();
         match heard {
             Ok((summary, collected)) => Ok(HeardOut { desk, call, envelope, summary, collected }),
-            Err(CallFailure::WorkerDied) if desk.queue.is_stopping() => {
-                Err(Stopped::Again { reason: "the daemon stops", counted: false })
-            }
+            Err(CallFailure::WorkerDied) if desk.queue.is_stopping() => Err(Stopped::Again { reason: "the daemon stops", counted: false }),
             Err(CallFailure::WorkerDied) if desk.children.lost() => {
                 Err(Stopped::Again { reason: "the fork server is gone", counted: true })
             }

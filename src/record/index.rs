@@ -108,7 +108,8 @@ fn framed(parts: &[&[u8]]) -> Vec<u8> {
 
 fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
-    let digit = |digit: u8| char::from(digit).to_digit(16).filter(|_| !digit.is_ascii_uppercase()).and_then(|value| u8::try_from(value).ok());
+    let digit =
+        |digit: u8| char::from(digit).to_digit(16).filter(|_| !digit.is_ascii_uppercase()).and_then(|value| u8::try_from(value).ok());
     let bytes: Option<Vec<u8>> = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
     bytes?.try_into().ok()
 }

@@ -88,13 +88,9 @@ impl Table {
     pub const fn custody(self) -> Custody {
         match self {
             Self::Metadata | Self::Redacted | Self::Clear | Self::Entities => Custody::Call,
-            Self::Header
-            | Self::WrappedDek
-            | Self::Queue
-            | Self::ByJob
-            | Self::ByOwner
-            | Self::Idempotency
-            | Self::Counter => Custody::Index,
+            Self::Header | Self::WrappedDek | Self::Queue | Self::ByJob | Self::ByOwner | Self::Idempotency | Self::Counter => {
+                Custody::Index
+            }
         }
     }
 }

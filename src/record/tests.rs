@@ -214,7 +214,11 @@ fn a_full_disk_refuses_writes_keeps_everything_and_still_lets_erasures_through()
         assert!(store.get(&Slot::of_call(Table::Header, call(number))).unwrap().is_some(), "{number}");
     }
     std::fs::write(state.join("filler"), vec![0_u8; 64 << 20]).unwrap_err();
-    // Now nothing but the ballast can make room for an erasure.
+    // Now nothing but the ballast can make room: a deletion that is no erasure is refused, an erasure is not.
+    let plain = store.commit(Batch::new().delete(Slot::of_call(Table::Header, call(0))));
+    assert!(matches!(plain, Err(StoreError::Full)), "{plain:?}");
+    let erased = store.commit(Batch::new().delete(Slot::of_call(Table::Header, call(0))).freeing()).unwrap();
+    assert_eq!((erased, store.has_ballast()), (Outcome::Committed, false));
     for number in 0..stored {
         let erased = erasure::erase(&store, &segments, call(number), Batch::new(), []).unwrap();
         assert_eq!(erased, Outcome::Committed);

@@ -212,7 +212,8 @@ impl Office {
     pub(super) async fn reaches(&self, call: CallId, state: CallState) {
         let mut events = self.calls.watch(&Scope::All, call, 0).await.unwrap();
         loop {
-            let event = tokio::time::timeout(Duration::from_secs(30), events.recv()).await.expect("the state comes").expect("the state comes");
+            let event =
+                tokio::time::timeout(Duration::from_secs(30), events.recv()).await.expect("the state comes").expect("the state comes");
             if matches!(event.what, CallHappening::State { state: now, .. } if now == state) {
                 return;
             }
@@ -288,7 +289,8 @@ pub(super) fn good(channel: &Channel) {
     if read_all(channel).is_none() {
         return;
     }
-    for event in [audio(), progress(Stage::Decode, 100), progress(Stage::Transcribe, 600), said(0), said(500), ChildEvent::Done(summary(2))] {
+    for event in [audio(), progress(Stage::Decode, 100), progress(Stage::Transcribe, 600), said(0), said(500), ChildEvent::Done(summary(2))]
+    {
         let _ = channel.send(&event);
     }
 }

@@ -110,7 +110,11 @@ async fn verdicts_that_are_the_daemons_own_are_not_the_childs_to_give() {
 async fn a_child_that_dies_fails_its_call_and_the_next_call_gets_a_new_one() {
     let state = tempfile::tempdir().unwrap();
     let dying = std::sync::atomic::AtomicBool::new(true);
-    let office = Office::open(state.path(), move |channel| if !dying.swap(false, Ordering::SeqCst) { good(channel) });
+    let office = Office::open(state.path(), move |channel| {
+        if !dying.swap(false, Ordering::SeqCst) {
+            good(channel)
+        }
+    });
     let first = office.upload(b"recording", None).await.unwrap().id;
     let second = office.upload(b"recording", None).await.unwrap().id;
     office.ended(first).await;
