@@ -27,10 +27,11 @@
 //! | `record` | `base` `keys` `ipc` |
 //! | `identity` | `base` |
 //! | `authz` | `base` `identity` |
+//! | `admission` | `base` |
 //! | `supervisor` | `base` `sys` `ipc` |
 //! | `job` | `base` `ipc` `record` `keys` `supervisor` `audit` |
-//! | `api` | `base` `ipc` `config` `identity` `authz` `job` `audit` `supervisor` |
-//! | `connection` | `base` `config` `identity` `authz` `api` `audit` |
+//! | `api` | `base` `ipc` `config` `admission` `identity` `authz` `job` `audit` `supervisor` |
+//! | `connection` | `base` `sys` `config` `admission` `identity` `authz` `api` `audit` |
 //! | `lifecycle` | `base` `sys` `ipc` `sandbox` `config` `keys` `audit` `record` `identity` `authz` `supervisor` `job` `api` `connection` |
 //! | `cli` | `base` `sys` `ipc` `model` `keys` `supervisor` `identity` `job` |
 //!

@@ -75,12 +75,14 @@ fn modules_name_only_what_the_table_in_lib_rs_allows() {
 fn every_module_is_in_the_table_and_the_table_has_no_cycle() {
     let allowed = allowed_arrows();
     let lib = fs::read_to_string(source().join("lib.rs")).unwrap();
-    let modules: BTreeSet<String> = lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).map(str::to_owned).collect();
+    let modules: BTreeSet<String> =
+        lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).map(str::to_owned).collect();
     assert_eq!(modules, allowed.keys().cloned().collect());
 
     let mut left = allowed;
     while !left.is_empty() {
-        let done: BTreeSet<String> = left.iter().filter(|(_, may)| !may.iter().any(|name| left.contains_key(name))).map(|(name, _)| name.clone()).collect();
+        let done: BTreeSet<String> =
+            left.iter().filter(|(_, may)| !may.iter().any(|name| left.contains_key(name))).map(|(name, _)| name.clone()).collect();
         assert!(!done.is_empty(), "these modules name each other in a circle: {:?}", left.keys());
         left.retain(|name, _| !done.contains(name));
     }
@@ -91,7 +93,10 @@ fn unsafe_stands_only_in_sys() {
     let sys = source().join("sys");
     for file in rust_files(&source()).iter().filter(|file| !file.starts_with(&sys)) {
         let text = fs::read_to_string(file).unwrap();
-        let found = text.lines().find(|line| !line.trim_start().starts_with("//") && (line.contains("unsafe {") || line.contains("unsafe fn") || line.contains("unsafe impl")));
+        let found = text.lines().find(|line| {
+            !line.trim_start().starts_with("//")
+                && (line.contains("unsafe {") || line.contains("unsafe fn") || line.contains("unsafe impl"))
+        });
         assert_eq!(found, None, "{}", file.display());
     }
 }
@@ -101,7 +106,8 @@ fn every_unsafe_site_has_its_safety_note() {
     for file in rust_files(&source().join("sys")) {
         let text = fs::read_to_string(&file).unwrap();
         let lines: Vec<&str> = text.lines().collect();
-        for (number, line) in lines.iter().enumerate().filter(|(_, line)| line.contains("unsafe {") && !line.trim_start().starts_with("//")) {
+        for (number, line) in lines.iter().enumerate().filter(|(_, line)| line.contains("unsafe {") && !line.trim_start().starts_with("//"))
+        {
             let above = lines[number.saturating_sub(6)..=number].iter().any(|line| line.contains("// SAFETY:"));
             assert!(above, "{}:{}: {line}", file.display(), number + 1);
         }

@@ -165,7 +165,8 @@ fn each_use_is_logged_with_its_call_and_without_its_key() {
     assert!(process.0.wait().unwrap().success());
     let log = bench.log();
     let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let facts: Vec<_> = lines.iter().map(|line| (line["kind"].as_str(), line["call"].as_str(), line["outcome"].as_str())).collect();
+    assert_eq!((lines[0]["event"].as_str(), lines[1]["event"].as_str()), (Some("keeper_confined"), Some("key_use")));
+    let facts: Vec<_> = lines[1..].iter().map(|line| (line["kind"].as_str(), line["call"].as_str(), line["outcome"].as_str())).collect();
     let (call, other) = (CALL.to_string(), OTHER_CALL.to_string());
     let expected = [
         (Some("new_dek"), Some(call.as_str()), Some("done")),

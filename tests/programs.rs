@@ -8,7 +8,8 @@ fn program(name: &str) -> PathBuf {
 }
 
 fn output(tool: &str, arguments: &[&str], file: &Path) -> String {
-    let ran = Command::new(tool).args(arguments).arg(file).output().unwrap_or_else(|_| panic!("{tool} is missing: apt-get install binutils"));
+    let ran =
+        Command::new(tool).args(arguments).arg(file).output().unwrap_or_else(|_| panic!("{tool} is missing: apt-get install binutils"));
     assert!(ran.status.success(), "{tool}: {}", String::from_utf8_lossy(&ran.stderr));
     String::from_utf8_lossy(&ran.stdout).into_owned()
 }
@@ -20,13 +21,21 @@ fn symbols(name: &str) -> String {
 
 fn needed(name: &str) -> Vec<String> {
     let dynamic = output("readelf", &["--dynamic"], &program(name));
-    dynamic.lines().filter(|line| line.contains("(NEEDED)")).filter_map(|line| Some(line.split_once('[')?.1.trim_end_matches(']').to_owned())).collect()
+    dynamic
+        .lines()
+        .filter(|line| line.contains("(NEEDED)"))
+        .filter_map(|line| Some(line.split_once('[')?.1.trim_end_matches(']').to_owned()))
+        .collect()
 }
 
 /// Crates whose code `name` carries, among `crates`.
 fn carries(name: &str, crates: &[&str]) -> Vec<String> {
     let symbols = symbols(name);
-    let found = |krate: &&&str| symbols.lines().any(|line| line.contains(&format!(" {krate}::")) || line.contains(&format!("<{krate}::")) || line.contains(&format!(" as {krate}::")));
+    let found = |krate: &&&str| {
+        symbols.lines().any(|line| {
+            line.contains(&format!(" {krate}::")) || line.contains(&format!("<{krate}::")) || line.contains(&format!(" as {krate}::"))
+        })
+    };
     crates.iter().filter(found).map(|krate| (*krate).to_owned()).collect()
 }
 
@@ -39,7 +48,23 @@ fn the_worker_carries_no_tls_tpm_or_database_code() {
 
 #[test]
 fn the_core_carries_no_tpm_audio_or_model_code() {
-    assert_eq!(carries("salamad", &["tss_esapi", "tss_esapi_sys", "symphonia_core", "symphonia_codec_aac", "tract_core", "tract_onnx", "rubato", "lingua", "rcgen"]), [""; 0]);
+    assert_eq!(
+        carries(
+            "salamad",
+            &[
+                "tss_esapi",
+                "tss_esapi_sys",
+                "symphonia_core",
+                "symphonia_codec_aac",
+                "tract_core",
+                "tract_onnx",
+                "rubato",
+                "lingua",
+                "rcgen"
+            ]
+        ),
+        [""; 0]
+    );
 }
 
 #[test]

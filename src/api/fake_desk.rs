@@ -13,10 +13,21 @@ use super::desk::{Admitted, Desk, Incoming};
 use crate::base::ids::CallId;
 use crate::ipc::transcript::{EntityCount, EntityKind, Utterance, Word};
 use crate::ipc::worker::{Stage, TextLanguage};
-use crate::job::calls::CallsError;
-use crate::job::spec::{
-    CallEvent, CallExport, CallHappening, CallMetadata, CallPage, CallState, CallView, RedactedText, Scope, Transcript,
-};
+use crate::job::spec::{CallEvent, CallExport, CallHappening, CallMetadata, CallPage, CallView, RedactedText, Scope, Transcript};
+
+pub(crate) use crate::ipc::worker::CallFailure;
+pub(crate) use crate::job::calls::CallsError;
+pub(crate) use crate::job::spec::CallState;
+
+/// The paths that the router serves.
+pub(crate) fn served_paths() -> Vec<&'static str> {
+    super::routes::<FakeDesk>().into_iter().map(|(path, _)| path).collect()
+}
+
+/// The API document.
+pub(crate) fn api_document() -> serde_json::Value {
+    serde_json::to_value(<super::openapi::Document as utoipa::OpenApi>::openapi()).unwrap()
+}
 
 /// The desk.
 #[derive(Clone, Default)]
@@ -196,7 +207,11 @@ impl Desk for FakeDesk {
 
     async fn cancel(&self, scope: &Scope, id: CallId) -> Result<CallView, CallsError> {
         let view = self.find(scope, id)?;
-        if view.state == CallState::Done { Err(CallsError::AlreadyFinal(view.state)) } else { Ok(CallView { state: CallState::Cancelled, ..view }) }
+        if view.state == CallState::Done {
+            Err(CallsError::AlreadyFinal(view.state))
+        } else {
+            Ok(CallView { state: CallState::Cancelled, ..view })
+        }
     }
 
     async fn delete(&self, scope: &Scope, id: CallId) -> Result<(), CallsError> {

@@ -21,8 +21,6 @@ mod params;
 pub mod problem;
 mod render;
 pub mod state;
-#[cfg(test)]
-mod tests;
 mod text;
 mod transcript;
 mod upload;

@@ -77,8 +77,7 @@ mod tests {
 
     #[test]
     fn a_secret_of_the_wrong_length_is_not_taken_from_a_channel() {
-        let sent = postcard::to_stdvec(&SecretInTransit(Secret::<4>::try_fill(|_| Ok::<(), ()>(())).unwrap()))
-            .expect("encodes");
+        let sent = postcard::to_stdvec(&SecretInTransit(Secret::<4>::try_fill(|_| Ok::<(), ()>(())).unwrap())).expect("encodes");
         assert!(postcard::from_bytes::<SecretInTransit<5>>(&sent).is_err());
     }
 }

@@ -16,7 +16,7 @@ use salama::ipc::keeper::KeeperReply;
 use salama::keeper::args::{Arguments, Mode, ProvisionArgs, ServeArgs};
 use salama::keeper::provision::{Plan, provision};
 use salama::keeper::serve::Keeper;
-use salama::keeper::startup::{Opened, StartError, account, open_console, open_daemon, reserve_memory, words};
+use salama::keeper::startup::{Opened, StartError, account, open_console, open_daemon, words};
 use salama::sandbox::policy;
 use salama::sandbox::process::{Confined, Hardened, harden};
 use salama::sys::descriptors::take_inherited;
@@ -61,7 +61,6 @@ fn serve(args: &ServeArgs, open: Open) -> Exit {
 fn start(hardened: Hardened, args: &ServeArgs, open: Open) -> Result<(Opened, Confined), StartError> {
     let account = account(args)?;
     hardened.lock_memory()?;
-    reserve_memory();
     let opened = open(args)?;
     let unprivileged = hardened.drop_privileges(account.as_deref())?;
     Ok((opened, unprivileged.confine(&policy::keeper::POLICY, &[])?))

@@ -57,7 +57,7 @@ pub(super) async fn send(client: &Client, output: Output, args: &SendArgs) -> Re
     end.verdict()
 }
 
-fn metadata(args: &SendArgs) -> Result<CallMetadata, Failure> {
+pub(super) fn metadata(args: &SendArgs) -> Result<CallMetadata, Failure> {
     let purposes = args.purpose.iter().map(|purpose| (*purpose).into()).collect();
     let consent = Consent { basis: args.consent.into(), purposes, given_at: args.consent_at.clone() };
     let (language, recorded_at, reference) = (args.language.clone(), args.recorded_at.clone(), args.reference.clone());
@@ -73,7 +73,7 @@ fn random_key() -> Result<String, Failure> {
 }
 
 /// A form of two parts, `metadata` and `audio`, with its length in front and the recording never in memory as a whole.
-async fn upload(client: &Client, output: Output, file: &Path, metadata: &CallMetadata, key: &str) -> Result<CallView, Failure> {
+pub(super) async fn upload(client: &Client, output: Output, file: &Path, metadata: &CallMetadata, key: &str) -> Result<CallView, Failure> {
     let read = |cause| Failure::Read { path: file.to_owned(), cause };
     let recording = File::open(file).map_err(read)?;
     let about = recording.metadata().map_err(read)?;

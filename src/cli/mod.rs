@@ -20,6 +20,8 @@ mod programs;
 pub mod run;
 mod sse;
 mod status;
+#[cfg(test)]
+mod tests;
 mod text;
 mod tls;
 mod transcript;

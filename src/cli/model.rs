@@ -192,3 +192,54 @@ fn summary(model: &VerifiedModel) -> ModelSummary {
         manifest_sha256: model.manifest_sha256().to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(subcommand)]
+        command: ModelCommand,
+    }
+
+    const DESCRIPTION: [&str; 8] = ["--version", "1", "--licence", "MIT", "--attribution", "me", "--upstream", "there"];
+
+    fn parse(words: &[&str]) -> Result<ModelCommand, clap::Error> {
+        Line::try_parse_from([["model", "import", "--from", "a"].as_slice(), words].concat()).map(|line| line.command)
+    }
+
+    #[test]
+    fn an_import_is_either_pinned_or_described() {
+        assert!(parse(&["--to", "b", "--manifest", "m"]).is_ok());
+        assert!(parse(&[["--to", "b"].as_slice(), &DESCRIPTION].concat()).is_ok());
+        assert!(parse(&["--to", "b"]).is_err());
+        assert!(parse(&[["--to", "b", "--manifest", "m"].as_slice(), &DESCRIPTION].concat()).is_err());
+    }
+
+    #[test]
+    fn a_target_that_cannot_be_a_model_s_name_is_refused() {
+        let Ok(ModelCommand::Import(args)) = parse(&[["--to", "x/My Model"].as_slice(), &DESCRIPTION].concat()) else { panic!("parses") };
+        assert!(matches!(import(&args, &mut |_| {}), Err(ImportModelError::Name { to }) if to == Path::new("x/My Model")));
+    }
+
+    #[test]
+    fn a_list_tells_what_is_whole_and_why_the_rest_is_refused() {
+        let room = tempfile::tempdir().unwrap();
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware-models");
+        for name in ["rampart", ".hidden", "broken", "no-model"] {
+            std::fs::create_dir(room.path().join(name)).unwrap();
+        }
+        for name in ["manifest.toml", "model_q4.onnx", "vocab.txt", "config.json", "golden-input.json", "golden.json"] {
+            std::fs::copy(models.join("rampart").join(name), room.path().join("rampart").join(name)).unwrap();
+        }
+        std::fs::write(room.path().join("broken").join(MANIFEST), "").unwrap();
+        std::fs::write(room.path().join(".hidden").join(MANIFEST), "").unwrap();
+        let listed = list(room.path()).unwrap();
+        assert_eq!(listed.iter().map(|model| model.directory.as_str()).collect::<Vec<_>>(), ["broken", "rampart"]);
+        assert!(listed[0].to_string().starts_with("broken: REFUSED: manifest.toml cannot be understood"));
+        assert_eq!(listed[1].model.as_ref().unwrap().name, "rampart");
+    }
+}

@@ -12,7 +12,9 @@ use http::{Method, Request, Response, StatusCode, request};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
+};
 use rustls::crypto::ring::default_provider;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::{ClientConfig, RootCertStore, version};
@@ -45,6 +47,8 @@ pub(crate) struct ClientKey {
 impl Authority {
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(vec![]).unwrap();
+        // OpenSSL takes a certificate whose issuer has its subject's name for self-signed.
+        params.distinguished_name.push(DnType::CommonName, "Test authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
@@ -216,7 +220,11 @@ impl Client {
         }
     }
 
-    pub(crate) async fn start(&mut self, request: request::Builder, body: impl Into<Bytes>) -> hyper::Result<Response<hyper::body::Incoming>> {
+    pub(crate) async fn start(
+        &mut self,
+        request: request::Builder,
+        body: impl Into<Bytes>,
+    ) -> hyper::Result<Response<hyper::body::Incoming>> {
         let request: Request<Full<Bytes>> = request.header("host", "localhost").body(Full::new(body.into())).unwrap();
         match self {
             Self::One(sender) => {

@@ -62,13 +62,47 @@ pub fn open(address: SocketAddr) -> Result<TcpListener, ListenError> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
     fn a_taken_address_is_named() {
-        let taken = open(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = taken.local_addr().unwrap();
         let error = open(address).unwrap_err();
         assert!(error.to_string().contains(&address.to_string()), "{error}");
+    }
+
+    /// Runs itself once more under systemd's own tool; the inner run answers on the socket that it was handed.
+    #[test]
+    fn the_socket_that_systemd_hands_in_is_taken_over() {
+        if std::env::var_os("LISTEN_FDS").is_some() {
+            let listener = open(SocketAddr::from(([127, 0, 0, 1], 1))).unwrap();
+            listener.set_nonblocking(false).unwrap();
+            return listener.accept().unwrap().0.write_all(b"adopted").unwrap();
+        }
+        let free = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+        let mut inner = Command::new("systemd-socket-activate")
+            .arg("--listen")
+            .arg(free.to_string())
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "connection::listener::tests::the_socket_that_systemd_hands_in_is_taken_over"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("systemd-socket-activate is missing; run: apt-get install systemd");
+        let mut stream = loop {
+            match TcpStream::connect(free) {
+                Ok(stream) => break stream,
+                Err(_) => assert!(inner.try_wait().unwrap().is_none(), "systemd-socket-activate ended"),
+            }
+        };
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "adopted");
+        assert!(inner.wait().unwrap().success());
     }
 }

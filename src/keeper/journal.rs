@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::base::clock::Timestamp;
 use crate::base::ids::CallId;
 use crate::ipc::keeper::{KeeperDenial, UnwrapPurpose};
+use crate::sandbox::process::ConfinementReport;
 
 use super::quota::{Bucket, Use};
 
@@ -25,7 +26,7 @@ pub struct Journal<W> {
 
 /// What is said of one use.
 #[derive(Serialize)]
-struct Line<'a> {
+struct Line {
     event: &'static str,
     time: String,
     kind: &'static str,
@@ -36,11 +37,22 @@ struct Line<'a> {
     reason: Option<&'static str>,
     count: u64,
     #[serde(skip_serializing_if = "is_zero")]
-    suppressed: &'a u64,
+    suppressed: u64,
 }
 
-fn is_zero(number: &&u64) -> bool {
-    **number == 0
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// What is said of the confinement.
+#[derive(Serialize)]
+struct ConfinedLine {
+    event: &'static str,
+    uid: u32,
+    landlock_abi: i32,
+    landlock_lacks: Vec<String>,
+    acts_denied: usize,
+    self_check_ms: u128,
 }
 
 /// One use of a key, or one refused.
@@ -62,6 +74,22 @@ impl<W: Write> Journal<W> {
         Self { out, common: Bucket::new(COMMON_LINES_PER_MINUTE, now), suppressed: 0 }
     }
 
+    /// Writes how this process is confined, once.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn confined(&mut self, report: &ConfinementReport) -> io::Result<()> {
+        let line = ConfinedLine {
+            event: "keeper_confined",
+            uid: report.identity.uid.as_raw(),
+            landlock_abi: report.landlock.enforced_abi,
+            landlock_lacks: report.landlock.missing.iter().map(|missing| format!("{missing:?}")).collect(),
+            acts_denied: report.acts_denied,
+            self_check_ms: report.self_check.as_millis(),
+        };
+        self.write(&line)
+    }
+
     /// Writes the line of one use, or counts it as suppressed.
     ///
     /// # Errors
@@ -80,14 +108,18 @@ impl<W: Write> Journal<W> {
             outcome: if used.denied.is_some() { "denied" } else { "done" },
             reason: used.denied.map(denial_word),
             count: used.count,
-            suppressed: &self.suppressed,
+            suppressed: self.suppressed,
         };
-        let mut text = serde_json::to_vec(&line)?;
-        text.push(b'\n');
-        // One write, so that lines of several processes do not mix.
-        self.out.write_all(&text)?;
+        self.write(&line)?;
         self.suppressed = 0;
         Ok(())
+    }
+
+    /// In one write, so that lines of several processes do not mix.
+    fn write(&mut self, line: &impl Serialize) -> io::Result<()> {
+        let mut text = serde_json::to_vec(line)?;
+        text.push(b'\n');
+        self.out.write_all(&text)
     }
 }
 

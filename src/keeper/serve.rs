@@ -66,7 +66,9 @@ impl<C: Clock, W: Write> Keeper<C, W> {
     ///
     /// # Errors
     /// [`ChannelError`] when the other side breaks the protocol or is gone in mid-reply.
-    pub fn answer(mut self, _: &Confined, channel: &Channel, greeting: Greeting) -> Result<(), ChannelError> {
+    pub fn answer(mut self, confined: &Confined, channel: &Channel, greeting: Greeting) -> Result<(), ChannelError> {
+        // A log that takes nothing shows at the first use of a key, which is then refused.
+        let _ = self.journal.confined(confined.report());
         channel.send(&KeeperReply::Ready {
             version: PROTOCOL_VERSION,
             server_chain: greeting.server_chain.iter().map(|certificate| certificate.to_vec()).collect(),

@@ -4,7 +4,6 @@
 //! Next: `src/bin/salama-keeper.rs` confines the process and lets `serve` answer.
 
 use std::error::Error;
-use std::hint::black_box;
 
 use nix::unistd::geteuid;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -41,21 +40,6 @@ pub fn account(args: &ServeArgs) -> Result<Option<String>, StartError> {
         None if geteuid().is_root() => Ok(Some(directory::owner(&args.directory)?.to_string())),
         None => Ok(None),
     }
-}
-
-/// Heap that is reserved, bytes: some dozens of the largest messages.
-const HEAP: usize = 4 * 1024 * 1024;
-/// Stack that is reserved, bytes.
-const STACK: usize = 256 * 1024;
-
-/// Takes all memory that answering will ever need, while it can still be had and locked. Where root may not raise the limit on
-/// locked memory, the kernel gives nothing more once privileges are gone, and an answer that needs more would end the process.
-pub fn reserve_memory() {
-    // glibc serves blocks beyond its threshold by mmap, and raises the threshold to the size of the first such block that is freed:
-    // from then on everything smaller comes from the heap, which keeps what it once had (mallopt(3), M_MMAP_THRESHOLD).
-    drop(black_box(vec![1_u8; 2 * HEAP]));
-    drop(black_box(vec![1_u8; HEAP]));
-    black_box([1_u8; STACK]);
 }
 
 /// For the daemon: record KEK, TLS key, index key. The CA's private key stays wrapped.

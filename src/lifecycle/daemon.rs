@@ -14,8 +14,8 @@ use super::notify;
 use super::parts::{Parts, StartedKeeper, job_settings};
 use super::signals::{self, End};
 use super::vitals::Machine;
-use crate::api::state::{Api, ApiParts};
 use crate::api::router;
+use crate::api::state::{Api, ApiParts};
 use crate::audit::{self, event::Event};
 use crate::base::clock::SystemClock;
 use crate::connection::serve::Server;
@@ -52,7 +52,10 @@ async fn run(confined: &Confined, parts: Parts) -> Result<(), ServeError> {
         store: store.start()?,
         index: IndexKeys::derive(&greeting.index_key)?,
         keeper: Arc::new(keeper.clone()),
-        supervisor: Arc::new(Forked { supervisor, models: models.iter().map(|model| format!("{}@{}", model.name, model.version)).collect() }),
+        supervisor: Arc::new(Forked {
+            supervisor,
+            models: models.iter().map(|model| format!("{}@{}", model.name, model.version)).collect(),
+        }),
         settings: job_settings(&config),
         clock: Arc::new(SystemClock),
     })?;

@@ -34,8 +34,15 @@ impl Vitals for Machine {
             (!health.workers, Part::Workers, Trouble::Down),
             (keeper.is_none(), Part::Keeper, Trouble::Down),
         ];
-        let mut troubles: Vec<(Part, Trouble)> = faults.into_iter().filter(|(is, ..)| *is).map(|(_, part, trouble)| (part, trouble)).collect();
+        let mut troubles: Vec<(Part, Trouble)> =
+            faults.into_iter().filter(|(is, ..)| *is).map(|(_, part, trouble)| (part, trouble)).collect();
         troubles.dedup();
-        Reading { troubles, queue: u64::try_from(health.waiting).unwrap_or(u64::MAX), disk_free: self.space.free().unwrap_or(0), keeper, ..Reading::default() }
+        Reading {
+            troubles,
+            queue: u64::try_from(health.waiting).unwrap_or(u64::MAX),
+            disk_free: self.space.free().unwrap_or(0),
+            keeper,
+            ..Reading::default()
+        }
     }
 }

@@ -250,3 +250,6 @@ fn singles(tensor: &TensorProto) -> Option<Vec<f32>> {
     let (cells, rest) = tensor.raw_data.as_chunks::<4>();
     rest.is_empty().then(|| cells.iter().map(|&cell| f32::from_le_bytes(cell)).collect())
 }
+
+#[cfg(test)]
+mod tests;

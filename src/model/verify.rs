@@ -199,3 +199,6 @@ pub fn hex(bytes: &[u8]) -> String {
 fn length(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

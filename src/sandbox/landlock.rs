@@ -23,7 +23,8 @@ pub enum Grant {
     ReadWrite(PathBuf),
     /// A file, or a directory and all below, may be read.
     ReadOnly(PathBuf),
-    /// A Unix socket that may be connected to or sent to. Kernels before ABI 9 do not ask.
+    /// A Unix socket that may be connected to or sent to; better the directory that holds it, since a socket that is made anew
+    /// is another one. Kernels before ABI 9 do not ask.
     Socket(PathBuf),
 }
 

@@ -19,7 +19,7 @@ use super::seccomp::{Filters, SeccompError};
 use super::self_check::{self, SelfCheckError};
 use crate::sys::attempt::{Act, Attempt};
 use crate::sys::descriptors::close_all_but;
-use crate::sys::limits::{AddressSpace, lock_all_memory, set_limit};
+use crate::sys::limits::{AddressSpace, lock_all_memory, lock_present_memory, reserve_memory, set_limit};
 use crate::sys::process::{Forked, SingleThreaded, fork};
 
 pub use super::landlock::Grant;
@@ -90,18 +90,23 @@ pub enum HardenError {
 }
 
 impl Hardened {
-    /// Keeps keys out of swap: locks all memory, now and later. As root it lifts the limit first, if it may.
+    /// Keeps keys out of swap: sets memory aside to work in and locks it; and locks what is mapped later too, where there is no
+    /// limit. As root it lifts the limit first, if it may.
     ///
     /// # Errors
-    /// `Limit` when the limit is too low for this process and some growth, `Lock` when the kernel refuses.
-    pub fn lock_memory(&self) -> Result<(), LockMemoryError> {
-        let limit = lift_memory_lock_limit().map_err(LockMemoryError::Lock)?;
-        let size = AddressSpace::open().and_then(|space| space.bytes()).map_err(LockMemoryError::Lock)?;
-        // What is mapped later is locked too, and counts against the limit once root's right to ignore it is gone.
-        if limit < size.saturating_add(LOCKED_GROWTH) {
-            return Err(LockMemoryError::Limit { limit, needed: size.saturating_add(LOCKED_GROWTH) });
+    /// When the limit is too low and this process has no right to ignore it.
+    pub fn lock_memory(&self) -> Result<LockedMemory, LockMemoryError> {
+        let limit = lift_memory_lock_limit().map_err(LockMemoryError::Size)?;
+        reserve_memory();
+        let needed = AddressSpace::open().and_then(|space| space.bytes()).map_err(LockMemoryError::Size)?;
+        let failed = |source| LockMemoryError::Lock { limit, needed, source };
+        if limit == RLIM_INFINITY {
+            lock_all_memory().map_err(failed)?;
+            return Ok(LockedMemory::All);
         }
-        lock_all_memory().map_err(LockMemoryError::Lock)
+        // Under a limit, a later mapping past it would fail, and the process with it: only what is there now is locked.
+        lock_present_memory().map_err(failed)?;
+        Ok(LockedMemory::Reserve)
     }
 
     /// Second step: becomes `user` (a name or a number) when started as root, and empties all sets of capabilities.
@@ -113,23 +118,34 @@ impl Hardened {
     }
 }
 
-/// Address space that a process may still add after [`Hardened::lock_memory`], bytes.
-const LOCKED_GROWTH: u64 = 16 << 20;
+/// What [`Hardened::lock_memory`] has locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockedMemory {
+    /// All, whatever is mapped later included.
+    All,
+    /// What was there, with a reserve of heap and stack to work in.
+    Reserve,
+}
 
 /// Memory could not be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockMemoryError {
+    /// Sizes or limits could not be read.
+    #[error("the limit on locked memory could not be read or set")]
+    Size(#[source] io::Error),
     /// The limit is too low.
-    #[error("memory cannot be locked against swapping: {limit} bytes may be locked, {needed} are needed; raise the limit (LimitMEMLOCK=64M, ulimit -l)")]
-    Limit {
+    #[error(
+        "memory cannot be locked against swapping: {limit} bytes may be locked, {needed} are needed; start as root or raise the limit (LimitMEMLOCK=64M, ulimit -l)"
+    )]
+    Lock {
         /// What may be locked.
         limit: u64,
         /// What must be.
         needed: u64,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
     },
-    /// The kernel refused.
-    #[error("memory cannot be locked against swapping")]
-    Lock(#[source] io::Error),
 }
 
 /// Gives the limit as it is then.

@@ -17,7 +17,7 @@ use crate::sys::socket::set_send_timeout;
 /// How long a child may leave a message to it unread.
 const SEND_LIMIT: Duration = Duration::from_secs(30);
 /// How long a child may take to exit after its last word, and a killed one to die.
-const EXIT_LIMIT: Duration = Duration::from_secs(5);
+const EXIT_LIMIT: Duration = Duration::from_secs(2);
 
 /// A child. Dropping it kills it.
 #[derive(Debug)]

@@ -289,8 +289,7 @@ mod tests {
     }
 
     fn done(utterances: u32) -> ChildEvent {
-        let summary =
-            Summary { audio_ms: 5, speech_ms: 5, utterances, counts: Vec::new(), language: None, stages: Vec::new(), wall_ms: 1 };
+        let summary = Summary { audio_ms: 5, speech_ms: 5, utterances, counts: Vec::new(), language: None, stages: Vec::new(), wall_ms: 1 };
         ChildEvent::Done(summary)
     }
 

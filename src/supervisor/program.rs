@@ -44,10 +44,29 @@ pub fn beside(name: &str) -> io::Result<PathBuf> {
 /// # Errors
 /// When the program is not there, or the kernel refuses.
 pub fn spawn<A: AsRef<OsStr>>(path: &Path, arguments: impl IntoIterator<Item = A>) -> Result<Started, SpawnError> {
+    spawn_with(path, arguments, &[])
+}
+
+/// As [`spawn`], with something in the environment: settings of libraries that can be made in no other way.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_with<A: AsRef<OsStr>>(
+    path: &Path,
+    arguments: impl IntoIterator<Item = A>,
+    environment: &[(&str, &str)],
+) -> Result<Started, SpawnError> {
     let failed = |source| SpawnError::Start { path: path.to_owned(), source };
     let (ours, theirs) = Channel::pair().map_err(SpawnError::Channel)?;
     let mut command = Command::new(path);
-    command.args(arguments).env_clear().envs(ENVIRONMENT).current_dir("/").stdin(Stdio::null()).stdout(Stdio::null());
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(ENVIRONMENT)
+        .envs(environment.iter().copied())
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     let child = start_with_descriptor(command, theirs.into_fd(), CHANNEL_FD).map_err(failed)?;
     let pid = i32::try_from(child.id()).map_err(|_| failed(io::ErrorKind::InvalidData.into()))?;
     let process = PidFd::open(Pid::from_raw(pid)).map_err(failed)?;

@@ -8,7 +8,6 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
-use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::resource::{Resource, setrlimit};
 
 /// Version of the kernel's landlock interface; 0 when it has none.
@@ -22,9 +21,46 @@ pub fn landlock_abi() -> i32 {
 /// Keeps all memory of this process, now and later, out of swap.
 ///
 /// # Errors
-/// `ENOMEM` when the limit on locked memory is too low.
+/// `ENOMEM` or `EPERM` when the limit on locked memory is too low.
 pub fn lock_all_memory() -> io::Result<()> {
-    Ok(mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)?)
+    lock(libc::MCL_CURRENT | libc::MCL_FUTURE)
+}
+
+/// Keeps what this process has mapped by now out of swap.
+///
+/// # Errors
+/// As [`lock_all_memory`].
+pub fn lock_present_memory() -> io::Result<()> {
+    lock(libc::MCL_CURRENT)
+}
+
+fn lock(what: libc::c_int) -> io::Result<()> {
+    // On fault: a page is locked once it holds something; what was never touched holds no key and needs no memory.
+    // SAFETY: takes flags only and changes no content of memory.
+    Ok(Errno::result(unsafe { libc::mlockall(what | libc::MCL_ONFAULT) }).map(drop)?)
+}
+
+/// Heap that [`reserve_memory`] sets aside, bytes.
+const HEAP_RESERVE: usize = 4 << 20;
+/// Stack that [`reserve_memory`] sets aside, bytes.
+const STACK_RESERVE: usize = 2 << 20;
+
+/// Grows heap and stack once, so that a small program needs no new mapping afterwards: what it computes with lies in memory that
+/// can be locked now. Only while there is one thread.
+pub fn reserve_memory() {
+    // SAFETY: sets parameters of glibc's allocator; allowed at any time while there is one thread (mallopt(3)).
+    unsafe {
+        // Large blocks come from the heap too, and the heap is never given back.
+        libc::mallopt(libc::M_MMAP_MAX, 0);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
+    }
+    drop(std::hint::black_box(vec![1_u8; HEAP_RESERVE]));
+    touch_stack();
+}
+
+#[inline(never)]
+fn touch_stack() {
+    std::hint::black_box(&mut [1_u8; STACK_RESERVE]);
 }
 
 /// Sets the soft and the hard limit.

@@ -95,7 +95,15 @@ impl<W: Work> ForkServer<W> {
             let _ = child.signal(Signal::SIGKILL);
             let _ = child.wait();
         }
-        served
+        match served {
+            // It ended between two messages, instead of between two requests.
+            Err(ForkServerError::Channel(ChannelError::Socket(error)))
+                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+            {
+                Ok(())
+            }
+            served => served,
+        }
     }
 
     fn serve(&mut self, loaded: Vec<LoadedModel>) -> Result<(), ForkServerError> {

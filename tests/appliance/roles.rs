@@ -22,7 +22,7 @@ fn a_counsellor_does_not_see_the_calls_of_another() {
     for path in ["", "/transcript", "/events", "/export?format=json"] {
         other.get(&format!("/api/v1/calls/{id}{path}")).assert_problem(404, "not-found");
     }
-    other.delete(&format!("/api/v1/calls/{id}")).assert_problem(404, "not-found");
+    other.delete(&format!("/api/v1/calls/{id}")).assert_problem(403, "not-allowed");
     assert_eq!(other.get("/api/v1/calls").json()["calls"], json!([]));
     assert_eq!(owner.get(&format!("/api/v1/calls/{id}/transcript")).status, 200);
 }

@@ -53,9 +53,10 @@ fn events_replay_from_any_number_and_end_with_the_final_state() {
 fn an_erased_call_is_gone_from_every_endpoint_and_from_the_disk() {
     let appliance = shared();
     let client = appliance.client("counsellor", "way");
+    let supervisor = appliance.client("supervisor", "way");
     let (id, _) = client.transcribed(&audio::librivox());
 
-    assert_eq!(client.delete(&format!("/api/v1/calls/{id}")).status, 204);
+    assert_eq!(supervisor.delete(&format!("/api/v1/calls/{id}")).status, 204);
 
     for path in ["", "/transcript?format=json", "/events", "/export?format=json"] {
         client.get(&format!("/api/v1/calls/{id}{path}")).assert_problem(404, "not-found");

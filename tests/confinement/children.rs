@@ -8,8 +8,8 @@ use salama::ipc::worker::{ChildEvent, ChildExit, Task};
 use salama::sandbox::policy::{self, Denial};
 use salama::supervisor::child::{Child, ChildError};
 use salama::supervisor::conversation::Misbehaviour;
-use salama::supervisor::forkserver::{ChildLimits, ForkServer, Lost, SpawnError, StartError, Supervisor};
-use salama::sys::pidfd::PidFd;
+use salama::supervisor::forkserver::{ChildLimits, ForkServer, Lost, SpawnError, StartError, Supervisor, WorkerSettings};
+use salama::sys::pidfd::{Ended, PidFd};
 
 use crate::roles::{denied, start};
 use crate::runner::Test;
@@ -33,6 +33,8 @@ pub const TESTS: &[Test] = &[
     ("a_dead_fork_server_is_noticed_and_takes_its_children_along", a_dead_fork_server_is_noticed_and_takes_its_children_along),
     ("a_fork_server_ends_when_salamad_does", a_fork_server_ends_when_salamad_does),
     ("a_worker_that_ends_at_start_is_an_error", a_worker_that_ends_at_start_is_an_error),
+    ("a_worker_that_is_not_installed_is_an_error_with_its_path", a_worker_that_is_not_installed_is_an_error_with_its_path),
+    ("a_worker_started_by_hand_says_what_starts_it", a_worker_started_by_hand_says_what_starts_it),
 ];
 
 const LIMITS: ChildLimits = ChildLimits { memory_bytes: 2 << 30, cpu_seconds: 20 };
@@ -213,9 +215,7 @@ fn a_child_that_lies_is_stopped() {
     let office = office();
     let honest = transcribing(&office.supervisor, "need 90");
     assert!(matches!(honest.recv(PATIENCE), Ok(ChildEvent::Need { offset: 90, len: 10 })));
-    for (what, rule) in
-        [("need 101", Misbehaviour::Need), ("garbage", Misbehaviour::Frame), ("done", Misbehaviour::OutOfTurn)]
-    {
+    for (what, rule) in [("need 101", Misbehaviour::Need), ("garbage", Misbehaviour::Frame), ("done", Misbehaviour::OutOfTurn)] {
         let child = transcribing(&office.supervisor, what);
         let heard = child.recv(PATIENCE);
         assert!(matches!(heard, Err(ChildError::Misbehaved(broken)) if broken == rule), "{what}: {heard:?}");
@@ -261,10 +261,31 @@ fn a_fork_server_ends_when_salamad_does() {
     let greeting = started.channel.recv::<salama::ipc::worker::ForkEvent>().unwrap();
     assert!(matches!(greeting, Some(salama::ipc::worker::ForkEvent::Ready { .. })));
     drop(started.channel);
-    assert_eq!(started.process.wait().unwrap(), salama::sys::pidfd::Ended::Code(0));
+    assert_eq!(started.process.wait().unwrap(), Ended::Code(0));
 }
 
 fn a_worker_that_ends_at_start_is_an_error() {
     let failed = ForkServer::greet(start("act", &["child", "Execve"]), PATIENCE);
     assert!(matches!(failed, Err(StartError::Ended { ended: Some(_) })), "{failed:?}");
+}
+
+fn a_worker_that_is_not_installed_is_an_error_with_its_path() {
+    let settings = WorkerSettings {
+        program: "/nonexistent/salama-worker".into(),
+        models: "/nonexistent".into(),
+        asr: "whisper-base".into(),
+        user: None,
+        start_limit: PATIENCE,
+    };
+    let failed = ForkServer::start(&settings).unwrap_err();
+    assert!(failed.to_string().contains("/nonexistent/salama-worker"), "{failed}");
+    let ended = ForkServer::start(&WorkerSettings { program: "/bin/true".into(), ..settings }).unwrap_err();
+    assert!(matches!(ended, StartError::Ended { ended: Some(Ended::Code(0)) }), "{ended:?}");
+}
+
+fn a_worker_started_by_hand_says_what_starts_it() {
+    let worker = env!("CARGO_BIN_EXE_salama-worker");
+    let by_hand = std::process::Command::new(worker).args(["--models", "/", "--asr", "x"]).output().unwrap();
+    assert_eq!(by_hand.status.code(), Some(64));
+    assert!(String::from_utf8_lossy(&by_hand.stderr).contains("salamad"));
 }

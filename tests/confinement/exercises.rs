@@ -23,8 +23,10 @@ use crate::files::{grants, playground};
 use crate::roles::{confined, start};
 use crate::runner::Test;
 
-pub const TESTS: &[Test] =
-    &[("the_core_serves_and_stores_confined", the_core_serves_and_stores_confined), ("the_keeper_signs_confined", the_keeper_signs_confined)];
+pub const TESTS: &[Test] = &[
+    ("the_core_serves_and_stores_confined", the_core_serves_and_stores_confined),
+    ("the_keeper_signs_confined", the_keeper_signs_confined),
+];
 
 const TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("calls");
 
@@ -35,7 +37,7 @@ pub fn core(directory: &Path) -> ExitCode {
     let journal = UnixDatagram::unbound().unwrap();
     let mut granted = grants(directory);
     granted.extend([Grant::Socket(directory.join("notify")), Grant::Socket(directory.join("journal"))]);
-    // The listener is a stray to `harden`, which is why the real core passes its descriptors; here it is opened after.
+    // Opened before, so `harden` must be told to keep it, as the real core does with what systemd hands it.
     let (_confined, channel) = confined_with(&granted);
     channel.send(&listener.local_addr().unwrap().port()).unwrap();
 
@@ -85,6 +87,9 @@ fn files(state: &Path) {
     assert_eq!(fs::metadata(state.join("segments/call/0")).unwrap().len(), 100_000);
     assert_eq!(fs::read_dir(state.join("segments")).unwrap().count(), 1);
     assert!(statvfs(state).unwrap().blocks_available() > 0);
+    let mut copy = File::create(state.join("segments/copy")).unwrap();
+    assert_eq!(std::io::copy(&mut File::open(state.join("segments/call/0")).unwrap(), &mut copy).unwrap(), 100_000);
+    assert!(fs::canonicalize(state).is_err());
     fs::remove_dir_all(state.join("segments")).unwrap();
 }
 
@@ -141,7 +146,7 @@ pub fn keeper() -> ExitCode {
     let (_confined, channel) = confined("keeper", &[]);
     while let Some(request) = channel.recv::<Vec<u8>>().unwrap() {
         let signature = key.sign(&random, &request).unwrap();
-        writeln!(std::io::stderr(), "  keeper: signed {} bytes", request.len()).unwrap();
+        eprintln!("  keeper: signed {} bytes", request.len());
         channel.send(&signature.as_ref().to_vec()).unwrap();
     }
     ExitCode::SUCCESS

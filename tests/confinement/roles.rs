@@ -9,6 +9,7 @@ use salama::ipc::channel::Channel;
 use salama::sandbox::policy::{Allowed, Denial, Denied, Policy, When, child, core, forkserver, keeper};
 use salama::sandbox::process::{Confined, Confinement, Grant, Unprivileged, harden};
 use salama::sandbox::self_check;
+use salama::supervisor::forkserver::HUGE_PAGES;
 use salama::supervisor::program::{self, Started};
 use salama::sys::attempt::Attempt;
 use salama::sys::descriptors::take_inherited;
@@ -33,7 +34,7 @@ pub fn denied(policy: &'static Policy) -> Vec<Denied> {
 /// Starts a role; its words come over the channel or as its exit.
 pub fn start(role: &str, arguments: &[&str]) -> Started {
     let me = std::env::current_exe().unwrap();
-    let started = program::spawn(&me, ["--role", role].iter().chain(arguments)).unwrap();
+    let started = program::spawn_with(&me, ["--role", role].iter().chain(arguments), &[HUGE_PAGES]).unwrap();
     started.channel.set_receive_timeout(Some(Duration::from_secs(60))).unwrap();
     started
 }

@@ -22,10 +22,9 @@ pub fn fork_server() -> ExitCode {
     let unprivileged = unprivileged();
     let address_space = AddressSpace::open().unwrap();
     let control = Channel::from_fd(take_inherited(CHANNEL_FD).unwrap());
-    let offspring =
-        unprivileged.confine(&policy::forkserver::POLICY, &[]).unwrap().prepare_offspring(&policy::child::POLICY).unwrap();
+    let offspring = unprivileged.confine(&policy::forkserver::POLICY, &[]).unwrap().prepare_offspring(&policy::child::POLICY).unwrap();
     let loaded = vec![LoadedModel { name: "toy".into(), version: "1".into(), manifest_sha256: "00".into() }];
-    ForkServer::<Toy>::new(control, offspring, address_space, vec![42; 1 << 20]).run(loaded).unwrap();
+    ForkServer::<Toy>::new(control, offspring, address_space, vec![42; 64 << 20]).run(loaded).unwrap();
     ExitCode::SUCCESS
 }
 
@@ -87,6 +86,8 @@ fn send_then_wait(channel: &Channel, message: &impl serde::Serialize) -> u8 {
 /// What a model's runtime does: threads, memory of all sizes, time, hash maps.
 fn threads() -> u64 {
     let sum = AtomicU64::new(0);
+    assert!(!std::path::Path::new("/etc/passwd").exists(), "to a child there are no files");
+    assert!(thread::available_parallelism().is_ok());
     thread::scope(|scope| {
         for number in 0..4_u64 {
             let sum = &sum;

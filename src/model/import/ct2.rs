@@ -310,10 +310,10 @@ fn place(name: String, variable: Variable, tensors: &mut Tensors) -> Result<(), 
 /// Settings that would change the graph must be as in every Whisper model; others only steer CTranslate2.
 fn check_setting(name: String, variable: &Variable) -> Result<(), Ct2Error> {
     let Some((_, expected)) = SETTINGS.iter().find(|(suffix, _)| name.ends_with(suffix)) else { return Ok(()) };
-    let found = match variable.bytes.as_slice() {
-        &[byte] => i64::from(i8::from_le_bytes([byte])),
-        &[low, high] => i16::from_le_bytes([low, high]).into(),
-        &[a, b, c, d] => i32::from_le_bytes([a, b, c, d]).into(),
+    let found = match *variable.bytes.as_slice() {
+        [byte] => i64::from(i8::from_le_bytes([byte])),
+        [low, high] => i16::from_le_bytes([low, high]).into(),
+        [a, b, c, d] => i32::from_le_bytes([a, b, c, d]).into(),
         _ => return Err(Ct2Error::Shape { variable: name, bytes: 0 }),
     };
     if found == *expected { Ok(()) } else { Err(Ct2Error::Setting { variable: name, found, expected: *expected }) }

@@ -31,11 +31,8 @@ pub fn manifest(
     graphs: &[GraphSpec],
     files: &[FileEntry],
 ) -> String {
-    let languages: Vec<String> = if vocabulary.multilingual {
-        vocabulary.languages.iter().map(|(code, _)| quoted(code)).collect()
-    } else {
-        vec![quoted("en")]
-    };
+    let languages: Vec<String> =
+        if vocabulary.multilingual { vocabulary.languages.iter().map(|(code, _)| quoted(code)).collect() } else { vec![quoted("en")] };
     let payload = payload.iter().map(|digest| format!("{{ file = {}, sha256 = {} }}", quoted(&digest.file), quoted(&digest.sha256)));
     let mut text = format!(
         "schema = {SCHEMA}\nname = {}\nversion = {}\npurpose = \"speech-recognition\"\nlicence = {}\nattribution = {}\nlanguages = [{}]\n",

@@ -138,9 +138,8 @@ fn convolution(g: &mut GraphBuilder, name: &str, x: &str, conv: &Linear, stride:
     let mut inputs = vec![x, weight.as_str()];
     let bias = conv.bias.as_ref().map(|bias| g.weight(&format!("{name}.bias"), bias));
     inputs.extend(bias.as_deref());
-    let attributes =
-        vec![attribute_ints("kernel_shape", &[3]), attribute_ints("pads", &[1, 1]), attribute_ints("strides", &[stride])];
-    let out = g.node("Conv", &format!("{name}.out"), &inputs, attributes);
+    let attributes = vec![attribute_ints("kernel_shape", &[3]), attribute_ints("pads", &[1, 1]), attribute_ints("strides", &[stride])];
+    let out = g.node("Conv", &format!("{name}.convolved"), &inputs, attributes);
     g.node("Gelu", name, &[&out], vec![])
 }
 

@@ -14,6 +14,13 @@ pub mod tables;
 pub mod vocabulary;
 pub mod weights;
 
+#[cfg(test)]
+mod numbers_tests;
+#[cfg(test)]
+mod synthetic;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::path::{Path, PathBuf};
 

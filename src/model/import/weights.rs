@@ -363,11 +363,7 @@ impl Parts {
         })
     }
 
-    fn layers<L>(
-        &mut self,
-        part: &'static str,
-        read: impl Fn(&mut Self, &str) -> Result<L, WeightsError>,
-    ) -> Result<Vec<L>, WeightsError> {
+    fn layers<L>(&mut self, part: &'static str, read: impl Fn(&mut Self, &str) -> Result<L, WeightsError>) -> Result<Vec<L>, WeightsError> {
         let marker = |index: usize| format!("{part}.layers.{index}.fc1.weight");
         let count = (0..=MAX_LAYERS).take_while(|&index| self.tensors.contains_key(&marker(index))).count();
         if count == 0 || count > MAX_LAYERS {

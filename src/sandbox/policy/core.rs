@@ -3,7 +3,7 @@
 //! Touches: what landlock grants (state read-write, configuration read-only), the listening socket, Unix datagrams to the journal.
 //! Next: `lifecycle` builds the runtime once this is on.
 
-use libc::ENOSYS;
+use libc::{EACCES, ENOSYS};
 
 use super::Condition::{Bits, Is};
 use super::shared::{ALL_DENY, CHANNEL, COMPUTE, NO_CLONE3, THREADS};
@@ -91,6 +91,10 @@ const PROGRAMS: &[Allowed] = &[
 
 const REFUSED: &[Refused] = &[
     NO_CLONE3,
+    refused(libc::SYS_copy_file_range, ENOSYS, "the standard library copies by reading and writing then"),
+    refused(libc::SYS_sendfile, ENOSYS, "as above"),
+    refused(libc::SYS_splice, ENOSYS, "as above"),
+    refused(libc::SYS_readlink, EACCES, "canonical paths; paths are made so before confinement"),
     refused(
         libc::SYS_memfd_create,
         ENOSYS,

@@ -74,6 +74,10 @@ pub const NO_CLONE3: Refused =
 /// For processes that open nothing at all.
 pub const NO_FILES: &[Refused] = &[
     refused(libc::SYS_openat, EACCES, "glibc looks into /proc and /sys on its own when heaps and threads grow; it does without"),
+    refused(libc::SYS_statx, EACCES, "libraries look whether a file is there before they open it; to them none is"),
+    refused(libc::SYS_newfstatat, EACCES, "as above, with glibc's stat and fstat"),
+    refused(libc::SYS_readlink, EACCES, "as above, with canonical paths"),
+    refused(libc::SYS_access, EACCES, "as above, with access"),
     NO_CLONE3,
 ];
 

@@ -14,6 +14,12 @@ const TOKENS_MAX: usize = 224;
 const GUESS: f32 = -1.0;
 /// A guess with a no-speech probability above this is no speech (reference: `no_speech_threshold`).
 const NOBODY: f32 = 0.6;
+/// Text that is a little unlikely is no speech either when the model is all but sure of that.
+const UNLIKELY: f32 = -0.3;
+/// That sure.
+const SURELY_NOBODY: f32 = 0.9;
+/// Frames of 20 ms that attention moves on with each round when words are really said again.
+const ROUND_MIN: usize = 5;
 /// Below this mean log-probability the text has nothing to do with the sound.
 const NONSENSE: f32 = -2.0;
 
@@ -48,7 +54,10 @@ impl Hypothesis {
 
     /// The window holds no speech that this model can read.
     pub fn is_silence(&self) -> bool {
-        self.tokens.is_empty() || self.mean_log_prob < NONSENSE || (self.mean_log_prob < GUESS && self.no_speech > NOBODY)
+        self.tokens.is_empty()
+            || self.mean_log_prob < NONSENSE
+            || (self.mean_log_prob < GUESS && self.no_speech > NOBODY)
+            || (self.mean_log_prob < UNLIKELY && self.no_speech > SURELY_NOBODY)
     }
 
     /// Rather without a loop, then rather likely.
@@ -113,7 +122,7 @@ pub fn decode(whisper: &Whisper, window: &Window, language: Option<&str>) -> Res
         }
         text.tokens.push(token);
         text.log_probs.push(log_prob);
-        if text.cut_loop() || text.tokens.len() >= TOKENS_MAX || session.room() == 0 {
+        if text.cut_loop(&session, prompt_rows, window) || text.tokens.len() >= TOKENS_MAX || session.room() == 0 {
             break;
         }
         hidden = session.step(token)?;
@@ -144,9 +153,16 @@ struct Text {
 }
 
 impl Text {
-    /// Cuts the text after the first round of a loop at its end.
-    fn cut_loop(&mut self) -> bool {
+    /// Cuts the text after the first round of a loop at its end, unless the attention shows that it was said again and again.
+    fn cut_loop(&mut self, session: &Session<'_>, prompt_rows: usize, window: &Window) -> bool {
         let Some(keep) = loop_start(&self.tokens) else { return false };
+        // The row before a token is the one that predicted it; the last token has not been fed yet, its row is there.
+        let focus = session.focus();
+        let rounds = focus.get(prompt_rows..).and_then(|rows| rows.get(keep.len_before()..)).unwrap_or_default();
+        if moves_on(rounds, keep.block, window.clip) {
+            return false;
+        }
+        let keep = keep.first_round_end;
         self.tokens.truncate(keep);
         self.log_probs.truncate(keep);
         self.looped = true;
@@ -154,11 +170,34 @@ impl Text {
     }
 }
 
-/// Length of `tokens` without the repetitions at its end, when those are too many to have been said.
+/// Repetitions at the end of a text.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Loop {
+    /// Tokens in a round.
+    block: usize,
+    /// Tokens up to the end of the first round.
+    first_round_end: usize,
+}
+
+impl Loop {
+    /// Tokens before the first round.
+    const fn len_before(self) -> usize {
+        self.first_round_end - self.block
+    }
+}
+
+/// Whether each round was read from a later place in the clip than the one before it.
+fn moves_on(focus: &[usize], block: usize, clip: usize) -> bool {
+    let rounds: Vec<usize> = focus.chunks(block.max(1)).filter_map(|round| round.first().copied()).collect();
+    let (Some(first), Some(last)) = (rounds.first(), rounds.last()) else { return false };
+    *last < clip && *last >= first + ROUND_MIN * (rounds.len() - 1) && rounds.is_sorted()
+}
+
+/// The repetitions at the end of `tokens`, when those are so many that a loop is likely.
 ///
 /// A caller may say "no" eight times; Whisper in a loop never stops. So a block of one to three tokens must fill
 /// twenty places, one of up to seven come four times, and a longer one three times.
-fn loop_start(tokens: &[u32]) -> Option<usize> {
+fn loop_start(tokens: &[u32]) -> Option<Loop> {
     let longest = tokens.len() / 3;
     (1..=longest).find_map(|block| {
         let rounds = match block {
@@ -169,7 +208,7 @@ fn loop_start(tokens: &[u32]) -> Option<usize> {
         let span = block.checked_mul(rounds)?;
         let tail = tokens.get(tokens.len().checked_sub(span)?..)?;
         let first = tail.get(..block)?;
-        tail.chunks(block).all(|round| round == first).then_some(tokens.len() - span + block)
+        tail.chunks(block).all(|round| round == first).then_some(Loop { block, first_round_end: tokens.len() - span + block })
     })
 }
 
@@ -225,7 +264,7 @@ mod tests {
         let mut tokens = vec![9, 8];
         tokens.extend([1, 2, 3, 4].repeat(4));
 
-        assert_eq!(loop_start(&tokens), Some(6));
+        assert_eq!(loop_start(&tokens), Some(Loop { block: 4, first_round_end: 6 }));
     }
 
     #[test]
@@ -237,7 +276,7 @@ mod tests {
 
     #[test]
     fn one_token_for_ever_is_a_loop() {
-        assert_eq!(loop_start(&[7; 20]), Some(1));
+        assert_eq!(loop_start(&[7; 20]), Some(Loop { block: 1, first_round_end: 1 }));
     }
 
     #[test]
@@ -245,7 +284,16 @@ mod tests {
         let block: Vec<u32> = (0..30).collect();
 
         assert_eq!(loop_start(&block.repeat(2)), None);
-        assert_eq!(loop_start(&block.repeat(3)), Some(30));
+        assert_eq!(loop_start(&block.repeat(3)), Some(Loop { block: 30, first_round_end: 30 }));
+    }
+
+    #[test]
+    fn words_that_are_said_again_move_on_in_the_clip() {
+        let said = [10, 15, 40, 45, 70, 75];
+
+        assert!(moves_on(&said, 2, 100));
+        assert!(!moves_on(&said, 2, 60), "past the end of the clip nothing is said");
+        assert!(!moves_on(&[70, 75, 70, 75, 70, 76], 2, 100), "stuck");
     }
 
     #[test]

@@ -334,6 +334,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// Seconds as frames.
+    #[expect(clippy::as_conversions, reason = "a few seconds")]
     fn frames(seconds: f32) -> usize {
         (seconds * 31.25) as usize
     }
@@ -351,6 +352,10 @@ mod tests {
         spans
     }
 
+    fn one(stretch: Range<usize>) -> Vec<Range<usize>> {
+        std::iter::once(stretch).collect()
+    }
+
     #[test]
     fn a_click_is_no_region() {
         assert_eq!(run(&[(false, 1.0), (true, 0.13), (false, 3.0)]), []);
@@ -360,7 +365,7 @@ mod tests {
     fn speech_is_padded_on_both_sides() {
         let spans = run(&[(false, 1.0), (true, 1.0), (false, 3.0)]);
 
-        assert_eq!(spans, [Span { hear: 31 - PAD..62 + PAD, keep: 31 - PAD..62 + PAD, speech: vec![31..62] }]);
+        assert_eq!(spans, [Span { hear: 31 - PAD..62 + PAD, keep: 31 - PAD..62 + PAD, speech: one(31..62) }]);
     }
 
     #[test]

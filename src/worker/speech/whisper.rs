@@ -70,6 +70,8 @@ pub struct Window {
     cross: Vec<TValue>,
     /// Encoder frames of 20 ms in the window, padding included.
     pub frames: usize,
+    /// Encoder frames that hold sound.
+    pub clip: usize,
 }
 
 /// Frames of the window for a clip of `samples`: [`WINDOW_MIN`] or the clip with its margin, rounded up, at most 30 s.
@@ -113,7 +115,7 @@ impl Whisper {
         };
         let outputs = run().map_err(SpeechError::Encoder)?;
         // The first output is what the keys and values were made from; only those are used.
-        Ok(Window { cross: outputs.into_iter().skip(1).collect(), frames: frames / 2 })
+        Ok(Window { cross: outputs.into_iter().skip(1).collect(), frames: frames / 2, clip: samples.len().div_ceil(2 * super::mel::HOP) })
     }
 
     /// A decoder at position 0 of `window`.
@@ -157,6 +159,21 @@ impl Session<'_> {
     /// Positions left.
     pub fn room(&self) -> usize {
         self.whisper.settings.text_ctx - self.position.min(self.whisper.settings.text_ctx)
+    }
+
+    /// The frame that each token fed so far looked at most, all alignment heads together.
+    pub fn focus(&self) -> Vec<usize> {
+        let frames = self.window.frames.max(1);
+        let peak = |row: &Vec<f32>| {
+            let mut sum = vec![0f32; frames];
+            for head in row.chunks(frames) {
+                for (total, value) in sum.iter_mut().zip(head) {
+                    *total += value;
+                }
+            }
+            sum.iter().enumerate().max_by(|one, other| one.1.total_cmp(other.1)).map_or(0, |(frame, _)| frame)
+        };
+        self.attention.iter().map(peak).collect()
     }
 
     /// The attention rows of all tokens that were fed: `[token][alignment head * frames]`.

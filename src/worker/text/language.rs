@@ -24,13 +24,15 @@ pub struct LanguageJudge(LanguageDetector);
 
 impl LanguageJudge {
     /// Builds the detector. Not with lingua's own preloading: that starts a thread pool, and a fork server has one thread.
-    pub fn new() -> Self {
+    pub fn build() -> Self {
         Self(LanguageDetectorBuilder::from_languages(&LANGUAGES).build())
     }
 
     /// Unpacks every model, in this thread.
     pub fn warm_up(&self) {
-        for text in ["good morning to all of you my friends", "habari za asubuhi rafiki yangu", "bonjour à tous mes amis", "صباح الخير يا أصدقائي"] {
+        for text in
+            ["good morning to all of you my friends", "habari za asubuhi rafiki yangu", "bonjour à tous mes amis", "صباح الخير يا أصدقائي"]
+        {
             let _ = self.judge(text);
         }
     }
@@ -44,10 +46,8 @@ impl LanguageJudge {
         let values = self.0.compute_language_confidence_values(part);
         let (language, confidence) = values.first().copied()?;
         let second = values.get(1).map_or(0.0, |(_, confidence)| *confidence);
-        (confidence >= CONFIDENCE_MIN && confidence - second >= LEAD_MIN).then(|| TextLanguage {
-            code: language.iso_code_639_1().to_string().to_lowercase(),
-            confidence: to_f32(confidence),
-        })
+        (confidence >= CONFIDENCE_MIN && confidence - second >= LEAD_MIN)
+            .then(|| TextLanguage { code: language.iso_code_639_1().to_string().to_lowercase(), confidence: to_f32(confidence) })
     }
 }
 
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn the_six_languages_are_told_apart() {
-        let judge = LanguageJudge::new();
+        let judge = LanguageJudge::build();
         for (text, code) in [
             ("My father beats me every night when he comes home.", "en"),
             ("Baba yangu ananipiga kila usiku anaporudi nyumbani.", "sw"),
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_short_or_unclear_text_has_no_language() {
-        let judge = LanguageJudge::new();
+        let judge = LanguageJudge::build();
         for text in ["", "ok", "12345 67890 12345", "Juma, Hassan"] {
             assert_eq!(judge.judge(text), None, "{text}");
         }

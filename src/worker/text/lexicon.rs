@@ -28,7 +28,7 @@ pub struct Lexicon {
 
 impl Lexicon {
     /// Builds the tables.
-    pub fn new() -> Self {
+    pub fn build() -> Self {
         let mut listed: HashMap<&'static str, EntityKind> =
             include_str!("lexicon/people.txt").split_whitespace().map(|word| (word, EntityKind::Person)).collect();
         listed.extend(include_str!("lexicon/places.txt").split_whitespace().map(|word| (word, EntityKind::Location)));
@@ -73,7 +73,9 @@ impl Lexicon {
         let known = |stem: &str| stem.len() >= 3 && self.common.contains(stem);
         self.common.contains(word)
             || ["s", "es", "ed", "d", "ing", "ly"].iter().any(|ending| word.strip_suffix(ending).is_some_and(known))
-            || ["'ll", "'ve", "'re", "'d", "'m", "'s", "n't"].iter().any(|ending| word.strip_suffix(ending).is_some_and(|stem| self.common.contains(stem)))
+            || ["'ll", "'ve", "'re", "'d", "'m", "'s", "n't"]
+                .iter()
+                .any(|ending| word.strip_suffix(ending).is_some_and(|stem| self.common.contains(stem)))
             || word.split(['\'', '-']).count() > 1 && word.split(['\'', '-']).all(|part| part.len() <= 2 || self.common.contains(part))
     }
 }
@@ -93,7 +95,7 @@ mod tests {
 
     #[test]
     fn common_words_names_and_words_that_are_both_are_told_apart() {
-        let lexicon = Lexicon::new();
+        let lexicon = Lexicon::build();
         for (word, commonness) in [
             ("Hospital", Commonness::Never),
             ("don't", Commonness::Never),

@@ -137,7 +137,7 @@ mod tests {
     fn a_partly_found_word_is_masked_whole() {
         let text = "call Wanjiku, now";
         let masked = merge(text, &words(text), vec![located(EntityKind::Person, Rank::Model, 5..7)], &[]);
-        assert_eq!(masked.iter().map(|m| m.range.clone()).collect::<Vec<_>>(), [5..12]);
+        assert_eq!(masked.iter().map(|m| &text[m.range.clone()]).collect::<Vec<_>>(), ["Wanjiku"]);
     }
 
     #[test]
@@ -145,7 +145,10 @@ mod tests {
         let text = "ab cd ef";
         let both = vec![located(EntityKind::Person, Rank::Model, 0..5), located(EntityKind::Card, Rank::Checked, 3..8)];
         let masked = merge(text, &words(text), both, &[]);
-        assert_eq!(masked.iter().map(|m| (m.kind, m.range.clone())).collect::<Vec<_>>(), [(EntityKind::Person, 0..2), (EntityKind::Card, 3..8)]);
+        assert_eq!(
+            masked.iter().map(|m| (m.kind, m.range.clone())).collect::<Vec<_>>(),
+            [(EntityKind::Person, 0..2), (EntityKind::Card, 3..8)]
+        );
     }
 
     #[test]

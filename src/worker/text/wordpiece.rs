@@ -53,7 +53,16 @@ impl WordPiece {
         let special = |name: &'static str| heads.get(name).copied().ok_or(VocabularyError::Missing(name));
         let (unknown, begin, end) = (special("[UNK]")?, special("[CLS]")?, special("[SEP]")?);
         let class = |pattern| Regex::new(pattern).map_err(VocabularyError::Classes);
-        Ok(Self { heads, tails, unknown, begin, end, other: class(r"\p{C}")?, punctuation: class(r"\p{P}")?, nonspacing: class(r"\p{Mn}")? })
+        Ok(Self {
+            heads,
+            tails,
+            unknown,
+            begin,
+            end,
+            other: class(r"\p{C}")?,
+            punctuation: class(r"\p{P}")?,
+            nonspacing: class(r"\p{Mn}")?,
+        })
     }
 
     /// Cuts `text` into pieces, without the special ones at its ends.
@@ -152,9 +161,11 @@ mod tests {
     use super::*;
     use crate::worker::text::tests::model_file;
 
+    type Pieces = &'static [(i64, usize, usize)];
+
     /// Ids and byte ranges from the `tokenizers` package 0.23.3 for Python (`BertWordPieceTokenizer`, lower case) on the same `vocab.txt`.
     #[rustfmt::skip]
-    const GOLDEN: &[(&str, &[(i64, usize, usize)])] = &[
+    const GOLDEN: &[(&str, Pieces)] = &[
         ("My name is Wanjiku and I live in Kisumu.", &[(15545, 0, 2), (921, 3, 7), (15941, 8, 10), (3267, 11, 14), (10204, 14, 16), (7172, 16, 18), (2550, 19, 22), (778, 23, 24), (1524, 25, 29), (8467, 30, 32), (13278, 33, 35), (5746, 35, 38), (7962, 38, 39), (7148, 39, 40)]),
         ("Habari, naitwa Achieng' Otieno; nina miaka kumi na miwili.", &[(17252, 0, 2), (7620, 2, 6), (8381, 6, 7), (19401, 8, 10), (14400, 10, 12), (4268, 12, 14), (8181, 15, 17), (8677, 17, 19), (17725, 19, 22), (15214, 22, 23), (4704, 24, 26), (11590, 26, 29), (14980, 29, 30), (11848, 30, 31), (18624, 32, 36), (17406, 37, 40), (1626, 40, 42), (17608, 43, 45), (9033, 45, 47), (19401, 48, 50), (1672, 51, 53), (7215, 53, 56), (15035, 56, 57), (7148, 57, 58)]),
         ("Call +254 712 345 678 or e-mail amina@example.org!", &[(13858, 0, 4), (11970, 5, 6), (4362, 6, 9), (16242, 10, 12), (5923, 12, 13), (10858, 14, 17), (15380, 18, 20), (4951, 20, 21), (6039, 22, 24), (6668, 25, 26), (9046, 26, 27), (3744, 27, 31), (7181, 32, 36), (16332, 36, 37), (16752, 37, 38), (12005, 38, 45), (7148, 45, 46), (569, 46, 49), (4664, 49, 50)]),

@@ -1,5 +1,7 @@
 //! The speech pipeline on real models and real recordings (Debian's pocketsphinx-testdata, BSD).
 
+#![expect(clippy::as_conversions, reason = "sizes and samples of test sounds")]
+
 mod recognition;
 mod segmentation;
 

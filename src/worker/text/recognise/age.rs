@@ -13,7 +13,8 @@ use crate::worker::text::view::View;
 
 /// What is "twelve" without being a person of that age.
 const THINGS: [&str; 19] = [
-    "number", "time", "total", "price", "answer", "code", "line", "this", "that", "it", "there", "room", "class", "cost", "grade", "what", "which", "helpline", "score",
+    "number", "time", "total", "price", "answer", "code", "line", "this", "that", "it", "there", "room", "class", "cost", "grade", "what",
+    "which", "helpline", "score",
 ];
 
 /// Patterns for ages; the group `x` is the number.
@@ -28,7 +29,8 @@ impl Ages {
         let word = numbers.word_pattern();
         let number = format!(r"(?P<x>\b(?:\d{{1,2}}|1[01]\d|{word}(?:[\s-](?:na\s)?{word})?))\b");
         // What may follow a bare number when it is an age, so that "I am 12 kilometres away" is none.
-        let end = r"(?:\s*$|\s*[.,;:?!)]|\s+(?:and|but|now|so|or|because|when|this|next|already|today|years?|yrs?|na|lakini|sasa|tu|mwaka)\b)";
+        let end =
+            r"(?:\s*$|\s*[.,;:?!)]|\s+(?:and|but|now|so|or|because|when|this|next|already|today|years?|yrs?|na|lakini|sasa|tu|mwaka)\b)";
         let unit = r"(?:years?|yrs?|months?|weeks?|days?)";
         let subject = r"(?:i am|i'm|i was|i'll be|she is|she's|he is|he's|he was|she was|they are|they're|we are|who is|who's|child is|baby is|girl is|boy is|son is|daughter is|sister is|brother is|niece is|nephew is|cousin is|wife is|husband is|friend is|kid is|is only|am only|is just|just turned|turned|turning|turns|is about|am about|am almost|is almost|is now)";
         [
@@ -54,8 +56,16 @@ impl Ages {
         let of_a_person = |captures: &Captures<'_>| captures.name("subject").is_none_or(|word| !THINGS.contains(&word.as_str()));
         let captures = self.0.iter().flat_map(|pattern| pattern.captures_iter(view.lower()));
         let matches = captures.filter(of_a_person).filter_map(|captures| captures.name("x"));
-        let not_the_time = |end: usize| !view.lower().get(end..).is_some_and(|rest| rest.starts_with([':', '%']) || rest.starts_with(".") && rest.get(1..2).is_some_and(|c| c.bytes().all(|b| b.is_ascii_digit())));
-        matches.filter(|found| not_the_time(found.end())).map(|found| Finding::of(view.lower(), EntityKind::Age, Rank::Rule, found.range())).collect()
+        let not_the_time = |end: usize| {
+            !view.lower().get(end..).is_some_and(|rest| {
+                rest.starts_with([':', '%'])
+                    || rest.starts_with(".") && rest.get(1..2).is_some_and(|c| c.bytes().all(|b| b.is_ascii_digit()))
+            })
+        };
+        matches
+            .filter(|found| not_the_time(found.end()))
+            .map(|found| Finding::of(view.lower(), EntityKind::Age, Rank::Rule, found.range()))
+            .collect()
     }
 }
 
@@ -65,7 +75,12 @@ mod tests {
 
     fn found(text: &str) -> Vec<String> {
         let view = View::new(text);
-        let mut found: Vec<String> = Ages::new(&Numbers::new()).unwrap().find(&view).into_iter().filter_map(|f| view.text().get(f.range).map(str::to_owned)).collect();
+        let mut found: Vec<String> = Ages::new(&Numbers::build())
+            .unwrap()
+            .find(&view)
+            .into_iter()
+            .filter_map(|f| view.text().get(f.range).map(str::to_owned))
+            .collect();
         found.sort();
         found.dedup();
         found
@@ -100,8 +115,18 @@ mod tests {
     #[test]
     fn other_numbers_are_no_ages() {
         for clean in [
-            "I am 12 kilometres away", "the number is 116.", "it is 5 o'clock", "the bus is 10:30", "he paid 500 shillings", "two years ago", "I was one of them", "for three years",
-            "miaka miwili iliyopita", "it is 5.30", "he is 100% sure", "Class 6 pupils",
+            "I am 12 kilometres away",
+            "the number is 116.",
+            "it is 5 o'clock",
+            "the bus is 10:30",
+            "he paid 500 shillings",
+            "two years ago",
+            "I was one of them",
+            "for three years",
+            "miaka miwili iliyopita",
+            "it is 5.30",
+            "he is 100% sure",
+            "Class 6 pupils",
         ] {
             assert_eq!(found(clean), Vec::<String>::new(), "{clean}");
         }

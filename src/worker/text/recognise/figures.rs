@@ -39,7 +39,10 @@ impl Figures {
                     )?,
                     EntityKind::NationalId,
                 ),
-                (Regex::new(r"\b(?:passport|pasipoti|paspoti|pasiporo|travel document|hati ya kusafiria|passeport)\b")?, EntityKind::Passport),
+                (
+                    Regex::new(r"\b(?:passport|pasipoti|paspoti|pasiporo|travel document|hati ya kusafiria|passeport)\b")?,
+                    EntityKind::Passport,
+                ),
                 (Regex::new(r"\b(?:account|a/c|acc|akaunti|iban|till|paybill|compte)\b")?, EntityKind::BankAccount),
                 (
                     Regex::new(
@@ -101,7 +104,8 @@ impl Figures {
                 best = Some((length, kind, rank, strength));
             }
         }
-        best.filter(|(length, ..)| !groups.get(..*length).is_some_and(|groups| self.is_money(view, groups))).map(|(length, kind, rank, _)| (length, kind, rank))
+        best.filter(|(length, ..)| !groups.get(..*length).is_some_and(|groups| self.is_money(view, groups)))
+            .map(|(length, kind, rank, _)| (length, kind, rank))
     }
 
     /// Digits that no rule took. Long ones are masked all the same: better a price too many than a number too few.
@@ -146,7 +150,9 @@ impl Figures {
         (grouped || digits < 9)
             && !first.plus
             && !first.digits.starts_with('0')
-            && (self.money_after.is_match(after(view.lower(), last.range.end, 24)) || self.money_before.is_match(before(view.lower(), first.range.start, 24)) || grouped)
+            && (self.money_after.is_match(after(view.lower(), last.range.end, 24))
+                || self.money_before.is_match(before(view.lower(), first.range.start, 24))
+                || grouped)
     }
 }
 
@@ -194,5 +200,5 @@ fn make(view: &View, groups: &[Group], kind: EntityKind, rank: Rank) -> Option<F
     }
     // The last nine digits are the subscriber's: +254712345678 and 0712345678 are one telephone.
     let from = if kind == EntityKind::Phone { digits.len().saturating_sub(9) } else { 0 };
-    Some(Finding { kind, rank, range, key: digits.get(from..)?.to_owned() })
+    Some(Finding { kind, rank, range, key: digits.get(from..)?.trim_start_matches('0').to_owned() })
 }

@@ -41,7 +41,7 @@ impl Rules {
     /// # Errors
     /// When a pattern does not compile: a fault of ours that must stop the start-up.
     pub fn new() -> Result<Self, regex::Error> {
-        let numbers = Numbers::new();
+        let numbers = Numbers::build();
         Ok(Self {
             patterns: Patterns::new()?,
             figures: Figures::new()?,

@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use crate::worker::text::placeholder::KINDS;
+
 /// One group of digits of a run: `0712`, `seven`, `double three`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
@@ -69,16 +71,24 @@ const FILLERS: [&str; 13] = ["uh", "um", "er", "eh", "ah", "and", "then", "na", 
 
 impl Numbers {
     /// Builds the table.
-    pub fn new() -> Self {
+    pub fn build() -> Self {
         let mut words = HashMap::new();
-        for (row, make) in UNITS.iter().map(|row| (row, Said::Unit as fn(u32) -> Said)).chain(TEENS.iter().map(|row| (row, Said::Teen as fn(u32) -> Said))) {
-            words.extend((0..).zip(*row).map(|(value, word)| (*word, make(value))));
+        for row in UNITS {
+            words.extend((0..).zip(row).map(|(value, word)| (*word, Said::Unit(value))));
+        }
+        for row in TEENS {
+            words.extend((0..).zip(row).map(|(value, word)| (*word, Said::Teen(value))));
         }
         for row in TENS {
             words.extend((1..).zip(row).filter(|(_, word)| !word.is_empty()).map(|(value, word)| (*word, Said::Tens(value))));
         }
         words.extend(FILLERS.map(|word| (word, Said::Filler)));
-        words.extend([("hundred", Said::Zeroes("00")), ("thousand", Said::Zeroes("000")), ("mia", Said::Zeroes("00")), ("elfu", Said::Zeroes("000"))]);
+        words.extend([
+            ("hundred", Said::Zeroes("00")),
+            ("thousand", Said::Zeroes("000")),
+            ("mia", Said::Zeroes("00")),
+            ("elfu", Said::Zeroes("000")),
+        ]);
         words.extend([("double", Said::Times(2)), ("triple", Said::Times(3)), ("treble", Said::Times(3)), ("plus", Said::Plus)]);
         Self { words }
     }
@@ -102,6 +112,8 @@ impl Numbers {
             let text = lower.get(token.clone()).unwrap_or_default();
             if !text.starts_with(char::is_alphanumeric) {
                 scan.separator(&token, text);
+            } else if is_of_placeholder(lower, &token) {
+                scan.end();
             } else if let Some(digits) = figure(text) {
                 scan.push(token, digits, false);
             } else {
@@ -153,7 +165,9 @@ impl Scan {
             return;
         }
         self.gap += text.len();
-        if self.gap > GAP_MAX || !matches!(text, " " | "\n" | "-" | "." | "/" | "(" | ")" | "[" | "]" | "," | ";" | "_" | "*" | "'" | "~" | "|") {
+        if self.gap > GAP_MAX
+            || !matches!(text, " " | "\n" | "-" | "." | "/" | "(" | ")" | "[" | "]" | "," | ";" | "_" | "*" | "'" | "~" | "|")
+        {
             self.end();
         }
     }
@@ -197,6 +211,13 @@ fn figure(text: &str) -> Option<String> {
         .collect()
 }
 
+/// The 1 of `[PERSON_1]` is nobody's number.
+fn is_of_placeholder(lower: &str, token: &Range<usize>) -> bool {
+    let short = token.len() <= 4 && lower.get(token.end..).is_some_and(|rest| rest.starts_with(']'));
+    let name = lower.get(..token.start).unwrap_or_default().strip_suffix('_');
+    short && name.is_some_and(|name| KINDS.iter().any(|kind| name.ends_with(&format!("[{}", kind.placeholder().to_lowercase()))))
+}
+
 /// Alphanumeric stretches, and every other character alone.
 fn tokens(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
     let mut rest = text.char_indices().peekable();
@@ -218,7 +239,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Vec<String> {
-        Numbers::new().runs(text).iter().map(|run| run.iter().map(|group| group.digits.as_str()).collect()).collect()
+        Numbers::build().runs(text).iter().map(|run| run.iter().map(|group| group.digits.as_str()).collect()).collect()
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Patterns {
         let at = r"\s*(?:[\(\[\{<]\s*at\s*[\)\]\}>]|@)\s*";
         let dot = r"(?:\s*[\(\[\{<]\s*(?:dot|\.)\s*[\)\]\}>]\s*|\s(?:dot|nukta|point)\s|\.\s?)";
         let provider = r"(?:g\s?mail|yahoo|hotmail|outlook|icloud|live|proton(?:mail)?|ymail|aol|zoho)";
-        let rules: [(EntityKind, Rank, String, Check); 17] = [
+        let rules: [(EntityKind, Rank, String, Check); 18] = [
             (EntityKind::Email, Rank::Checked, format!(r"{local}@[\p{{L}}\p{{N}}-]+(?:\.[\p{{L}}\p{{N}}-]+)+"), email),
             (EntityKind::Email, Rank::Checked, format!(r"{said_local}{at}[\p{{L}}\p{{N}}-]+(?:{dot}[\p{{L}}\p{{N}}-]+){{0,3}}{dot}{ENDINGS}\b"), email),
             (
@@ -57,9 +57,10 @@ impl Patterns {
             ),
             (EntityKind::Url, Rank::Checked, r#"(?:https?|ftp)://[^\s<>"]+|\bwww\.[^\s<>"]+"#.to_owned(), plain),
             (EntityKind::Url, Rank::Checked, format!(r#"\b[\p{{L}}\p{{N}}](?:[\p{{L}}\p{{N}}-]*[\p{{L}}\p{{N}}])?(?:\.[\p{{L}}\p{{N}}-]+)*\.{ENDINGS}\b(?:/[^\s<>"]*)?"#), url),
-            (EntityKind::Url, Rank::Checked, format!(r"\b(?:w\s?w\s?w|www)\s(?:dot|nukta)\s[\p{{L}}\p{{N}}-]+(?:\s(?:dot|nukta)\s[\p{{L}}\p{{N}}-]+){{1,3}}(?:\sslash\s[\p{{L}}\p{{N}}._-]+)*"), plain),
+            (EntityKind::Url, Rank::Checked, r"\b(?:w\s?w\s?w|www)\s(?:dot|nukta)\s[\p{L}\p{N}-]+(?:\s(?:dot|nukta)\s[\p{L}\p{N}-]+){1,3}(?:\sslash\s[\p{L}\p{N}._-]+)*".to_owned(), plain),
             (EntityKind::Url, Rank::Checked, format!(r"\b[\p{{L}}\p{{N}}-]+\s(?:dot|nukta)\s{ENDINGS}(?:\s(?:dot|nukta)\s{ENDINGS})?\b(?:\sslash\s[\p{{L}}\p{{N}}._-]+)*"), plain),
-            (EntityKind::IpAddress, Rank::Checked, r"\d{1,3}(?:(?:\.|\sdot\s)\d{1,3}){3}".to_owned(), ipv4),
+            // Four of a dictated number's digits can be an address too: the longer finding counts.
+            (EntityKind::IpAddress, Rank::Rule, r"\d{1,3}(?:(?:\.|\sdot\s)\d{1,3}){3}".to_owned(), ipv4),
             (EntityKind::IpAddress, Rank::Checked, r"[0-9a-f:]*:[0-9a-f:]*:[0-9a-f:.]*".to_owned(), ipv6),
             (EntityKind::BankAccount, Rank::Checked, r"\b[a-z]{2}\s?\d{2}(?:[\s-]?[a-z0-9]){11,30}".to_owned(), iban),
             (EntityKind::NationalId, Rank::Rule, r"\bc[mf](?:[\s-]?[a-z0-9]){12}\b".to_owned(), ugandan_id),
@@ -70,6 +71,7 @@ impl Patterns {
                 compact,
             ),
             (EntityKind::Other, Rank::Rule, r"\b(?:k[a-z]{2}|u[a-z]{2}|r[a-z]{2})\s?\d{3}\s?[a-z]\b|\bt\s?\d{3}\s?[a-z]{3}\b".to_owned(), compact),
+            (EntityKind::Other, Rank::Hint, r"[\p{L}\p{N}_]*\d{7,}[\p{L}\p{N}_]*".to_owned(), glued),
             (
                 EntityKind::Other,
                 Rank::Rule,
@@ -116,6 +118,11 @@ fn compact(text: &str) -> Option<String> {
     Some(text.chars().filter(|c| c.is_alphanumeric()).collect())
 }
 
+/// Seven digits or more that letters cling to.
+fn glued(text: &str) -> Option<String> {
+    text.contains(|c: char| !c.is_ascii_digit()).then(|| text.to_owned())
+}
+
 /// `amina dot w at example dot org` is the same address as `amina.w@example.org`.
 fn email(text: &str) -> Option<String> {
     let mut key = String::new();
@@ -136,7 +143,8 @@ fn email(text: &str) -> Option<String> {
 fn url(text: &str) -> Option<String> {
     let host = text.split('/').next()?;
     let ending = host.rsplit('.').next()?;
-    let short_word = matches!(ending, "me" | "so" | "in" | "or" | "go" | "us" | "co" | "ac") && host.split('.').count() == 2 && host == text;
+    let short_word =
+        matches!(ending, "me" | "so" | "in" | "or" | "go" | "us" | "co" | "ac") && host.split('.').count() == 2 && host == text;
     let number = host.split('.').next()?.bytes().all(|byte| byte.is_ascii_digit());
     (!short_word && !number).then(|| text.to_owned())
 }
@@ -173,7 +181,7 @@ mod tests {
             end = end.max(finding.range.end);
             apart
         });
-        all.into_iter().map(|f| (f.kind, text.get(view.original(&f.range)).unwrap().to_owned())).collect()
+        all.into_iter().map(|f| (f.kind, text.get(view.original(&f.range).unwrap()).unwrap().to_owned())).collect()
     }
 
     fn assert_finds(kind: EntityKind, table: &[(&str, &str)]) {
@@ -184,37 +192,46 @@ mod tests {
 
     #[test]
     fn e_mail_addresses_are_found_as_written_and_as_dictated() {
-        assert_finds(EntityKind::Email, &[
-            ("write to amina.w+x@example.co.ke.", "amina.w+x@example.co.ke"),
-            ("it is amina at example dot org, thanks", "amina at example dot org"),
-            ("amina dot wanjiku at gmail dot com", "amina dot wanjiku at gmail dot com"),
-            ("amina (at) example (dot) org", "amina (at) example (dot) org"),
-            ("amina[at]example.org", "amina[at]example.org"),
-            ("a m i n a at gmail.com", "a m i n a at gmail.com"),
-            ("my email is amina at example.org", "amina at example.org"),
-            ("аmina@example.org", "аmina@example.org"),
-            ("amina\u{200B}@exam\u{AD}ple.org", "amina\u{200B}@exam\u{AD}ple.org"),
-            ("barua pepe yangu ni juma kwenye yahoo nukta com", "juma kwenye yahoo nukta com"),
-        ]);
+        assert_finds(
+            EntityKind::Email,
+            &[
+                ("write to amina.w+x@example.co.ke.", "amina.w+x@example.co.ke"),
+                ("it is amina at example dot org, thanks", "amina at example dot org"),
+                ("amina dot wanjiku at gmail dot com", "amina dot wanjiku at gmail dot com"),
+                ("amina (at) example (dot) org", "amina (at) example (dot) org"),
+                ("amina[at]example.org", "amina[at]example.org"),
+                ("a m i n a at gmail.com", "a m i n a at gmail.com"),
+                ("my email is amina at example.org", "amina at example.org"),
+                ("аmina@example.org", "аmina@example.org"),
+                ("amina\u{200B}@exam\u{AD}ple.org", "amina\u{200B}@exam\u{AD}ple.org"),
+                ("barua pepe yangu ni juma kwenye yahoo nukta com", "juma kwenye yahoo nukta com"),
+            ],
+        );
     }
 
     #[test]
     fn web_addresses_are_found() {
-        assert_finds(EntityKind::Url, &[
-            ("see https://example.org/a?b=c.", "https://example.org/a?b=c"),
-            ("see www.example.co.ke now", "www.example.co.ke"),
-            ("on facebook.com/amina.w he", "facebook.com/amina.w"),
-            ("w w w dot example dot org", "w w w dot example dot org"),
-        ]);
+        assert_finds(
+            EntityKind::Url,
+            &[
+                ("see https://example.org/a?b=c.", "https://example.org/a?b=c"),
+                ("see www.example.co.ke now", "www.example.co.ke"),
+                ("on facebook.com/amina.w he", "facebook.com/amina.w"),
+                ("w w w dot example dot org", "w w w dot example dot org"),
+            ],
+        );
     }
 
     #[test]
     fn ip_addresses_must_parse() {
-        assert_finds(EntityKind::IpAddress, &[
-            ("from 192.168.1.20, yes", "192.168.1.20"),
-            ("at 2001:db8::1 now", "2001:db8::1"),
-            ("at 10 dot 0 dot 0 dot 1", "10 dot 0 dot 0 dot 1"),
-        ]);
+        assert_finds(
+            EntityKind::IpAddress,
+            &[
+                ("from 192.168.1.20, yes", "192.168.1.20"),
+                ("at 2001:db8::1 now", "2001:db8::1"),
+                ("at 10 dot 0 dot 0 dot 1", "10 dot 0 dot 0 dot 1"),
+            ],
+        );
         for clean in ["version 1.2.3", "999.1.1.1", "at 10:30:15 today", "std::net", "a :: b"] {
             assert_eq!(found(clean), [], "{clean}");
         }
@@ -225,7 +242,10 @@ mod tests {
         assert_finds(EntityKind::BankAccount, &[("pay GB29 NWBK 6016 1331 9268 19 today", "GB29 NWBK 6016 1331 9268 19")]);
         assert_finds(EntityKind::NationalId, &[("NIN CM9501234567AB.", "CM9501234567AB"), ("cf 95012345 67ab", "cf 95012345 67ab")]);
         assert_finds(EntityKind::Passport, &[("passport number AK0123456", "AK0123456"), ("my passport is B 123 4567", "B 123 4567")]);
-        assert_finds(EntityKind::Other, &[("car KBC 123A", "KBC 123A"), ("my password is Simba-99!", "Simba-99"), ("follow @amina_w", "@amina_w")]);
+        assert_finds(
+            EntityKind::Other,
+            &[("car KBC 123A", "KBC 123A"), ("my password is Simba-99!", "Simba-99"), ("follow @amina_w", "@amina_w")],
+        );
         assert_eq!(found("GB29 NWBK 6016 1331 9268 18"), []);
     }
 

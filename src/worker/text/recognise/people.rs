@@ -49,7 +49,10 @@ impl People {
         for (pattern, strong) in [(&self.strong, true), (&self.weak, false)] {
             for introduction in pattern.find_iter(view.lower()) {
                 let rank = if strong { Rank::Rule } else { Rank::Hint };
-                found.extend(name_after(view, introduction.end(), strong, lexicon).map(|range| Finding::of(view.text(), EntityKind::Person, rank, range)));
+                found.extend(
+                    name_after(view, introduction.end(), strong, lexicon)
+                        .map(|range| Finding::of(view.text(), EntityKind::Person, rank, range)),
+                );
             }
         }
         found
@@ -84,7 +87,7 @@ mod tests {
     use super::*;
 
     fn found(text: &str) -> Vec<String> {
-        let lexicon = Lexicon::new();
+        let lexicon = Lexicon::build();
         let view = View::new(text);
         People::new().unwrap().find(&view, &lexicon).into_iter().filter_map(|f| view.text().get(f.range).map(str::to_owned)).collect()
     }
@@ -107,7 +110,15 @@ mod tests {
 
     #[test]
     fn what_is_no_name_is_left() {
-        for clean in ["my name is not important", "I am sorry", "my mother is ill", "this is Childline", "my sister. Then we ran", "Thank you", "I am Okay"] {
+        for clean in [
+            "my name is not important",
+            "I am sorry",
+            "my mother is ill",
+            "this is Childline",
+            "my sister. Then we ran",
+            "Thank you",
+            "I am Okay",
+        ] {
             assert_eq!(found(clean), Vec::<String>::new(), "{clean}");
         }
     }

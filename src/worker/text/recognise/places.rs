@@ -42,7 +42,9 @@ impl Places {
             suffix: compile(
                 r"\s(?:village|estate|county|sub-?county|district|primary|secondary|high school|girls|boys|academy|school|hospital|clinic|dispensary|market|road|street|avenue|lane|drive|slums?|ward|parish|division|township|town|city|stage|church|mosque|university|college|children's home|police|hills?|valley|settlement|camp|constituency)\b",
             )?,
-            house: compile(r"\b(?:house|plot|door|flat|apartment|block|p\.?\s?o\.?\s?box|box|l\.?r\.?|nyumba)\s*(?:number|no\.?|namba|nambari|#)?\s*(?P<x>\d{1,6}[a-z]?)\b")?,
+            house: compile(
+                r"\b(?:house|plot|door|flat|apartment|block|p\.?\s?o\.?\s?box|box|l\.?r\.?|nyumba)\s*(?:number|no\.?|namba|nambari|#)?\s*(?P<x>\d{1,6}[a-z]?)\b",
+            )?,
             phrases: compile(
                 r"\b(?:dar[ -]es[ -]salaam|addis ababa|homa bay|fort portal|athi river|uasin gishu|trans nzoia|tana river|taita taveta|elgeyo marakwet|west pokot|tharaka nithi|south sudan)\b",
             )?,
@@ -104,9 +106,10 @@ mod tests {
     use super::*;
 
     fn found(text: &str) -> Vec<String> {
-        let lexicon = Lexicon::new();
+        let lexicon = Lexicon::build();
         let view = View::new(text);
-        let mut found: Vec<String> = Places::new().unwrap().find(&view, &lexicon).into_iter().filter_map(|f| view.text().get(f.range).map(str::to_owned)).collect();
+        let mut found: Vec<String> =
+            Places::new().unwrap().find(&view, &lexicon).into_iter().filter_map(|f| view.text().get(f.range).map(str::to_owned)).collect();
         found.sort();
         found.dedup();
         found

@@ -1,4 +1,7 @@
 //! What a connection may and may not do, over real TLS on loopback.
+//! Trusts: the fixture.
+//! Touches: loopback sockets.
+//! Next: [`super::routes`].
 
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -8,11 +11,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use super::fixture::{Appliance, Authority, Client, ClientKey, signing_key};
-use super::tls::server_config;
+use crate::api::fake_desk::CallState;
 use crate::base::ids::CallId;
 use crate::config::Config;
-use crate::job::spec::CallState;
+use crate::connection::fixture::{Appliance, Authority, Client, ClientKey, signing_key};
+use crate::connection::tls::server_config;
 
 const COUNSELLOR: &str = "salama://box/counsellor/asha";
 const TINY: Duration = Duration::from_millis(60);

@@ -1,1 +1,0 @@
-//! Every endpoint and every bad input, over real TLS on loopback, with a desk in memory.

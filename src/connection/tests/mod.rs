@@ -1,0 +1,11 @@
+//! Tests of the way from a socket to a reply and back, over real TLS on loopback.
+//! Trusts: the fixture.
+//! Touches: loopback sockets.
+//! Next: one file a subject.
+
+mod audit;
+mod calls;
+mod limits;
+mod routes;
+mod transport;
+mod uploads;
