@@ -68,8 +68,7 @@ if ! "$bin/salama" status --wait 60; then
 fi
 
 say "a telephone call goes in: two channels, 8 kHz, mu-law, synthetic voices"
-"$bin/salama" call send "$sample/sample.wav" --consent caller --watch --print-id "$work/id"
-id=$(cat "$work/id")
+id=$("$bin/salama" call send "$sample/sample.wav" --consent caller --watch --json | sed -n 's/.*"id": *"\([0-9a-f]*\)".*/\1/p')
 
 say "its redacted transcript"
 "$bin/salama" call transcript "$id" --reference "$sample/reference.txt"

@@ -70,7 +70,7 @@ pub enum Command {
     #[command(subcommand)]
     Audit(AuditCommand),
     /// Is the appliance ready, and which models does it run?
-    Status,
+    Status(StatusArgs),
     /// Which identity and rights your certificate gives you.
     Whoami,
     /// Print a completion script for your shell.
@@ -107,6 +107,14 @@ pub struct CallRef {
     /// The call's id: 32 hexadecimal digits.
     #[arg(value_name = "CALL")]
     pub id: CallId,
+}
+
+/// Arguments of `salama status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Wait as long as this for the appliance to become ready.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub wait: u64,
 }
 
 /// Arguments of `salama call send`.

@@ -44,7 +44,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Call(command) => online(connection, async |client| call(client, output, command).await),
         Command::Text(TextCommand::Redact { text }) => online(connection, async |client| text::redact(client, output, text).await),
-        Command::Status => online(connection, async |client| status::status(client, output).await),
+        Command::Status(args) => online(connection, async |client| status::status(client, output, args.wait).await),
         Command::Whoami => online(connection, async |client| status::whoami(client, output).await),
         Command::Init(args) => local::init(output, &args),
         Command::Enrol(args) => local::enrol(output, &args),

@@ -3,6 +3,8 @@
 //! Touches: the appliance.
 //! Next: standard output.
 
+use std::time::{Duration, Instant};
+
 use http::Method;
 use serde::{Deserialize, Serialize};
 
@@ -50,9 +52,19 @@ fn cell(text: &str) -> String {
     clean(text)
 }
 
-/// Is the appliance ready? A degraded one is shown, and the command fails.
-pub(super) async fn status(client: &Client, output: Output) -> Result<(), Failure> {
-    let (readiness, degraded) = read(client).await?;
+/// Pause between two questions of `--wait`.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// Is the appliance ready? A degraded one is shown, and the command fails; both only once `wait` seconds have passed.
+pub(super) async fn status(client: &Client, output: Output, wait: u64) -> Result<(), Failure> {
+    let deadline = Instant::now() + Duration::from_secs(wait);
+    let (readiness, degraded) = loop {
+        match read(client).await {
+            Ok((readiness, None)) => break (readiness, None),
+            Ok(_) | Err(_) if Instant::now() < deadline => tokio::time::sleep(ASK_AGAIN).await,
+            answer => break answer?,
+        }
+    };
     output.either(&readiness, |readiness| {
         let mut rows =
             vec![vec!["status".to_owned(), cell(&readiness.status)], vec!["waiting calls".to_owned(), readiness.queue.to_string()]];

@@ -43,7 +43,7 @@ pub fn transcribe(
     let decoder = Decoder::open(Box::new(source), DecodeLimits { max_seconds: max_audio_seconds })?;
     send(channel, &ChildEvent::Audio(decoder.info()))?;
 
-    let call = Call { models, channel, language, audio_bytes, progress: Progress::default(), times: Times::default() };
+    let call = Call { models, channel, language, audio_bytes, progress: Progress::new(), times: Times::default() };
     let clear = call.hear(decoder, threads)?;
     let redacted = call.redact(&clear)?;
 
@@ -162,30 +162,45 @@ impl Call<'_> {
     }
 
     fn report(&self, stage: Stage) -> Result<(), CallFailure> {
-        let per_mille = self.progress.per_mille();
-        let last = self.progress.reported.fetch_max(per_mille, Ordering::Relaxed);
-        if per_mille > last { self.send_progress(stage, per_mille) } else { Ok(()) }
+        self.send_progress(stage, self.progress.per_mille())
     }
 
+    /// Decoding and transcribing threads report at once: what was shown is never taken back.
     fn send_progress(&self, stage: Stage, per_mille: u64) -> Result<(), CallFailure> {
-        let per_mille = u16::try_from(per_mille.min(1000)).unwrap_or(1000);
+        let mut shown = self.progress.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = (shown.0.max(stage), shown.1.max(u16::try_from(per_mille.min(1000)).unwrap_or(1000)));
+        if now == *shown {
+            return Ok(());
+        }
+        *shown = now;
         let audio_ms = self.progress.decoded_ms.load(Ordering::Relaxed);
-        send(self.channel, &ChildEvent::Progress { stage, per_mille, audio_ms })
+        send(self.channel, &ChildEvent::Progress { stage: now.0, per_mille: now.1, audio_ms })
     }
 }
 
 /// How far the call is. Shared by the decoding and the transcribing threads.
-#[derive(Default)]
 struct Progress {
     samples: AtomicU64,
     decoded_ms: AtomicU64,
     decoded_per_mille: AtomicU64,
     speech_ms: AtomicU64,
     transcribed_ms: AtomicU64,
-    reported: AtomicU64,
+    shown: Mutex<(Stage, u16)>,
 }
 
 impl Progress {
+    fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            samples: zero(),
+            decoded_ms: zero(),
+            decoded_per_mille: zero(),
+            speech_ms: zero(),
+            transcribed_ms: zero(),
+            shown: Mutex::new((Stage::Decode, 0)),
+        }
+    }
+
     fn add_samples(&self, count: usize) {
         let samples = self.samples.fetch_add(u64::try_from(count).unwrap_or(0), Ordering::Relaxed);
         let total = samples.saturating_add(u64::try_from(count).unwrap_or(0));
@@ -246,7 +261,7 @@ mod tests {
 
     #[test]
     fn progress_never_passes_what_was_read() {
-        let progress = Progress::default();
+        let progress = Progress::new();
         progress.read(50, 100);
         progress.speech_ms.store(10_000, Ordering::Relaxed);
         progress.transcribed_ms.store(10_000, Ordering::Relaxed);
@@ -255,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_recording_of_no_bytes_has_no_progress() {
-        let progress = Progress::default();
+        let progress = Progress::new();
         progress.read(0, 0);
         assert_eq!(progress.per_mille(), 0);
     }

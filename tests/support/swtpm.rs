@@ -61,6 +61,12 @@ impl Swtpm {
         output
     }
 
+    /// The TPM is gone: its ports no longer answer.
+    pub fn stop(&mut self) {
+        self.process.kill().expect("its own child");
+        self.process.wait().expect("its own child");
+    }
+
     /// The directory that [`Self::tool`] runs in.
     pub fn directory(&self) -> PathBuf {
         self.state.path().to_owned()
