@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::enrol::EnrolError;
 use super::init::InitError;
-use super::model::ImportModelError;
+use super::model::{GoldenError, ImportModelError};
 use super::output::clean;
 use crate::base::exit::Exit;
 use crate::ipc::worker::CallFailure;
@@ -146,6 +146,9 @@ pub enum Failure {
     /// `model verify` failed.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// `model verify` could not have the model's answer compared, or it is another.
+    #[error(transparent)]
+    Golden(#[from] GoldenError),
     /// `model list` found models that are not as their manifests say.
     #[error("{0} of the models must not be used; import them again")]
     ModelsRefused(usize),
@@ -176,6 +179,8 @@ impl Failure {
             Self::Enrol(error) => of_enrol(error),
             Self::Import(ImportModelError::Name { .. }) => Exit::Usage,
             Self::Import(ImportModelError::Import(_)) | Self::Verify(_) | Self::ModelsRefused(_) => Exit::BadInput,
+            Self::Golden(GoldenError::Refused(_)) => Exit::BadInput,
+            Self::Golden(GoldenError::Start(_) | GoldenError::Broken(_)) => Exit::Failed,
             Self::OutputClosed => Exit::Ok,
             Self::Reply(_) | Self::CallCancelled | Self::CallEnded(_) => Exit::Failed,
         }
