@@ -143,8 +143,8 @@ fn exit_word(exit: ChildExit) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::vitals::Distribution;
     use crate::ipc::keeper::KeeperCounters;
+    use crate::job::tally::Distribution;
 
     #[test]
     fn every_counter_is_written() {
