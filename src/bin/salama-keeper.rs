@@ -14,6 +14,7 @@ use salama::ipc::CHANNEL_FD;
 use salama::ipc::channel::Channel;
 use salama::ipc::keeper::KeeperReply;
 use salama::keeper::args::{Arguments, Mode, ProvisionArgs, ServeArgs};
+use salama::keeper::owner::OwnerAuth;
 use salama::keeper::provision::{Plan, provision};
 use salama::keeper::serve::Keeper;
 use salama::keeper::startup::{Opened, StartError, account, open_console, open_daemon, words};
@@ -79,9 +80,14 @@ fn make_keys(args: &ProvisionArgs) -> Exit {
     if let Err(error) = guarded {
         return say(&error, "no keys were made", error.exit());
     }
+    let owner_auth = match args.owner_auth.as_deref().map(OwnerAuth::read).transpose() {
+        Ok(password) => password,
+        Err(error) => return say(&error, "no keys were made", Exit::Io),
+    };
     let plan = Plan {
         directory: &args.directory,
         tpm: &args.tpm,
+        owner_auth: owner_auth.as_ref(),
         box_name: &args.name,
         server_names: &args.server_names,
         server_days: args.server_days,

@@ -85,6 +85,9 @@ pub struct EnrolArgs {
     /// The TPM, as a TCTI name.
     #[arg(long, value_name = "TCTI", default_value = "device:/dev/tpmrm0")]
     pub tpm: String,
+    /// A file with the password of the TPM's owner hierarchy, when it has one.
+    #[arg(long, value_name = "FILE")]
+    pub owner_auth: Option<PathBuf>,
     /// The user that the console's key keeper becomes once the keys are open; needed when run by root.
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
@@ -165,6 +168,9 @@ fn start_console(keeper: &Path, args: &EnrolArgs) -> io::Result<(Channel, Child)
     let (ours, theirs) = Channel::pair()?;
     let mut command = Command::new(keeper);
     command.arg("console").arg("--directory").arg(&args.keys).args(["--tpm", &args.tpm]);
+    if let Some(file) = &args.owner_auth {
+        command.arg("--owner-auth").arg(file);
+    }
     if let Some(user) = &args.user {
         command.args(["--user", user]);
     }
