@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use salama::base::exit::Exit;
+use salama::base::told::told;
 use salama::ipc::CHANNEL_FD;
 use salama::ipc::channel::Channel;
 use salama::ipc::worker::ForkEvent;
@@ -136,16 +137,4 @@ fn prepare(arguments: Arguments, hardened: Hardened) -> Result<(Offspring, Addre
     let confined = unprivileged.confine(&policy::forkserver::POLICY, &[])?;
     let offspring = confined.prepare_offspring(&policy::child::POLICY)?;
     Ok((offspring, address_space, models))
-}
-
-/// An error with its causes, in one line.
-fn told(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        line.push_str(": ");
-        line.push_str(&source.to_string());
-        cause = source.source();
-    }
-    line
 }

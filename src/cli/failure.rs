@@ -172,7 +172,7 @@ impl Failure {
             Self::Unreachable { .. } | Self::Broken { .. } | Self::NoJournal(_) => Exit::Unavailable,
             Self::TlsRefused(_) => Exit::Denied,
             Self::Refused(refusal) => refusal.exit(),
-            Self::CallFailed(failure) => of_call(*failure),
+            Self::CallFailed(failure) if failure.is_of_recording() => Exit::BadInput,
             Self::Read { cause, .. } if cause.kind() == io::ErrorKind::NotFound => Exit::NotFound,
             Self::Read { .. } | Self::Write { .. } | Self::Output(_) => Exit::Io,
             Self::Init(error) => of_init(error),
@@ -182,7 +182,7 @@ impl Failure {
             Self::Golden(GoldenError::Refused(_)) => Exit::BadInput,
             Self::Golden(GoldenError::Start(_) | GoldenError::Broken(_)) => Exit::Failed,
             Self::OutputClosed => Exit::Ok,
-            Self::Reply(_) | Self::CallCancelled | Self::CallEnded(_) => Exit::Failed,
+            Self::CallFailed(_) | Self::Reply(_) | Self::CallCancelled | Self::CallEnded(_) => Exit::Failed,
         }
     }
 
@@ -207,26 +207,6 @@ fn of_enrol(error: &EnrolError) -> Exit {
         EnrolError::NoRequest(_) => Exit::BadInput,
         EnrolError::MakeKey(_) | EnrolError::Start(_) | EnrolError::Keeper(_) => Exit::Failed,
         EnrolError::ReadRequest { .. } | EnrolError::Write { .. } => Exit::Io,
-    }
-}
-
-/// Is it the recording, or the appliance?
-const fn of_call(failure: CallFailure) -> Exit {
-    match failure {
-        CallFailure::NotAudio
-        | CallFailure::UnsupportedCodec
-        | CallFailure::Truncated
-        | CallFailure::Damaged
-        | CallFailure::Empty
-        | CallFailure::TooLong
-        | CallFailure::SampleRate
-        | CallFailure::Channels => Exit::BadInput,
-        CallFailure::WorkerDied
-        | CallFailure::TimedOut
-        | CallFailure::WorkerMisbehaved
-        | CallFailure::TriedTooOften
-        | CallFailure::Unreadable
-        | CallFailure::ModelFailed => Exit::Failed,
     }
 }
 

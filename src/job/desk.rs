@@ -17,6 +17,7 @@ use super::tally::Tally;
 use crate::audit::{self, Event};
 use crate::base::clock::Clock;
 use crate::base::ids::{CallId, NoRandomness};
+use crate::base::told::told;
 use crate::ipc::keeper::{UnwrapPurpose, WrappedDek};
 use crate::ipc::worker::{CallFailure, ChildExit};
 use crate::record::envelope::{Envelope, OpenError, SealError, SealedRecord};
@@ -94,14 +95,7 @@ impl DeskError {
 
 /// Puts an error and its causes, none of which hold content, into the journal.
 pub(super) fn record_fault(step: &'static str, call: Option<CallId>, error: &dyn std::error::Error) {
-    let mut cause = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        cause.push_str(": ");
-        cause.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    audit::record(&Event::Fault { call, step, cause });
+    audit::record(&Event::Fault { call, step, cause: told(error) });
 }
 
 impl Desk {

@@ -3,8 +3,6 @@
 //! Touches: the key directory and the TPM; both are closed again when these functions return.
 //! Next: `src/bin/salama-keeper.rs` confines the process and lets `serve` answer.
 
-use std::error::Error;
-
 use nix::unistd::geteuid;
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -124,20 +122,4 @@ impl StartError {
             Self::Harden(_) | Self::LockMemory(_) | Self::Derive(_) | Self::Wrap(_) | Self::Privilege(_) | Self::Confine(_) => Exit::Failed,
         }
     }
-}
-
-/// The whole chain of causes in one line, for the operator.
-pub fn words(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        // Transparent variants say what their source says.
-        if !text.ends_with(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -209,8 +209,7 @@ fn storage_root(tpm: &mut Context, owner: Option<&OwnerAuth>) -> Result<(KeyHand
             None => AuthSession::Password,
             Some(owner) => owner_session(tpm, owner)?,
         };
-        let made =
-            tpm.execute_with_session(Some(session), |tpm| tpm.create_primary(Hierarchy::Owner, template, None, None, None, None))?;
+        let made = tpm.execute_with_session(Some(session), |tpm| tpm.create_primary(Hierarchy::Owner, template, None, None, None, None))?;
         if owner.is_some() {
             // TPMs hold few sessions at a time.
             tpm.flush_context(SessionHandle::from(session).into())?;

@@ -58,11 +58,7 @@ impl TextModels {
     /// # Errors
     /// When a file is missing or does not fit the others, or a rule of ours does not compile.
     pub fn load(ner: &mut VerifiedModel) -> Result<Self, TextLoadError> {
-        Ok(Self {
-            redactor: Redactor::new().map_err(TextLoadError::Rules)?,
-            ner: load_ner(ner)?,
-            language: LanguageJudge::build(),
-        })
+        Ok(Self { redactor: Redactor::new().map_err(TextLoadError::Rules)?, ner: load_ner(ner)?, language: LanguageJudge::build() })
     }
 
     /// Uses everything once, so that nothing is read or unpacked for the first time after confinement.
