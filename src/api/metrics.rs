@@ -24,7 +24,6 @@ use super::vitals::Reading;
 use crate::authz::action::ReadMetrics;
 use crate::authz::permit::Permit;
 use crate::ipc::worker::ChildExit;
-use crate::job::spec::CallState;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RequestLabels {
@@ -88,7 +87,7 @@ impl Collector for ReadingCollector {
         let reading = &self.0;
         let mut calls = encoder.encode_descriptor("calls", "Calls in the store, by state", None, MetricType::Gauge)?;
         for (state, count) in &reading.calls {
-            calls.encode_family(&[("state", state_word(*state))])?.encode_gauge(count)?;
+            calls.encode_family(&[("state", state.word())])?.encode_gauge(count)?;
         }
         encoder.encode_descriptor("queue", "Calls that wait", None, MetricType::Gauge)?.encode_gauge(&reading.queue)?;
         encoder
@@ -123,16 +122,6 @@ impl Collector for ReadingCollector {
     }
 }
 
-const fn state_word(state: CallState) -> &'static str {
-    match state {
-        CallState::Queued => "queued",
-        CallState::Running => "running",
-        CallState::Done => "done",
-        CallState::Failed => "failed",
-        CallState::Cancelled => "cancelled",
-    }
-}
-
 fn exit_word(exit: ChildExit) -> String {
     match exit {
         ChildExit::Code(code) => format!("code_{code}"),
@@ -143,8 +132,9 @@ fn exit_word(exit: ChildExit) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::vitals::Distribution;
     use crate::ipc::keeper::KeeperCounters;
+    use crate::job::spec::CallState;
+    use crate::job::tally::Distribution;
 
     #[test]
     fn every_counter_is_written() {

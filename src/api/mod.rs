@@ -14,6 +14,7 @@ pub(crate) mod fake_desk;
 pub mod frame;
 mod gate;
 mod health;
+pub mod held;
 mod metrics;
 mod multipart;
 mod openapi;

@@ -207,9 +207,9 @@ impl From<CallsError> for Problem {
                 Self::new(Kind::IdempotencyConflict, "Use a new key for a new recording; send a repeated one unchanged.")
             }
             CallsError::NoTranscript(state) => {
-                Self::new(Kind::NoTranscript, format!("The call is `{}`; a transcript exists once it is `done`.", state_word(state)))
+                Self::new(Kind::NoTranscript, format!("The call is `{}`; a transcript exists once it is `done`.", state.word()))
             }
-            CallsError::AlreadyFinal(state) => Self::new(Kind::AlreadyFinal, format!("The call is `{}`.", state_word(state))),
+            CallsError::AlreadyFinal(state) => Self::new(Kind::AlreadyFinal, format!("The call is `{}`.", state.word())),
             CallsError::QueueFull => Self::retry(Kind::QueueFull, "Send the recording again later.", Duration::from_secs(60)),
             CallsError::Full => Self::new(Kind::DiskFull, "Erase calls or give the appliance a larger disk, then send again."),
             CallsError::KeyLimit => Self::retry(Kind::KeyLimit, "Try again in a minute.", Duration::from_secs(60)),
@@ -219,17 +219,6 @@ impl From<CallsError> for Problem {
             CallsError::Busy => Self::retry(Kind::Busy, "Try again in a few seconds.", Duration::from_secs(5)),
             CallsError::Internal => Self::new(Kind::Internal, "The appliance's journal says why; tell the administrator the `instance`."),
         }
-    }
-}
-
-fn state_word(state: crate::job::spec::CallState) -> &'static str {
-    use crate::job::spec::CallState;
-    match state {
-        CallState::Queued => "queued",
-        CallState::Running => "running",
-        CallState::Done => "done",
-        CallState::Failed => "failed",
-        CallState::Cancelled => "cancelled",
     }
 }
 

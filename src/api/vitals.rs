@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use crate::ipc::keeper::KeeperCounters;
 use crate::ipc::worker::ChildExit;
 use crate::job::spec::CallState;
+use crate::job::tally::Distribution;
 
 /// Reads the machine's state. May block for a moment; it is called on a thread for that.
 pub trait Vitals: Send + Sync + 'static {
@@ -59,15 +60,4 @@ pub struct Reading {
     pub exits: Vec<(ChildExit, u64)>,
     /// Wall time of a finished call divided by its length, since the start.
     pub real_time_factor: Distribution,
-}
-
-/// Counted observations.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Distribution {
-    /// Upper bounds, rising, each with the observations at or below it and above the bound before.
-    pub buckets: Vec<(f64, u64)>,
-    /// Sum of the observations.
-    pub sum: f64,
-    /// Number of the observations.
-    pub count: u64,
 }

@@ -1,4 +1,4 @@
-//! What every other module may use: identifiers, time, secrets, bounded values, exit codes.
+//! What every other module may use: identifiers, time, secrets, bounded values, exit codes, errors in words.
 //! Trusts: nothing; every constructor checks its input.
 //! Touches: the random number generator of the operating system, the clock.
 //! Next: nobody; `base` knows no other module of this crate.
@@ -7,3 +7,4 @@ pub mod clock;
 pub mod exit;
 pub mod ids;
 pub mod secret;
+pub mod told;

@@ -10,13 +10,15 @@ use std::process::ExitCode;
 use clap::Parser;
 use salama::base::clock::SystemClock;
 use salama::base::exit::Exit;
+use salama::base::told::told;
 use salama::ipc::CHANNEL_FD;
 use salama::ipc::channel::Channel;
 use salama::ipc::keeper::KeeperReply;
 use salama::keeper::args::{Arguments, Mode, ProvisionArgs, ServeArgs};
+use salama::keeper::owner::OwnerAuth;
 use salama::keeper::provision::{Plan, provision};
 use salama::keeper::serve::Keeper;
-use salama::keeper::startup::{Opened, StartError, account, open_console, open_daemon, words};
+use salama::keeper::startup::{Opened, StartError, account, open_console, open_daemon};
 use salama::sandbox::policy;
 use salama::sandbox::process::{Confined, Hardened, harden};
 use salama::sys::descriptors::take_inherited;
@@ -68,7 +70,7 @@ fn start(hardened: Hardened, args: &ServeArgs, open: Open) -> Result<(Opened, Co
 
 /// The other side shows the reason to the operator; standard error has it only when nobody listens.
 fn refuse(channel: &Channel, error: &StartError) -> Exit {
-    match channel.send(&KeeperReply::Refused { reason: words(error) }) {
+    match channel.send(&KeeperReply::Refused { reason: told(error) }) {
         Ok(()) => error.exit(),
         Err(_) => say(error, "salama-keeper refuses to start", error.exit()),
     }
@@ -79,9 +81,14 @@ fn make_keys(args: &ProvisionArgs) -> Exit {
     if let Err(error) = guarded {
         return say(&error, "no keys were made", error.exit());
     }
+    let owner_auth = match args.owner_auth.as_deref().map(OwnerAuth::read).transpose() {
+        Ok(password) => password,
+        Err(error) => return say(&error, "no keys were made", Exit::Io),
+    };
     let plan = Plan {
         directory: &args.directory,
         tpm: &args.tpm,
+        owner_auth: owner_auth.as_ref(),
         box_name: &args.name,
         server_names: &args.server_names,
         server_days: args.server_days,
@@ -94,6 +101,6 @@ fn make_keys(args: &ProvisionArgs) -> Exit {
 }
 
 fn say(error: &dyn Error, what: &str, exit: Exit) -> Exit {
-    let _ = writeln!(io::stderr(), "{what}: {}", words(error));
+    let _ = writeln!(io::stderr(), "{what}: {}", told(error));
     exit
 }

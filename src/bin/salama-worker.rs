@@ -1,28 +1,53 @@
-//! The fork server's start-up: arguments > harden > models > privileges > confine > fork.
+//! The fork server's start-up: arguments > harden > models > privileges > confine > fork. `check` asks models for their golden answers.
 //! Trusts: its arguments and its models' digests.
 //! Touches: the model directory, until it is confined; then its channel and its children.
 //! Next: `worker::forkserver` obeys `salamad` until that closes the channel.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 use salama::base::exit::Exit;
+use salama::base::told::told;
 use salama::ipc::CHANNEL_FD;
 use salama::ipc::channel::Channel;
 use salama::ipc::worker::ForkEvent;
+use salama::model::verify::directories;
 use salama::sandbox::policy;
 use salama::sandbox::process::{Hardened, Offspring, harden};
 use salama::sys::descriptors::{silence_standard_streams, take_inherited};
 use salama::sys::limits::AddressSpace;
 use salama::worker::forkserver::ForkServer;
+use salama::worker::golden;
 use salama::worker::models::Models;
 use salama::worker::run::Call;
 
-/// Started by salamad with a channel as descriptor 3; of no use by hand.
+/// Started by salamad with a channel as descriptor 3; by hand only to check models.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Mode>,
+    #[command(flatten)]
+    serve: Option<Arguments>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Mode {
+    /// Verify models and compare what they make of their golden input with what they must
+    Check {
+        /// Directory of the models.
+        #[arg(long)]
+        models: PathBuf,
+        /// Names of models in it; all when none is given.
+        #[arg(value_name = "MODEL")]
+        names: Vec<PathBuf>,
+    },
+}
+
+#[derive(Args, Debug)]
 struct Arguments {
     /// Directory of the models.
     #[arg(long)]
@@ -36,7 +61,11 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match CommandLine::parse() {
+        CommandLine { command: Some(Mode::Check { models, names }), .. } => return check(&models, &names),
+        CommandLine { serve: Some(arguments), .. } => arguments,
+        CommandLine { .. } => return Exit::Usage.into(),
+    };
     let (hardened, control) = match inherit() {
         Ok(inherited) => inherited,
         Err(error) => {
@@ -51,6 +80,34 @@ fn main() -> ExitCode {
             Exit::Failed.into()
         }
     }
+}
+
+/// One line a model on standard output.
+fn check(models: &Path, names: &[PathBuf]) -> ExitCode {
+    match check_all(models, names) {
+        Ok(true) => Exit::Ok.into(),
+        Ok(false) => Exit::BadInput.into(),
+        Err(error) => {
+            eprintln!("salama-worker: the models in {} cannot be checked: {error}", models.display());
+            Exit::Io.into()
+        }
+    }
+}
+
+fn check_all(models: &Path, names: &[PathBuf]) -> io::Result<bool> {
+    let directories = if names.is_empty() { directories(models)? } else { names.iter().map(|name| models.join(name)).collect() };
+    let mut all = true;
+    for directory in directories {
+        match golden::check(&directory) {
+            Ok(checked) => writeln!(io::stdout(), "{checked}")?,
+            Err(error) => {
+                all = false;
+                let name = directory.file_name().unwrap_or_default().display();
+                writeln!(io::stdout(), "{name}: REFUSED: {}", told(&error))?;
+            }
+        }
+    }
+    Ok(all)
 }
 
 fn inherit() -> Result<(Hardened, Channel), Box<dyn Error>> {
@@ -80,16 +137,4 @@ fn prepare(arguments: Arguments, hardened: Hardened) -> Result<(Offspring, Addre
     let confined = unprivileged.confine(&policy::forkserver::POLICY, &[])?;
     let offspring = confined.prepare_offspring(&policy::child::POLICY)?;
     Ok((offspring, address_space, models))
-}
-
-/// An error with its causes, in one line.
-fn told(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        line.push_str(": ");
-        line.push_str(&source.to_string());
-        cause = source.source();
-    }
-    line
 }

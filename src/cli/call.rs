@@ -43,9 +43,9 @@ pub(super) async fn send(client: &Client, output: Output, args: &SendArgs) -> Re
         }
     })?;
     if !args.watch {
-        return output.either(&view, |view| format!("call {} is {}", view.id, follow::state_word(view.state)));
+        return output.either(&view, |view| format!("call {} is {}", view.id, view.state.word()));
     }
-    output.note(&format!("call {} is {}", view.id, follow::state_word(view.state)));
+    output.note(&format!("call {} is {}", view.id, view.state.word()));
     let mut display = Display::new(output);
     let end = follow::follow(client, view.id, |event| {
         display.show(event);
@@ -53,7 +53,7 @@ pub(super) async fn send(client: &Client, output: Output, args: &SendArgs) -> Re
     })
     .await?;
     let view: CallView = client.get(&path(view.id)).await?;
-    output.either(&view, |view| format!("call {} is {}", view.id, follow::state_word(view.state)))?;
+    output.either(&view, |view| format!("call {} is {}", view.id, view.state.word()))?;
     end.verdict()
 }
 
@@ -162,7 +162,7 @@ pub(super) async fn list(client: &Client, output: Output, args: &ListArgs) -> Re
 fn row(view: &CallView) -> Vec<String> {
     let length = view.audio_ms.map_or_else(|| "-".to_owned(), clock);
     let accepted = clean(view.created_at.get(..19).unwrap_or(&view.created_at)).replace('T', " ");
-    let state = follow::state_word(view.state).to_owned();
+    let state = view.state.word().to_owned();
     vec![view.id.to_string(), state, format!("{:>3} %", view.percent), length, size(view.audio_bytes), accepted, clean(&view.owner)]
 }
 
@@ -175,7 +175,7 @@ pub(super) async fn show(client: &Client, output: Output, call: CallId) -> Resul
 fn facts(view: &CallView) -> String {
     let mut rows = vec![
         ("call", view.id.to_string()),
-        ("state", follow::state_word(view.state).to_owned()),
+        ("state", view.state.word().to_owned()),
         ("done", format!("{} %", view.percent)),
         ("owner", clean(&view.owner)),
         ("accepted", clean(&view.created_at)),
@@ -205,7 +205,7 @@ pub(super) async fn watch(client: &Client, output: Output, call: CallId) -> Resu
     })
     .await?;
     if !output.json {
-        output.text(&format!("call {call} is {}", follow::state_word(end.state)))?;
+        output.text(&format!("call {call} is {}", end.state.word()))?;
     }
     end.verdict()
 }
@@ -246,7 +246,7 @@ pub(super) async fn export(client: &Client, output: Output, args: &ExportArgs) -
 /// Stops a call.
 pub(super) async fn cancel(client: &Client, output: Output, call: CallId) -> Result<(), Failure> {
     let view: CallView = client.post(&format!("{}/cancel", path(call)), None::<&()>).await?;
-    output.either(&view, |view| format!("call {} is {}", view.id, follow::state_word(view.state)))
+    output.either(&view, |view| format!("call {} is {}", view.id, view.state.word()))
 }
 
 /// Erases a call, once it is certain that this is meant.

@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::pem::PemObject;
@@ -15,6 +16,7 @@ use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use crate::identity::peer::Role;
 use crate::ipc::CHANNEL_FD;
 use crate::ipc::channel::Channel;
 use crate::keys::KeeperError;
@@ -23,41 +25,23 @@ use crate::sys::process::start_with_descriptor;
 
 use super::programs;
 
-/// What a certificate allows; see the handbook's table of roles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub enum Role {
-    /// A telephone exchange or call recorder.
-    Recorder,
-    /// A counsellor.
-    Counsellor,
-    /// A case worker.
-    CaseWorker,
-    /// A supervisor.
-    Supervisor,
-    /// An administrator.
-    Admin,
-    /// A model steward.
-    ModelSteward,
-    /// An auditor.
-    Auditor,
-    /// A monitoring system.
-    Monitor,
-}
+impl ValueEnum for Role {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
 
-impl Role {
-    /// As in the certificate.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Recorder => "recorder",
-            Self::Counsellor => "counsellor",
-            Self::CaseWorker => "case_worker",
-            Self::Supervisor => "supervisor",
-            Self::Admin => "admin",
-            Self::ModelSteward => "model_steward",
-            Self::Auditor => "auditor",
-            Self::Monitor => "monitor",
-        }
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Self::Recorder => "A telephone exchange or call recorder",
+            Self::Counsellor => "A counsellor",
+            Self::CaseWorker => "A case worker",
+            Self::Supervisor => "A supervisor",
+            Self::Admin => "An administrator",
+            Self::ModelSteward => "A model steward",
+            Self::Auditor => "An auditor",
+            Self::Monitor => "A monitoring system",
+        };
+        Some(PossibleValue::new(self.word()).help(help))
     }
 }
 
@@ -85,6 +69,9 @@ pub struct EnrolArgs {
     /// The TPM, as a TCTI name.
     #[arg(long, value_name = "TCTI", default_value = "device:/dev/tpmrm0")]
     pub tpm: String,
+    /// A file with the password of the TPM's owner hierarchy, when it has one.
+    #[arg(long, value_name = "FILE")]
+    pub owner_auth: Option<PathBuf>,
     /// The user that the console's key keeper becomes once the keys are open; needed when run by root.
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
@@ -165,6 +152,9 @@ fn start_console(keeper: &Path, args: &EnrolArgs) -> io::Result<(Channel, Child)
     let (ours, theirs) = Channel::pair()?;
     let mut command = Command::new(keeper);
     command.arg("console").arg("--directory").arg(&args.keys).args(["--tpm", &args.tpm]);
+    if let Some(file) = &args.owner_auth {
+        command.arg("--owner-auth").arg(file);
+    }
     if let Some(user) = &args.user {
         command.args(["--user", user]);
     }

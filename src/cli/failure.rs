@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::enrol::EnrolError;
 use super::init::InitError;
-use super::model::ImportModelError;
+use super::model::{GoldenError, ImportModelError};
 use super::output::clean;
 use crate::base::exit::Exit;
 use crate::ipc::worker::CallFailure;
@@ -146,6 +146,9 @@ pub enum Failure {
     /// `model verify` failed.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// `model verify` could not have the model's answer compared, or it is another.
+    #[error(transparent)]
+    Golden(#[from] GoldenError),
     /// `model list` found models that are not as their manifests say.
     #[error("{0} of the models must not be used; import them again")]
     ModelsRefused(usize),
@@ -169,15 +172,17 @@ impl Failure {
             Self::Unreachable { .. } | Self::Broken { .. } | Self::NoJournal(_) => Exit::Unavailable,
             Self::TlsRefused(_) => Exit::Denied,
             Self::Refused(refusal) => refusal.exit(),
-            Self::CallFailed(failure) => of_call(*failure),
+            Self::CallFailed(failure) if failure.is_of_recording() => Exit::BadInput,
             Self::Read { cause, .. } if cause.kind() == io::ErrorKind::NotFound => Exit::NotFound,
             Self::Read { .. } | Self::Write { .. } | Self::Output(_) => Exit::Io,
             Self::Init(error) => of_init(error),
             Self::Enrol(error) => of_enrol(error),
             Self::Import(ImportModelError::Name { .. }) => Exit::Usage,
             Self::Import(ImportModelError::Import(_)) | Self::Verify(_) | Self::ModelsRefused(_) => Exit::BadInput,
+            Self::Golden(GoldenError::Refused(_)) => Exit::BadInput,
+            Self::Golden(GoldenError::Start(_) | GoldenError::Broken(_)) => Exit::Failed,
             Self::OutputClosed => Exit::Ok,
-            Self::Reply(_) | Self::CallCancelled | Self::CallEnded(_) => Exit::Failed,
+            Self::CallFailed(_) | Self::Reply(_) | Self::CallCancelled | Self::CallEnded(_) => Exit::Failed,
         }
     }
 
@@ -202,26 +207,6 @@ fn of_enrol(error: &EnrolError) -> Exit {
         EnrolError::NoRequest(_) => Exit::BadInput,
         EnrolError::MakeKey(_) | EnrolError::Start(_) | EnrolError::Keeper(_) => Exit::Failed,
         EnrolError::ReadRequest { .. } | EnrolError::Write { .. } => Exit::Io,
-    }
-}
-
-/// Is it the recording, or the appliance?
-const fn of_call(failure: CallFailure) -> Exit {
-    match failure {
-        CallFailure::NotAudio
-        | CallFailure::UnsupportedCodec
-        | CallFailure::Truncated
-        | CallFailure::Damaged
-        | CallFailure::Empty
-        | CallFailure::TooLong
-        | CallFailure::SampleRate
-        | CallFailure::Channels => Exit::BadInput,
-        CallFailure::WorkerDied
-        | CallFailure::TimedOut
-        | CallFailure::WorkerMisbehaved
-        | CallFailure::TriedTooOften
-        | CallFailure::Unreadable
-        | CallFailure::ModelFailed => Exit::Failed,
     }
 }
 

@@ -120,8 +120,8 @@ impl Display {
                     bar.finish_and_clear();
                 }
                 match failure {
-                    Some(failure) => self.output.note(&format!("{}: {failure}", state_word(state))),
-                    None => self.say(state_word(state)),
+                    Some(failure) => self.output.note(&format!("{}: {failure}", state.word())),
+                    None => self.say(state.word()),
                 }
             }
             CallHappening::Progress { stage, percent, audio_ms, elapsed_ms } => self.progress(stage, percent, audio_ms, elapsed_ms),
@@ -174,17 +174,6 @@ pub(super) fn upload_bar(output: Output, bytes: u64) -> ProgressBar {
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
-}
-
-/// As the API spells it.
-pub(super) const fn state_word(state: CallState) -> &'static str {
-    match state {
-        CallState::Queued => "queued",
-        CallState::Running => "running",
-        CallState::Done => "done",
-        CallState::Failed => "failed",
-        CallState::Cancelled => "cancelled",
-    }
 }
 
 /// As the API spells it.

@@ -22,6 +22,9 @@ pub struct InitArgs {
     /// The TPM, as a TCTI name.
     #[arg(long, value_name = "TCTI", default_value = "device:/dev/tpmrm0")]
     pub tpm: String,
+    /// A file with the password of the TPM's owner hierarchy, when it has one.
+    #[arg(long, value_name = "FILE")]
+    pub owner_auth: Option<PathBuf>,
     /// The box's name in its certificates: a-z, 0-9, dot, hyphen.
     #[arg(long, value_name = "BOX")]
     pub name: String,
@@ -77,6 +80,9 @@ fn provision(keeper: &Path, args: &InitArgs) -> Result<(), InitError> {
         command.args(["--server-name", name]);
     }
     command.args(["--server-days", &args.server_days.to_string()]);
+    if let Some(file) = &args.owner_auth {
+        command.arg("--owner-auth").arg(file);
+    }
     if let Some(owner) = &args.owner {
         command.args(["--owner", owner]);
     }

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget};
 use super::enrol::{self, EnrolArgs};
 use super::failure::Failure;
 use super::init::{self, InitArgs};
-use super::model::{self, ListedModel, ModelCommand};
+use super::model::{self, ListedModel, ModelCommand, ProvenModel};
 use super::output::{Output, clean, size, table};
 
 /// Makes the keys of a new appliance.
@@ -43,7 +43,11 @@ pub(super) fn model(output: Output, command: &ModelCommand) -> Result<(), Failur
             }
             output.either(&imported?, ToString::to_string)
         }
-        ModelCommand::Verify { directory } => output.either(&model::verify(directory)?, ToString::to_string),
+        ModelCommand::Verify { directory, files_only } => {
+            let model = model::verify(directory)?;
+            let golden = if *files_only { None } else { model::golden(directory)? };
+            output.either(&ProvenModel { model, golden }, ToString::to_string)
+        }
         ModelCommand::List { directory } => {
             let listed = model::list(directory).map_err(|cause| Failure::Read { path: directory.clone(), cause })?;
             output.either(&listed, |listed| models(listed))?;

@@ -1,29 +1,36 @@
 //! `salama model import|verify|list`: models on this machine's disk.
 //! Trusts: nothing in a model or checkpoint; both are checked byte by byte.
-//! Touches: the directories that the operator names.
+//! Touches: the directories that the operator names; starts `salama-worker` to run a model.
 //! Next: `bin/salama` prints the answers, as text or as JSON.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::output::clean;
+use super::programs;
+use crate::base::exit::Exit;
 use crate::model::import::describe::Description;
 use crate::model::import::{self, ImportError, ImportRequest, ImportStep, ManifestSource};
 use crate::model::manifest::{Purpose, is_model_name};
-use crate::model::verify::{MANIFEST, VerifiedModel, VerifyError, verify as verify_directory};
+use crate::model::verify::{VerifiedModel, VerifyError, directories, verify as verify_directory};
 
 /// What `salama model` can do.
 #[derive(Debug, Subcommand)]
 pub enum ModelCommand {
     /// Make a model directory of a Whisper checkpoint (CTranslate2 float16 or Hugging Face safetensors)
     Import(ImportArgs),
-    /// Check every file of a model directory against its manifest
+    /// Check every file of a model directory against its manifest, and the model's answer against its golden one
     Verify {
         /// The model directory
         directory: PathBuf,
+        /// Do not run the model: compare its files only
+        #[arg(long)]
+        files_only: bool,
     },
     /// List the model directories below a directory and check each
     List {
@@ -81,6 +88,16 @@ pub struct ModelSummary {
     pub manifest_sha256: String,
 }
 
+/// What `salama model verify` says.
+#[derive(Debug, Serialize)]
+pub struct ProvenModel {
+    /// The model, whose files are whole.
+    #[serde(flatten)]
+    pub model: ModelSummary,
+    /// In what it agrees with its golden answer; none when it was not run.
+    pub golden: Option<String>,
+}
+
 /// One line of `salama model list`.
 #[derive(Debug, Serialize)]
 pub struct ListedModel {
@@ -123,20 +140,50 @@ pub fn verify(directory: &Path) -> Result<ModelSummary, VerifyError> {
     verify_directory(directory).map(|model| summary(&model))
 }
 
+/// Has `salama-worker` run the model and compare with its golden answer, and gives its words. None when that program does not lie
+/// beside this one, as on a machine that is a client only.
+///
+/// # Errors
+/// [`GoldenError`] has the worker's words.
+pub fn golden(directory: &Path) -> Result<Option<String>, GoldenError> {
+    let worker = programs::worker().map_err(GoldenError::Start)?;
+    if !worker.is_file() {
+        return Ok(None);
+    }
+    let directory = directory.canonicalize().map_err(GoldenError::Start)?;
+    let (Some(models), Some(model)) = (directory.parent(), directory.file_name()) else { return Ok(None) };
+    let mut check = Command::new(worker);
+    let checked = check.arg("check").arg("--models").arg(models).arg("--").arg(model).output().map_err(GoldenError::Start)?;
+    let words = clean(String::from_utf8_lossy(&checked.stdout).trim_end());
+    if checked.status.success() {
+        Ok(Some(words))
+    } else if checked.status.code() == Some(Exit::BadInput.code().into()) {
+        Err(GoldenError::Refused(words))
+    } else {
+        Err(GoldenError::Broken(clean(String::from_utf8_lossy(&checked.stderr).trim_end())))
+    }
+}
+
+/// Why the golden answer is not known to be right.
+#[derive(Debug, thiserror::Error)]
+pub enum GoldenError {
+    /// The worker cannot be run.
+    #[error("salama-worker could not be started: {0}")]
+    Start(#[source] io::Error),
+    /// The model gave another answer.
+    #[error("{0}")]
+    Refused(String),
+    /// The worker failed by itself.
+    #[error("salama-worker could not check the model: {0}")]
+    Broken(String),
+}
+
 /// Checks every model directory below `directory`, in order of name. A directory without a manifest is no model and is left out.
 ///
 /// # Errors
 /// When `directory` itself cannot be read.
 pub fn list(directory: &Path) -> io::Result<Vec<ListedModel>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden && path.join(MANIFEST).is_file() {
-            found.push(path);
-        }
-    }
-    found.sort();
+    let found = directories(directory)?;
     let listed = found.iter().map(|path| {
         let directory = path.file_name().map(|name| name.display().to_string()).unwrap_or_default();
         match verify(path) {
@@ -151,6 +198,15 @@ impl fmt::Display for ModelSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, version, files, bytes) = (&self.name, &self.version, self.files, self.bytes);
         write!(f, "{name} {version}: {files} files, {bytes} bytes, all as the manifest says ({})", self.manifest_sha256)
+    }
+}
+
+impl fmt::Display for ProvenModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.golden {
+            Some(golden) => write!(f, "{}\n{golden}", self.model),
+            None => write!(f, "{}\n{}: its golden answer was not asked for", self.model, self.model.name),
+        }
     }
 }
 
@@ -198,6 +254,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::model::verify::MANIFEST;
 
     #[derive(Debug, Parser)]
     struct Line {

@@ -1,7 +1,7 @@
 //! The other programs of Salama, and files that this one writes.
 //! Trusts: the directory that this program was started from.
 //! Touches: files that do not exist yet.
-//! Next: `init` and `enrol`.
+//! Next: `init`, `enrol` and `model`.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -14,6 +14,14 @@ use std::path::{Path, PathBuf};
 /// What the kernel says of `/proc/self/exe`.
 pub fn keeper() -> io::Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name("salama-keeper"))
+}
+
+/// The worker, beside the running program.
+///
+/// # Errors
+/// What the kernel says of `/proc/self/exe`.
+pub fn worker() -> io::Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name("salama-worker"))
 }
 
 /// Writes a file that must not exist yet, with this mode from its first moment on.

@@ -3,14 +3,9 @@
 //! Touches: the timer.
 //! Next: [`super::serve`] closes the connection.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::Body;
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
 use tokio::sync::watch;
 
 /// Counts the requests of one connection.
@@ -46,28 +41,5 @@ impl Requests {
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.send_modify(|count| *count = count.saturating_sub(1));
-    }
-}
-
-/// A reply that keeps its connection busy until it is sent.
-pub(super) struct Replying {
-    pub(super) body: Body,
-    pub(super) _busy: Busy,
-}
-
-impl http_body::Body for Replying {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

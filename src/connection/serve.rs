@@ -25,12 +25,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 
-use super::idle::{Replying, Requests};
+use super::idle::Requests;
 use super::linger::Lingering;
 use super::tls::H2;
 use crate::admission::source::{Place, Places};
 use crate::api::Connected;
 use crate::api::audited::turned_away;
+use crate::api::held::Held;
 use crate::audit::event::AuthFailure;
 use crate::config::{Limits, Listen};
 use crate::identity::peer::PeerIdentity;
@@ -150,7 +151,7 @@ async fn answer(
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(connected);
     let response = router.oneshot(request).await?;
-    Ok(response.map(|body| Body::new(Replying { body, _busy: busy })))
+    Ok(response.map(|body| Held::body(body, busy)))
 }
 
 fn http(limits: &Limits, h2: bool) -> Builder<TokioExecutor> {

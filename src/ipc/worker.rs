@@ -289,3 +289,27 @@ pub enum CallFailure {
     #[error("a model failed on this recording; see the daemon's journal")]
     ModelFailed,
 }
+
+impl CallFailure {
+    /// Something is wrong with the recording, not with the appliance.
+    pub const fn is_of_recording(self) -> bool {
+        match self {
+            Self::NotAudio
+            | Self::UnsupportedCodec
+            | Self::Truncated
+            | Self::Damaged
+            | Self::Empty
+            | Self::TooLong
+            | Self::SampleRate
+            | Self::Channels => true,
+            Self::WorkerDied | Self::TimedOut | Self::WorkerMisbehaved | Self::TriedTooOften | Self::Unreadable | Self::ModelFailed => {
+                false
+            }
+        }
+    }
+
+    /// A child may say so; the others are `salamad`'s own verdicts.
+    pub const fn is_for_child_to_say(self) -> bool {
+        self.is_of_recording() || matches!(self, Self::ModelFailed)
+    }
+}

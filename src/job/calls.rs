@@ -19,6 +19,7 @@ use super::events::Hub;
 use super::intake::{Admitted, Incoming};
 use super::runner;
 use super::spec::{CallEvent, CallExport, CallMetadata, CallPage, CallView, RedactedText, Scope, Transcript};
+use super::tally::{Counts, Tally};
 use crate::base::clock::Clock;
 use crate::base::ids::CallId;
 use crate::ipc::worker::TEXT_CHARS_MAX;
@@ -276,6 +277,7 @@ impl Calls {
             queue: Desk::empty_queue(settings.queue),
             last_job: Mutex::new(last_job),
             running: Mutex::new(HashMap::new()),
+            tally: Tally::default(),
             keys: keeper,
             children: supervisor,
             store,
@@ -318,6 +320,11 @@ impl Calls {
             running: desk.running.lock().unwrap_or_else(PoisonError::into_inner).len(),
             commits: desk.store.commits(),
         }
+    }
+
+    /// What was counted, for metrics.
+    pub fn counts(&self) -> Counts {
+        self.desk.tally.read()
     }
 
     /// Begins an upload by `owner` (`role/name`).

@@ -6,18 +6,20 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::border::{Children, KeyError, KeySource, Kill};
+use super::border::{Children, KeyError, KeySource, Kill, WorkerChild};
 use super::calls::{CallsError, JobSettings};
 use super::events::Hub;
 use super::header::{Header, Remembered};
 use super::queue::Queue;
 use super::spec::{CallState, Scope};
 use super::state::Change;
+use super::tally::Tally;
 use crate::audit::{self, Event};
 use crate::base::clock::Clock;
 use crate::base::ids::{CallId, NoRandomness};
+use crate::base::told::told;
 use crate::ipc::keeper::{UnwrapPurpose, WrappedDek};
-use crate::ipc::worker::CallFailure;
+use crate::ipc::worker::{CallFailure, ChildExit};
 use crate::record::envelope::{Envelope, OpenError, SealError, SealedRecord};
 use crate::record::erasure::{self, EraseError};
 use crate::record::index::IndexKeys;
@@ -41,6 +43,7 @@ pub(super) struct Desk {
     /// The last job number; held while a batch with the next one is handed to the writer, so that they are stored in order.
     pub last_job: Mutex<u64>,
     pub running: Mutex<HashMap<CallId, Box<dyn Kill>>>,
+    pub tally: Tally,
 }
 
 /// Why work on a call stopped.
@@ -92,14 +95,7 @@ impl DeskError {
 
 /// Puts an error and its causes, none of which hold content, into the journal.
 pub(super) fn record_fault(step: &'static str, call: Option<CallId>, error: &dyn std::error::Error) {
-    let mut cause = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        cause.push_str(": ");
-        cause.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    audit::record(&Event::Fault { call, step, cause });
+    audit::record(&Event::Fault { call, step, cause: told(error) });
 }
 
 impl Desk {
@@ -151,6 +147,7 @@ impl Desk {
                 batch = batch.delete(Slot::queue(after.job));
             }
             if self.store.commit(batch)? == Outcome::Committed {
+                self.tally.moved(before.state, after.state);
                 self.hub.state(&after);
                 return Ok(after);
             }
@@ -162,6 +159,13 @@ impl Desk {
         if let Some(killer) = self.running.lock().unwrap_or_else(PoisonError::into_inner).get(&call) {
             killer.kill();
         }
+    }
+
+    /// Ends a child and counts how.
+    pub(super) fn end(&self, child: Box<dyn WorkerChild>) -> Option<ChildExit> {
+        let exit = child.end();
+        exit.into_iter().for_each(|exit| self.tally.ended(exit));
+        exit
     }
 
     /// Stops all children.
@@ -194,6 +198,7 @@ impl Desk {
                 continue;
             }
             if matches!(outcome, Ok(_) | Err(EraseError::Recording(_))) {
+                self.tally.left(header.state);
                 self.queue.remove(header.job);
                 self.stop_child(call);
                 self.hub.forget(call);
@@ -224,6 +229,7 @@ impl Desk {
             audit::record(&Event::Swept { files });
         }
         self.forget_expired()?;
+        self.count()?;
         let waiting = self.store.view(|snapshot| snapshot.all(Table::Queue))?;
         for (slot, sealed) in waiting {
             let call: CallId = match self.index.envelope().open_value(&slot, &sealed) {
@@ -239,6 +245,17 @@ impl Desk {
                 Err(DeskError::NotFound) => self.store.commit(Batch::new().delete(slot)).map(drop)?,
                 Err(error @ DeskError::Store(_)) => return Err(error),
                 Err(error) => record_fault("resume call", Some(call), &error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts the calls of earlier lives, before any of them changes.
+    fn count(&self) -> Result<(), DeskError> {
+        for (slot, sealed) in self.store.view(|snapshot| snapshot.all(Table::Header))? {
+            match self.index.envelope().open_value::<Header>(&slot, &sealed) {
+                Ok(header) => self.tally.came(header.state),
+                Err(error) => record_fault("count calls", None, &error),
             }
         }
         Ok(())

@@ -126,7 +126,7 @@ impl Hearing {
             ChildEvent::Audio(info) => self.audio(info),
             ChildEvent::Utterance { redacted, clear, entities } => self.utterance(redacted, clear, entities),
             ChildEvent::Done(summary) => self.done(summary),
-            ChildEvent::Failed(failure) => may_say(failure).then_some(Heard::Failed(failure)),
+            ChildEvent::Failed(failure) => failure.is_for_child_to_say().then_some(Heard::Failed(failure)),
             ChildEvent::Ready | ChildEvent::Redacted { .. } => None,
         };
         heard.ok_or(ChildFault::Misbehaved)
@@ -195,26 +195,6 @@ impl Hearing {
             && summary.stages.len() <= 16
             && summary.language.as_ref().is_none_or(|language| is_code(&language.code) && is_share(language.confidence));
         fair.then_some(Heard::Complete(summary))
-    }
-}
-
-/// Failures that are about the recording; the others are the daemon's own verdicts.
-const fn may_say(failure: CallFailure) -> bool {
-    match failure {
-        CallFailure::NotAudio
-        | CallFailure::UnsupportedCodec
-        | CallFailure::Truncated
-        | CallFailure::Damaged
-        | CallFailure::Empty
-        | CallFailure::TooLong
-        | CallFailure::SampleRate
-        | CallFailure::Channels
-        | CallFailure::ModelFailed => true,
-        CallFailure::WorkerDied
-        | CallFailure::TimedOut
-        | CallFailure::WorkerMisbehaved
-        | CallFailure::TriedTooOften
-        | CallFailure::Unreadable => false,
     }
 }
 

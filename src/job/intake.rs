@@ -128,6 +128,7 @@ impl Incoming {
         }
         match stored? {
             Some(header) => {
+                desk.tally.came(header.state);
                 desk.hub.state(&header);
                 desk.queue.push(header.job, call);
                 audit::record(&Event::CallAccepted { call, who: Who::from_owner(&header.owner), bytes: audio_bytes });

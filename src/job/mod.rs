@@ -16,6 +16,7 @@ mod reading;
 mod runner;
 pub mod spec;
 mod state;
+pub mod tally;
 #[cfg(test)]
 mod tests;
 mod text;

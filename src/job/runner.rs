@@ -128,7 +128,7 @@ impl<'a> Checked<'a> {
         let stoppable = Stoppable::register(desk, call, &*child);
         // Whoever cancelled or erased the call before the child could be stopped has changed the header.
         if desk.stored_header(call)?.0.state != CallState::Running {
-            child.end();
+            desk.end(child);
             return Err(Stopped::Superseded);
         }
         audit::record(&Event::CallStarted { call, attempt: header.attempts });
@@ -169,7 +169,7 @@ impl<'a> Started<'a> {
         let limits = TimeLimits { base: settings.time_base, per_audio: settings.time_per_audio, silence: settings.silence };
         let mut tell = |progress| desk.hub.progress(call, progress);
         let heard = conversation::transcribe(&*child, &mut recording, order, limits, &mut tell);
-        let exit = child.end();
+        let exit = desk.end(child);
         match heard {
             Ok((summary, collected)) => Ok(HeardOut { desk, call, envelope, summary, collected }),
             Err(CallFailure::WorkerDied) if desk.queue.is_stopping() => Err(Stopped::Again { reason: "the daemon stops", counted: false }),
@@ -234,6 +234,7 @@ impl Sealed<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
+        desk.tally.done(audio_ms, wall_ms);
         audit::record(&Event::CallDone { call, audio_ms, wall_ms, redacted: self.redacted });
         Ok(())
     }

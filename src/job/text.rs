@@ -24,7 +24,7 @@ impl Desk {
         let child = self.children.spawn(allowance).map_err(|_| DeskError::Refused(CallsError::Busy))?;
         let bytes = text.len();
         let answer = ask(text, bytes, settings.text_time, &|task| child.send(task), &|wait| child.recv(wait));
-        child.end();
+        self.end(child);
         let redacted = answer.map_err(|fault| DeskError::Refused(CallsError::Worker(fault)))?;
         let count = redacted.redacted.iter().map(|count| u64::from(count.count)).sum();
         audit::record(&Event::TextRedacted { redacted: count });

@@ -38,6 +38,9 @@ pub struct ServeArgs {
     /// The TPM, as a TCTI name.
     #[arg(long, value_name = "TCTI")]
     pub tpm: String,
+    /// A file with the password of the TPM's owner hierarchy; read before confinement.
+    #[arg(long, value_name = "FILE")]
+    pub owner_auth: Option<PathBuf>,
     /// The user to become once the keys are open; needed when started by root.
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
@@ -55,6 +58,9 @@ pub struct ProvisionArgs {
     /// The TPM, as a TCTI name.
     #[arg(long, value_name = "TCTI")]
     pub tpm: String,
+    /// A file with the password of the TPM's owner hierarchy; read before confinement.
+    #[arg(long, value_name = "FILE")]
+    pub owner_auth: Option<PathBuf>,
     /// The box's name in its certificates.
     #[arg(long, value_name = "BOX")]
     pub name: String,

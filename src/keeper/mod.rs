@@ -18,6 +18,7 @@ pub mod directory;
 pub mod hierarchy;
 pub mod journal;
 pub mod keyring;
+pub mod owner;
 pub mod provision;
 pub mod quota;
 pub mod serve;

@@ -15,6 +15,7 @@ use super::ca::{Authority, BoxName, IssueError};
 use super::directory::{self, DirectoryError, NewDirectory};
 use super::hierarchy::KEY_BYTES;
 use super::keyring::{self, KeyringError, NewKeyring};
+use super::owner::OwnerAuth;
 use super::signer::{EcKey, KeyError};
 use super::slots::{self, SlotError};
 
@@ -24,6 +25,8 @@ pub struct Plan<'a> {
     pub directory: &'a Path,
     /// The TPM's TCTI name.
     pub tpm: &'a str,
+    /// The password of its owner hierarchy, when it has one.
+    pub owner_auth: Option<&'a OwnerAuth>,
     /// The box's name in its certificates.
     pub box_name: &'a str,
     /// DNS names and addresses of the server.
@@ -42,7 +45,7 @@ pub fn provision(plan: &Plan<'_>, clock: &impl Clock) -> Result<(), ProvisionErr
     let box_name = BoxName::new(plan.box_name)?;
     let directory = NewDirectory::begin(plan.directory, plan.owner)?;
     let root_key: Secret<KEY_BYTES> = Secret::try_fill(|to| SystemRandom::new().fill(to).map_err(|_| ProvisionError::Random))?;
-    let (slot, root) = slots::create(plan.tpm, &root_key)?;
+    let (slot, root) = slots::create(plan.tpm, plan.owner_auth, &root_key)?;
     let (ca_key, ca_pkcs8) = EcKey::generate()?;
     let (tls_key, tls_pkcs8) = EcKey::generate()?;
     let authority = Authority::create(box_name.clone(), ca_key, clock.now())?;

@@ -7,14 +7,15 @@ use crate::base::secret::Secret;
 
 use super::container::{self, ContainerError, MacKey};
 use super::hierarchy::{DeriveError, KEY_BYTES, Purpose, Root};
+use super::owner::OwnerAuth;
 use super::tpm::{self, Sealed, TpmError};
 
 /// Seals a root key into the TPM; the slot's file and the root, ready to derive.
 ///
 /// # Errors
 /// [`SlotError`].
-pub fn create(tpm_address: &str, root_key: &Secret<KEY_BYTES>) -> Result<(Vec<u8>, Root), SlotError> {
-    let sealed = tpm::seal(tpm_address, root_key)?;
+pub fn create(tpm_address: &str, owner: Option<&OwnerAuth>, root_key: &Secret<KEY_BYTES>) -> Result<(Vec<u8>, Root), SlotError> {
+    let sealed = tpm::seal(tpm_address, owner, root_key)?;
     let root = Root::new(root_key);
     let file = container::write(container::TPM_SLOT, &sealed, &file_mac(&root)?)?;
     Ok((file, root))
@@ -24,9 +25,9 @@ pub fn create(tpm_address: &str, root_key: &Secret<KEY_BYTES>) -> Result<(Vec<u8
 ///
 /// # Errors
 /// [`SlotError`].
-pub fn open(tpm_address: &str, slot_file: &[u8]) -> Result<Root, SlotError> {
+pub fn open(tpm_address: &str, owner: Option<&OwnerAuth>, slot_file: &[u8]) -> Result<Root, SlotError> {
     let slot = container::read::<Sealed>(container::TPM_SLOT, slot_file)?;
-    let root = Root::new(&tpm::unseal(tpm_address, slot.before_authentication())?);
+    let root = Root::new(&tpm::unseal(tpm_address, owner, slot.before_authentication())?);
     slot.authenticate(&file_mac(&root)?)?;
     Ok(root)
 }

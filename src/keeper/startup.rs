@@ -3,8 +3,6 @@
 //! Touches: the key directory and the TPM; both are closed again when these functions return.
 //! Next: `src/bin/salama-keeper.rs` confines the process and lets `serve` answer.
 
-use std::error::Error;
-
 use nix::unistd::geteuid;
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -17,6 +15,7 @@ use super::args::ServeArgs;
 use super::directory::{self, DirectoryError};
 use super::hierarchy::{DeriveError, Purpose, Root};
 use super::keyring::{self, Keyring, KeyringError};
+use super::owner::{OwnerAuth, OwnerAuthError};
 use super::serve::{Greeting, Keys};
 use super::slots::{self, SlotError};
 use super::wrap::{DekWrapper, WrapError};
@@ -67,7 +66,8 @@ pub fn open_console(args: &ServeArgs) -> Result<Opened, StartError> {
 /// TPM > root key > TPM closed: no context outlives [`slots::open`].
 fn open_root(args: &ServeArgs) -> Result<(Root, Keyring), StartError> {
     let files = directory::read(&args.directory)?;
-    let root = slots::open(&args.tpm, &files.tpm_slot)?;
+    let owner = args.owner_auth.as_deref().map(OwnerAuth::read).transpose()?;
+    let root = slots::open(&args.tpm, owner.as_ref(), &files.tpm_slot)?;
     let keyring = keyring::open(&root, &files.keyring)?;
     Ok((root, keyring))
 }
@@ -88,6 +88,9 @@ pub enum StartError {
     /// The key directory.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// The TPM owner's password.
+    #[error(transparent)]
+    OwnerAuth(#[from] OwnerAuthError),
     /// The keyslot or the TPM.
     #[error(transparent)]
     Slot(#[from] SlotError),
@@ -114,25 +117,9 @@ impl StartError {
         match self {
             Self::Directory(DirectoryError::NotOperator) => Exit::Denied,
             Self::Directory(DirectoryError::Absent(_)) => Exit::Config,
-            Self::Directory(_) | Self::Slot(_) | Self::Keyring(_) => Exit::Io,
+            Self::Directory(_) | Self::OwnerAuth(_) | Self::Slot(_) | Self::Keyring(_) => Exit::Io,
             Self::Privilege(PrivilegeError::Root | PrivilegeError::UnknownUser { .. }) => Exit::Config,
             Self::Harden(_) | Self::LockMemory(_) | Self::Derive(_) | Self::Wrap(_) | Self::Privilege(_) | Self::Confine(_) => Exit::Failed,
         }
     }
-}
-
-/// The whole chain of causes in one line, for the operator.
-pub fn words(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        // Transparent variants say what their source says.
-        if !text.ends_with(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = error.source();
-    }
-    text
 }

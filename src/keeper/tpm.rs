@@ -7,19 +7,20 @@ use serde::{Deserialize, Serialize};
 use tss_esapi::attributes::{ObjectAttributesBuilder, SessionAttributesBuilder};
 use tss_esapi::constants::response_code::Tss2ResponseCodeKind;
 use tss_esapi::constants::{CommandCode, SessionType};
-use tss_esapi::handles::KeyHandle;
+use tss_esapi::handles::{KeyHandle, SessionHandle};
 use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
 use tss_esapi::interface_types::ecc::EccCurve;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
 use tss_esapi::interface_types::session_handles::{AuthSession, PolicySession};
 use tss_esapi::structures::{
-    Digest, EccPoint, KeyedHashScheme, Private, Public, PublicBuilder, PublicEccParametersBuilder, PublicKeyedHashParameters,
+    Auth, Digest, EccPoint, KeyedHashScheme, Private, Public, PublicBuilder, PublicEccParametersBuilder, PublicKeyedHashParameters,
     SensitiveData, SymmetricDefinition, SymmetricDefinitionObject,
 };
 use tss_esapi::tcti_ldr::TctiNameConf;
 use tss_esapi::traits::{Marshall, UnMarshall};
 use tss_esapi::{Context, Error as TssError};
 
+use super::owner::OwnerAuth;
 use crate::base::secret::Secret;
 
 /// Bytes of the sealed secret.
@@ -43,9 +44,9 @@ pub struct Sealed {
 ///
 /// # Errors
 /// [`TpmError`], naming the step.
-pub fn seal(address: &str, secret: &Secret<SEALED_BYTES>) -> Result<Sealed, TpmError> {
+pub fn seal(address: &str, owner: Option<&OwnerAuth>, secret: &Secret<SEALED_BYTES>) -> Result<Sealed, TpmError> {
     let mut tpm = connect(address)?;
-    let (root, storage_root) = storage_root(&mut tpm)?;
+    let (root, storage_root) = storage_root(&mut tpm, owner)?;
     let policy = unseal_only_policy(&mut tpm).map_err(TpmError::at(Step::Policy))?;
     let session = salted_session(&mut tpm, root, SessionType::Hmac).map_err(TpmError::at(Step::Session))?;
     let template = sealed_template(policy).map_err(TpmError::at(Step::Seal))?;
@@ -61,9 +62,9 @@ pub fn seal(address: &str, secret: &Secret<SEALED_BYTES>) -> Result<Sealed, TpmE
 ///
 /// # Errors
 /// [`TpmError::OtherTpm`] when the storage root has another name: another TPM, or this one after a clear. Otherwise the step that failed.
-pub fn unseal(address: &str, sealed: &Sealed) -> Result<Secret<SEALED_BYTES>, TpmError> {
+pub fn unseal(address: &str, owner: Option<&OwnerAuth>, sealed: &Sealed) -> Result<Secret<SEALED_BYTES>, TpmError> {
     let mut tpm = connect(address)?;
-    let (root, name) = storage_root(&mut tpm)?;
+    let (root, name) = storage_root(&mut tpm, owner)?;
     if name != sealed.storage_root {
         return Err(TpmError::OtherTpm);
     }
@@ -141,8 +142,14 @@ pub enum TpmError {
         source: TssError,
     },
     /// It wants a password for its owner hierarchy.
-    #[error("the TPM's owner hierarchy has a password: remove it (tpm2_changeauth -c owner -p PASSWORD) or clear the TPM in the firmware")]
+    #[error(
+        "the TPM's owner hierarchy has a password: give it to salamad as the systemd credential tpm-owner-auth (LoadCredential=) and to \
+         salama init and enrol with --owner-auth FILE, or remove it (tpm2_changeauth -c owner -p PASSWORD)"
+    )]
     OwnerPassword(#[source] TssError),
+    /// It does not take the password given.
+    #[error("the TPM refuses the owner password given: correct the file of the credential tpm-owner-auth or of --owner-auth")]
+    WrongOwnerPassword(#[source] TssError),
     /// It refused.
     #[error("the TPM refused ({} failed): the sealed key or the TPM's state has changed", .step.words())]
     Refused {
@@ -169,9 +176,7 @@ impl TpmError {
                 | Tss2ResponseCodeKind::Yielded
                 | Tss2ResponseCodeKind::Testing,
             ) => Self::Busy { step, source },
-            Some(Tss2ResponseCodeKind::AuthFail | Tss2ResponseCodeKind::BadAuth) if step == Step::StorageRoot => {
-                Self::OwnerPassword(source)
-            }
+            _ if step == Step::StorageRoot && is_wrong_password(source) => Self::OwnerPassword(source),
             _ => Self::Refused { step, source },
         }
     }
@@ -184,22 +189,44 @@ fn kind(error: TssError) -> Option<Tss2ResponseCodeKind> {
     }
 }
 
+fn is_wrong_password(error: TssError) -> bool {
+    matches!(kind(error), Some(Tss2ResponseCodeKind::AuthFail | Tss2ResponseCodeKind::BadAuth))
+}
+
 fn connect(address: &str) -> Result<Context, TpmError> {
     let address: TctiNameConf = address.parse().map_err(TpmError::Address)?;
     Context::new(address).map_err(TpmError::Absent)
 }
 
 /// The storage root key: the same template and seed give the same key each time, so it is made anew and never stored.
-fn storage_root(tpm: &mut Context) -> Result<(KeyHandle, Vec<u8>), TpmError> {
+///
+/// An owner's password authorises by HMAC, so that it is not on the bus. There is no key yet to salt the session to: a listener could try
+/// passwords on what it heard, which is why it should be a random one.
+fn storage_root(tpm: &mut Context, owner: Option<&OwnerAuth>) -> Result<(KeyHandle, Vec<u8>), TpmError> {
     let mut make = || {
         let template = storage_root_template()?;
-        let made = tpm.execute_with_session(Some(AuthSession::Password), |tpm| {
-            tpm.create_primary(Hierarchy::Owner, template, None, None, None, None)
-        })?;
+        let session = match owner {
+            None => AuthSession::Password,
+            Some(owner) => owner_session(tpm, owner)?,
+        };
+        let made = tpm.execute_with_session(Some(session), |tpm| tpm.create_primary(Hierarchy::Owner, template, None, None, None, None))?;
+        if owner.is_some() {
+            // TPMs hold few sessions at a time.
+            tpm.flush_context(SessionHandle::from(session).into())?;
+        }
         let name = tpm.tr_get_name(made.key_handle.into())?;
         Ok((made.key_handle, name.value().to_vec()))
     };
-    make().map_err(TpmError::at(Step::StorageRoot))
+    make().map_err(|error| match owner {
+        Some(_) if is_wrong_password(error) => TpmError::WrongOwnerPassword(error),
+        _ => TpmError::at(Step::StorageRoot)(error),
+    })
+}
+
+fn owner_session(tpm: &mut Context, owner: &OwnerAuth) -> tss_esapi::Result<AuthSession> {
+    tpm.tr_set_auth(Hierarchy::Owner.into(), Auth::try_from(owner.expose())?)?;
+    tpm.start_auth_session(None, None, None, SessionType::Hmac, SymmetricDefinition::AES_128_CFB, HashingAlgorithm::Sha256)?
+        .ok_or(TssError::WrapperError(tss_esapi::WrapperErrorKind::WrongValueFromTpm))
 }
 
 /// ECC P-256, AES-128-CFB, restricted to decrypting its children (TCG "TPM v2.0 Provisioning Guidance", storage root key).

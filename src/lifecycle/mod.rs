@@ -10,8 +10,6 @@ pub mod parts;
 pub mod signals;
 pub mod vitals;
 
-use std::error::Error;
-
 use crate::audit::event::{ConfinementReport as Entry, Event};
 use crate::sandbox::process::ConfinementReport;
 
@@ -24,16 +22,4 @@ fn confinement(report: &ConfinementReport) -> Event {
         system_calls: count(report.system_calls),
         acts_denied: count(report.acts_denied),
     })
-}
-
-/// An error with its causes, in one line for the operator.
-pub fn told(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        line.push_str(": ");
-        line.push_str(&source.to_string());
-        cause = source.source();
-    }
-    line
 }

@@ -26,6 +26,7 @@ impl Machine {
 impl Vitals for Machine {
     fn read(&self) -> Reading {
         let health = self.calls.health();
+        let counts = self.calls.counts();
         let keeper = self.keeper.counters().ok();
         let faults = [
             (!health.store, Part::Store, Trouble::Down),
@@ -41,8 +42,10 @@ impl Vitals for Machine {
             troubles,
             queue: u64::try_from(health.waiting).unwrap_or(u64::MAX),
             disk_free: self.space.free().unwrap_or(0),
+            calls: counts.calls,
+            exits: counts.exits,
+            real_time_factor: counts.real_time_factor,
             keeper,
-            ..Reading::default()
         }
     }
 }

@@ -9,7 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
@@ -57,6 +57,23 @@ impl VerifiedModel {
     pub fn take(&mut self, name: &str) -> Result<Vec<u8>, LoadError> {
         self.files.remove(name).ok_or_else(|| LoadError::NoFile { name: name.to_owned() })
     }
+}
+
+/// The model directories below `directory`, in order of name. A directory without a manifest is no model; a hidden one is being built.
+///
+/// # Errors
+/// When `directory` cannot be read.
+pub fn directories(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.join(MANIFEST).is_file() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Reads the manifest and exactly the files that it lists.

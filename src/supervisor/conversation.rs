@@ -4,7 +4,7 @@
 //! Next: [`super::child`] asks it about every message, and stops the child that breaks a rule.
 
 use crate::ipc::transcript::{Entity, EntityCount, Utterance};
-use crate::ipc::worker::{AUDIO_CHUNK_MAX, AudioInfo, CallFailure, ChildEvent, Stage, Summary, TEXT_CHARS_MAX, Task, TextLanguage};
+use crate::ipc::worker::{AUDIO_CHUNK_MAX, AudioInfo, ChildEvent, Stage, Summary, TEXT_CHARS_MAX, Task, TextLanguage};
 
 /// Most unanswered [`ChildEvent::Need`]s.
 pub const NEEDS_PENDING_MAX: u32 = 4;
@@ -143,7 +143,9 @@ impl Conversation {
                 check_language(language.as_ref())?;
                 self.phase = Phase::Over;
             }
-            (Phase::Transcribing | Phase::Redacting, ChildEvent::Failed(failure)) if may_claim(*failure) => self.phase = Phase::Over,
+            (Phase::Transcribing | Phase::Redacting, ChildEvent::Failed(failure)) if failure.is_for_child_to_say() => {
+                self.phase = Phase::Over
+            }
             _ => return Err(Misbehaviour::OutOfTurn),
         }
         Ok(())
@@ -196,26 +198,6 @@ fn within(bounds: bool) -> Result<(), Misbehaviour> {
     if bounds { Ok(()) } else { Err(Misbehaviour::Bounds) }
 }
 
-/// Failures that only `salamad` can know of are not a child's to claim.
-const fn may_claim(failure: CallFailure) -> bool {
-    match failure {
-        CallFailure::NotAudio
-        | CallFailure::UnsupportedCodec
-        | CallFailure::Truncated
-        | CallFailure::Damaged
-        | CallFailure::Empty
-        | CallFailure::TooLong
-        | CallFailure::SampleRate
-        | CallFailure::Channels
-        | CallFailure::ModelFailed => true,
-        CallFailure::WorkerDied
-        | CallFailure::TimedOut
-        | CallFailure::WorkerMisbehaved
-        | CallFailure::TriedTooOften
-        | CallFailure::Unreadable => false,
-    }
-}
-
 fn check_info(info: &AudioInfo) -> Result<(), Misbehaviour> {
     within(is_code(&info.format) && (1..=768_000).contains(&info.sample_rate) && (1..=2).contains(&info.channels))
 }
@@ -261,6 +243,7 @@ fn is_share(value: f32) -> bool {
 mod tests {
     use super::*;
     use crate::ipc::transcript::{EntityKind, Word};
+    use crate::ipc::worker::CallFailure;
 
     fn transcribing() -> Conversation {
         let mut talk = Conversation::default();

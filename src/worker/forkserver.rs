@@ -16,6 +16,7 @@ use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid, getppid};
 
+use crate::base::told::told;
 use crate::ipc::PROTOCOL_VERSION;
 use crate::ipc::channel::{Channel, ChannelError};
 use crate::ipc::worker::{ChildEvent, ChildExit, ChildId, ForkEvent, ForkRequest, LoadedModel};
@@ -242,12 +243,6 @@ fn isolate(channel: RawFd, parent: Pid, limits: Limits) -> Result<(), ChildStart
 }
 
 fn complain(error: &dyn std::error::Error) {
-    let mut line = format!("salama-worker: {error}");
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        line.push_str(&format!(": {source}"));
-        cause = source.source();
-    }
     // Nobody is left to tell when this fails.
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "salama-worker: {}", told(error));
 }

@@ -5,6 +5,7 @@
 
 pub mod decode;
 pub mod forkserver;
+pub mod golden;
 pub mod models;
 pub mod run;
 pub mod source;

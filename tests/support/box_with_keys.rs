@@ -71,8 +71,13 @@ impl Bench {
 
     /// Runs `salama-keeper provision`.
     pub fn provision(&self, tcti: &str) -> Output {
+        self.provision_with(tcti, &[])
+    }
+
+    /// As [`Self::provision`], with more arguments.
+    pub fn provision_with(&self, tcti: &str, more: &[&str]) -> Output {
         let mut command = Command::new(KEEPER);
-        command.arg("provision").arg("--directory").arg(self.keys()).args(["--tpm", tcti, "--name", "nairobi-1"]);
+        command.arg("provision").arg("--directory").arg(self.keys()).args(["--tpm", tcti, "--name", "nairobi-1"]).args(more);
         command.args(["--server-name", "salama.example", "--server-name", "127.0.0.1"]);
         if geteuid().is_root() {
             command.args(["--owner", "nobody"]);
@@ -108,7 +113,12 @@ impl Bench {
 
     /// The words with which a daemon's keeper refuses to start, and its exit code.
     pub fn refusal(&self, tcti: &str) -> (String, i32) {
-        let (channel, mut process) = self.start("serve", tcti, &[]);
+        self.refusal_with(tcti, &[])
+    }
+
+    /// As [`Self::refusal`], with more arguments.
+    pub fn refusal_with(&self, tcti: &str, more: &[&str]) -> (String, i32) {
+        let (channel, mut process) = self.start("serve", tcti, more);
         match Keeper::connect(channel) {
             Err(KeeperError::Refused { reason }) => (reason, process.0.wait().expect("its own child").code().expect("an exit code")),
             Err(error) => panic!("the keeper did not say why: {error}"),

@@ -3,6 +3,7 @@
 //! Touches: temporary directories.
 //! Next: nobody.
 
+mod counts;
 mod intake;
 mod restart;
 mod support;

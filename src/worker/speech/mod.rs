@@ -54,18 +54,7 @@ impl SpeechModels {
     /// # Errors
     /// [`SpeechLoadError`] naming the part that is missing or wrong.
     pub fn load(vad: &mut VerifiedModel, asr: &mut VerifiedModel) -> Result<Self, SpeechLoadError> {
-        // The bytes of a graph are dropped before the next is parsed: each is in memory twice for a moment only.
-        let plan = |model: &mut VerifiedModel, file| optimised(file, load::graph(&model.take(file)?)?);
-        let vad = VadModel::new(plan(vad, VAD_GRAPH)?);
-        let parts = WhisperParts {
-            encoder: plan(asr, whisper::ENCODER)?,
-            decoder: plan(asr, whisper::DECODER)?,
-            embedding: asr.take(whisper::EMBEDDING)?,
-            positions: asr.take(whisper::POSITIONS)?,
-            tokens: asr.take(whisper::TOKENS)?,
-            settings: asr.take(whisper::SETTINGS)?,
-        };
-        Ok(Self { vad, whisper: Whisper::new(parts)? })
+        Ok(Self { vad: load_vad(vad)?, whisper: load_whisper(asr)? })
     }
 
     /// Runs every graph once, so that whatever reads files lazily (tract asks for the processor's caches) has done so.
@@ -90,15 +79,6 @@ impl SpeechModels {
         let Some(text) = self.read(region, language)? else { return Ok(Vec::new()) };
         let language = text.language.as_ref().map_or(ONE_LANGUAGE, |language| language.code.as_str());
         Ok(words::utterances(&self.whisper, region, &text, language))
-    }
-
-    /// The greedy text tokens of a region in its first window, for comparison with a model's golden output.
-    ///
-    /// # Errors
-    /// As [`Self::transcribe`].
-    pub fn tokens(&self, region: &Region, language: Option<&str>) -> Result<Vec<u32>, SpeechError> {
-        check_length(region)?;
-        Ok(self.attempt(region, whisper::window_frames(region.samples.len()), language)?.tokens)
     }
 
     /// The likeliest language of a region and its probability, 0..=1. A model of one language is always sure.
@@ -149,6 +129,76 @@ impl SpeechModels {
         let window = self.whisper.listen(&region.samples, frames)?;
         decode_loop::decode(&self.whisper, &window, language)
     }
+}
+
+/// The recogniser alone, to hear its golden recording.
+pub struct Reader(Whisper);
+
+impl Reader {
+    /// Takes the files out of the verified model.
+    ///
+    /// # Errors
+    /// [`SpeechLoadError`] naming the part that is missing or wrong.
+    pub fn load(asr: &mut VerifiedModel) -> Result<Self, SpeechLoadError> {
+        load_whisper(asr).map(Self)
+    }
+
+    /// The greedy text tokens of a region in its first window.
+    ///
+    /// # Errors
+    /// As [`SpeechModels::transcribe`].
+    pub fn tokens(&self, region: &Region, language: Option<&str>) -> Result<Vec<u32>, SpeechError> {
+        check_length(region)?;
+        let window = self.0.listen(&region.samples, whisper::window_frames(region.samples.len()))?;
+        Ok(decode_loop::decode(&self.0, &window, language)?.tokens)
+    }
+}
+
+/// The voice-activity model alone, to hear its golden recording.
+pub struct Ear(VadModel);
+
+impl Ear {
+    /// Takes the graph out of the verified model.
+    ///
+    /// # Errors
+    /// [`SpeechLoadError`] when it is missing or cannot be run.
+    pub fn load(vad: &mut VerifiedModel) -> Result<Self, SpeechLoadError> {
+        load_vad(vad).map(Self)
+    }
+
+    /// Probability of speech, 0..=1, of each whole frame of 32 ms of 16 kHz sound.
+    ///
+    /// # Errors
+    /// [`SpeechError::Vad`] when tract fails.
+    pub fn probabilities(&self, samples: &[f32]) -> Result<Vec<f32>, SpeechError> {
+        let mut state = self.0.listen().map_err(SpeechError::Vad)?;
+        let mut probabilities = Vec::with_capacity(samples.len() / vad::FRAME + vad::BATCH);
+        for batch in samples.chunks(vad::BATCH * vad::FRAME) {
+            probabilities.extend(state.hear(batch).map_err(SpeechError::Vad)?);
+        }
+        probabilities.truncate(samples.len() / vad::FRAME);
+        Ok(probabilities)
+    }
+}
+
+fn load_vad(model: &mut VerifiedModel) -> Result<VadModel, SpeechLoadError> {
+    Ok(VadModel::new(plan(model, VAD_GRAPH)?))
+}
+
+fn load_whisper(model: &mut VerifiedModel) -> Result<Whisper, SpeechLoadError> {
+    Whisper::new(WhisperParts {
+        encoder: plan(model, whisper::ENCODER)?,
+        decoder: plan(model, whisper::DECODER)?,
+        embedding: model.take(whisper::EMBEDDING)?,
+        positions: model.take(whisper::POSITIONS)?,
+        tokens: model.take(whisper::TOKENS)?,
+        settings: model.take(whisper::SETTINGS)?,
+    })
+}
+
+/// The bytes of a graph are dropped before the next is parsed: each is in memory twice for a moment only.
+fn plan(model: &mut VerifiedModel, file: &'static str) -> Result<Arc<TypedRunnableModel>, SpeechLoadError> {
+    optimised(file, load::graph(&model.take(file)?)?)
 }
 
 fn optimised(file: &'static str, graph: InferenceModel) -> Result<Arc<TypedRunnableModel>, SpeechLoadError> {

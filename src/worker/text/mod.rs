@@ -58,12 +58,7 @@ impl TextModels {
     /// # Errors
     /// When a file is missing or does not fit the others, or a rule of ours does not compile.
     pub fn load(ner: &mut VerifiedModel) -> Result<Self, TextLoadError> {
-        let graph = graph(&ner.take("model_q4.onnx")?)?;
-        Ok(Self {
-            redactor: Redactor::new().map_err(TextLoadError::Rules)?,
-            ner: Ner::load(graph, ner.file("vocab.txt")?, ner.file("config.json")?)?,
-            language: LanguageJudge::build(),
-        })
+        Ok(Self { redactor: Redactor::new().map_err(TextLoadError::Rules)?, ner: load_ner(ner)?, language: LanguageJudge::build() })
     }
 
     /// Uses everything once, so that nothing is read or unpacked for the first time after confinement.
@@ -98,6 +93,15 @@ impl TextModels {
     pub fn language(&self, text: &str) -> Option<TextLanguage> {
         self.language.judge(text)
     }
+}
+
+/// The name model alone.
+///
+/// # Errors
+/// When a file is missing or does not fit the others.
+pub fn load_ner(model: &mut VerifiedModel) -> Result<Ner, TextLoadError> {
+    let graph = graph(&model.take("model_q4.onnx")?)?;
+    Ok(Ner::load(graph, model.file("vocab.txt")?, model.file("config.json")?)?)
 }
 
 /// Why the models cannot be loaded.

@@ -37,8 +37,16 @@ pub struct ScoredWord {
 pub struct Ner {
     plan: Arc<TypedRunnableModel>,
     tokeniser: WordPiece,
-    /// For each output: the kind it stands for, `None` for O.
-    labels: Vec<Option<EntityKind>>,
+    labels: Vec<Label>,
+}
+
+/// What one output of the model stands for.
+#[derive(Debug)]
+struct Label {
+    /// Its name in `config.json`.
+    name: String,
+    /// The kind that it is redacted as, `None` for O.
+    kind: Option<EntityKind>,
 }
 
 impl Ner {
@@ -72,8 +80,32 @@ impl Ner {
         Ok(words.into_iter().zip(scores).filter_map(|(range, score)| score.into_word(range)).collect())
     }
 
-    fn score_window(&self, pieces: &[Piece], offset: usize, words: &[Range<usize>], scores: &mut [WordScore]) -> Result<(), NerError> {
-        let ids: Vec<i64> = [self.tokeniser.begin].into_iter().chain(pieces.iter().map(|p| p.id)).chain([self.tokeniser.end]).collect();
+    /// The ids of `text` with those of start and end, and the name of the most probable label of each: for comparison with the
+    /// model's golden answer.
+    ///
+    /// # Errors
+    /// [`NerError::Window`] when the text does not fit one window; as [`Self::score`].
+    pub fn label(&self, text: &str) -> Result<(Vec<i64>, Vec<&str>), NerError> {
+        let pieces = self.tokeniser.pieces(text);
+        if pieces.len() > WINDOW_PIECES {
+            return Err(NerError::Window);
+        }
+        let ids = self.ids(&pieces);
+        let logits = self.logits(ids.clone())?;
+        let likeliest = |row: &[f32]| {
+            let best = row.iter().zip(&self.labels).max_by(|a, b| a.0.total_cmp(b.0));
+            best.map(|(_, label)| label.name.as_str()).ok_or(NerError::Output)
+        };
+        let labels: Result<Vec<&str>, NerError> = logits.chunks_exact(self.labels.len()).map(likeliest).collect();
+        Ok((ids, labels?))
+    }
+
+    fn ids(&self, pieces: &[Piece]) -> Vec<i64> {
+        [self.tokeniser.begin].into_iter().chain(pieces.iter().map(|piece| piece.id)).chain([self.tokeniser.end]).collect()
+    }
+
+    /// One row of logits an id.
+    fn logits(&self, ids: Vec<i64>) -> Result<Vec<f32>, NerError> {
         let length = ids.len();
         let tensor = |values: Vec<i64>| tract_ndarray::Array2::from_shape_vec((1, length), values).map(|a| a.into_tvalue());
         let inputs = tvec!(
@@ -84,9 +116,11 @@ impl Ner {
         let outputs = self.plan.run(inputs).map_err(NerError::Run)?;
         let logits = outputs.first().ok_or(NerError::Output)?.to_plain_array_view::<f32>().map_err(NerError::Run)?;
         let logits = logits.as_slice().ok_or(NerError::Output)?;
-        if logits.len() != length * self.labels.len() {
-            return Err(NerError::Output);
-        }
+        if logits.len() == length * self.labels.len() { Ok(logits.to_vec()) } else { Err(NerError::Output) }
+    }
+
+    fn score_window(&self, pieces: &[Piece], offset: usize, words: &[Range<usize>], scores: &mut [WordScore]) -> Result<(), NerError> {
+        let logits = self.logits(self.ids(pieces))?;
         let rows = logits.chunks_exact(self.labels.len()).skip(1);
         for (piece, row) in pieces.iter().zip(rows) {
             let (personal, kinds) = self.judge(row)?;
@@ -111,7 +145,7 @@ impl Ner {
         }
         let mut kinds = BTreeMap::new();
         for (label, exponent) in self.labels.iter().zip(&exponents) {
-            if let Some(kind) = label {
+            if let Some(kind) = &label.kind {
                 *kinds.entry(*kind).or_insert(0.0) += exponent / sum;
             }
         }
@@ -177,7 +211,7 @@ impl WordScore {
 }
 
 /// The 35 labels (17 kinds in BIO coding) as the kinds that we redact.
-fn read_labels(config: &[u8]) -> Result<Vec<Option<EntityKind>>, NerLoadError> {
+fn read_labels(config: &[u8]) -> Result<Vec<Label>, NerLoadError> {
     #[derive(serde::Deserialize)]
     struct Config {
         id2label: BTreeMap<usize, String>,
@@ -187,7 +221,7 @@ fn read_labels(config: &[u8]) -> Result<Vec<Option<EntityKind>>, NerLoadError> {
     if !dense || config.id2label.is_empty() {
         return Err(NerLoadError::Label);
     }
-    config.id2label.values().map(|label| kind_of(label)).collect()
+    config.id2label.into_values().map(|name| Ok(Label { kind: kind_of(&name)?, name })).collect()
 }
 
 fn kind_of(label: &str) -> Result<Option<EntityKind>, NerLoadError> {

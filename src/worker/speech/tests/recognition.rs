@@ -1,9 +1,9 @@
 //! The whole pipeline, sound to words, with tiny.en unless a test says otherwise.
 
 use super::super::{Region, Segmenter, SpeechError, SpeechModels};
-use super::{ENGLISH, MULTILINGUAL, noise, pcm, recording, silence, tones, verified};
+use super::{ENGLISH, MULTILINGUAL, noise, recording, silence, tones, verified};
 use crate::ipc::transcript::Utterance;
-use crate::model::verify::VerifiedModel;
+use crate::model::golden::GoldenAnswer;
 
 /// Five LibriVox sentences and what is said in them.
 const SENTENCES: [(&str, &str); 5] = [
@@ -61,33 +61,17 @@ fn sentence_errors(models: &SpeechModels) -> (usize, usize) {
     total
 }
 
-#[derive(serde::Deserialize)]
-struct GoldenTokens {
-    tokens: Vec<u32>,
-    language: String,
-}
-
-fn golden(model: &VerifiedModel) -> (Region, GoldenTokens) {
-    let golden = model.manifest().golden.clone().expect("a golden answer");
-    let sound = pcm(&model.file(&golden.input).expect("the recording")[44..]);
-    (Region::whole(0, 0, sound), serde_json::from_slice(model.file(&golden.output).expect("the answer")).expect("golden JSON"))
-}
-
 #[test]
-fn english_tokens_equal_the_golden_ones() {
-    let (region, golden) = golden(&verified("whisper-tiny-en"));
+fn a_language_that_the_model_does_not_know_is_listened_for() {
+    let golden = verified("whisper-base").golden().expect("a golden answer that can be read");
+    let Some(GoldenAnswer::Transcript { samples, language, text, .. }) = golden else { panic!("a golden transcript") };
+    let region = Region::whole(0, 0, samples);
 
-    assert_eq!(ENGLISH.tokens(&region, Some(&golden.language)).expect("the model runs"), golden.tokens);
-}
+    let read = MULTILINGUAL.transcribe(&region, Some("tlh")).expect("the model runs");
 
-#[test]
-fn multilingual_tokens_equal_the_golden_ones_and_the_language_is_heard() {
-    let (region, golden) = golden(&verified("whisper-base"));
-
-    // A language that the model does not know is listened for.
-    assert_eq!(MULTILINGUAL.tokens(&region, Some("tlh")).expect("the model runs"), golden.tokens);
-    let (language, probability) = MULTILINGUAL.detect_language(&region).expect("the model runs");
-    assert_eq!(language, golden.language);
+    assert_eq!(read.iter().flat_map(|utterance| words(&utterance.text())).collect::<Vec<_>>(), words(&text));
+    let (heard, probability) = MULTILINGUAL.detect_language(&region).expect("the model runs");
+    assert_eq!(heard, language);
     assert!(probability > 0.9, "{probability}");
 }
 
