@@ -1,4 +1,7 @@
 //! The client against a server on loopback: real TLS, real HTTP, scripted answers.
+//! Trusts: nothing.
+//! Touches: temporary directories, the loopback interface.
+//! Next: nobody.
 
 use std::convert::Infallible;
 use std::path::Path;

@@ -1,4 +1,7 @@
 //! Uploads, idempotency, listing, erasing.
+//! Trusts: nothing.
+//! Touches: temporary directories.
+//! Next: nobody.
 
 use std::sync::Arc;
 use std::time::Duration;

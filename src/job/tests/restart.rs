@@ -1,4 +1,7 @@
 //! What a stop, a crash and a crash loop leave of the queue.
+//! Trusts: nothing.
+//! Touches: temporary directories.
+//! Next: nobody.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

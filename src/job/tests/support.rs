@@ -1,4 +1,7 @@
 //! A keeper on ring, children as threads on a real channel, and a desk made of them.
+//! Trusts: nothing.
+//! Touches: temporary directories, threads.
+//! Next: nobody.
 
 use std::os::fd::AsFd;
 use std::path::Path;

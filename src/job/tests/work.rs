@@ -1,4 +1,7 @@
 //! The way of a call with children that do well, badly, wrongly, or nothing.
+//! Trusts: nothing.
+//! Touches: temporary directories.
+//! Next: nobody.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

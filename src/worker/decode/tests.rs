@@ -1,4 +1,7 @@
 //! Recordings made by ffmpeg, whole, cut, bent and wrong, through the whole decoder.
+//! Trusts: nothing.
+//! Touches: ffmpeg, temporary directories.
+//! Next: nobody.
 
 #![expect(clippy::as_conversions, reason = "made signals, small numbers")]
 

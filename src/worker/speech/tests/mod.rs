@@ -1,4 +1,7 @@
 //! The speech pipeline on real models and real recordings (Debian's pocketsphinx-testdata, BSD).
+//! Trusts: nothing.
+//! Touches: the models and recordings, reading.
+//! Next: nobody.
 
 #![expect(clippy::as_conversions, reason = "sizes and samples of test sounds")]
 

@@ -1,4 +1,7 @@
 //! The whole pipeline, sound to words, with tiny.en unless a test says otherwise.
+//! Trusts: nothing.
+//! Touches: the models, reading.
+//! Next: nobody.
 
 use super::super::{Region, Segmenter, SpeechError, SpeechModels};
 use super::{ENGLISH, MULTILINGUAL, noise, recording, silence, tones, verified};

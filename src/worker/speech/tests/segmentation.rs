@@ -1,4 +1,7 @@
 //! Silero with the segmenter, on sound.
+//! Trusts: nothing.
+//! Touches: the models, reading.
+//! Next: nobody.
 
 use proptest::prelude::*;
 
