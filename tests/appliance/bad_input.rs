@@ -71,9 +71,20 @@ fn metadata_that_policy_does_not_accept_is_refused_with_the_field() {
 #[test]
 fn a_recording_larger_than_the_limit_is_refused_before_it_is_read() {
     let client = shared().client("counsellor", "bad");
-    let reply = client.request("POST", "/api/v1/calls", &[
-        "--header", "Content-Type: application/octet-stream", "--header", "Content-Length: 500000001", "--header", "Expect:", "--data-binary", "x",
-    ]);
+    let reply = client.request(
+        "POST",
+        "/api/v1/calls",
+        &[
+            "--header",
+            "Content-Type: application/octet-stream",
+            "--header",
+            "Content-Length: 500000001",
+            "--header",
+            "Expect:",
+            "--data-binary",
+            "x",
+        ],
+    );
     reply.assert_problem(413, "too-large");
 }
 

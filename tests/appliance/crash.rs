@@ -19,7 +19,8 @@ fn kill(pid: u32) {
 /// Waits, by its event stream, until the call runs; returns when transcription has begun.
 fn until_running(client: &crate::support::client::Client, id: &str) {
     use std::io::BufRead as _;
-    let mut stream = client.command(&format!("/api/v1/calls/{id}/events")).arg("--no-buffer").stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut stream =
+        client.command(&format!("/api/v1/calls/{id}/events")).arg("--no-buffer").stdout(std::process::Stdio::piped()).spawn().unwrap();
     let lines = std::io::BufReader::new(stream.stdout.take().unwrap()).lines();
     let found = lines.map_while(Result::ok).any(|line| line.contains("transcribe"));
     stream.kill().unwrap();

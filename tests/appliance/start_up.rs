@@ -67,7 +67,15 @@ fn every_process_is_confined_when_the_daemon_is_ready() {
     for pid in [core, keeper, worker] {
         for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
             let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
-            for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "CapBnd:\t0000000000000000", "CapAmb:\t0000000000000000", "CapInh:\t0000000000000000"] {
+            for line in [
+                "NoNewPrivs:\t1",
+                "Seccomp:\t2",
+                "CapEff:\t0000000000000000",
+                "CapPrm:\t0000000000000000",
+                "CapBnd:\t0000000000000000",
+                "CapAmb:\t0000000000000000",
+                "CapInh:\t0000000000000000",
+            ] {
                 assert!(status.contains(line), "{pid}: no {line} in\n{status}");
             }
             assert!(!status.contains("Uid:\t0"), "{status}");
@@ -77,7 +85,8 @@ fn every_process_is_confined_when_the_daemon_is_ready() {
 
 #[test]
 fn the_watchdog_is_fed_in_time() {
-    let mut appliance = Appliance::provision(&Settings { environment: vec![("WATCHDOG_USEC".to_owned(), "2000000".to_owned())], ..Settings::default() });
+    let mut appliance =
+        Appliance::provision(&Settings { environment: vec![("WATCHDOG_USEC".to_owned(), "2000000".to_owned())], ..Settings::default() });
     appliance.run();
     let fed = (0..5).any(|_| appliance.notification().contains("WATCHDOG=1"));
     assert!(fed);

@@ -40,7 +40,8 @@ fn events_replay_from_any_number_and_end_with_the_final_state() {
     let numbers: Vec<u64> = all.lines().filter_map(|line| line.strip_prefix("id:")?.trim().parse().ok()).collect();
 
     let last = *numbers.last().unwrap();
-    let resumed = client.request("GET", &format!("/api/v1/calls/{id}/events"), &["--header", &format!("Last-Event-ID: {}", last - 1)]).text();
+    let resumed =
+        client.request("GET", &format!("/api/v1/calls/{id}/events"), &["--header", &format!("Last-Event-ID: {}", last - 1)]).text();
 
     assert!(numbers.is_sorted(), "{numbers:?}");
     assert!(all.contains("\"progress\"") && all.contains("\"transcribe\""), "{all}");
@@ -61,7 +62,8 @@ fn an_erased_call_is_gone_from_every_endpoint_and_from_the_disk() {
     for path in ["", "/transcript?format=json", "/events", "/export?format=json"] {
         client.get(&format!("/api/v1/calls/{id}{path}")).assert_problem(404, "not-found");
     }
-    let left: Vec<_> = crate::support::scan::files_below(&appliance.state()).into_iter().filter(|file| file.to_string_lossy().contains(&id)).collect();
+    let left: Vec<_> =
+        crate::support::scan::files_below(&appliance.state()).into_iter().filter(|file| file.to_string_lossy().contains(&id)).collect();
     assert!(left.is_empty(), "{left:?}");
 }
 

@@ -47,7 +47,8 @@ pub fn program(name: &str) -> PathBuf {
 
 /// Where the models are; `make models` builds them.
 pub fn models() -> PathBuf {
-    let folder = std::env::var_os("SALAMA_MODELS").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware-models"), PathBuf::from);
+    let folder =
+        std::env::var_os("SALAMA_MODELS").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware-models"), PathBuf::from);
     assert!(folder.join("whisper-tiny-en/encoder.onnx").is_file(), "the models are missing: run `make models`");
     folder
 }
@@ -73,7 +74,15 @@ impl Appliance {
         let notify = UnixDatagram::bind(root.path().join("notify")).unwrap();
         fs::set_permissions(root.path().join("notify"), Permissions::from_mode(0o777)).unwrap();
         notify.set_read_timeout(Some(START_LIMIT)).unwrap();
-        let appliance = Self { root, swtpm, notify, daemon: None, address: String::new(), environment: settings.environment.clone(), launcher: settings.launcher.clone() };
+        let appliance = Self {
+            root,
+            swtpm,
+            notify,
+            daemon: None,
+            address: String::new(),
+            environment: settings.environment.clone(),
+            launcher: settings.launcher.clone(),
+        };
         appliance.configure(settings);
         let init = appliance.salama_init();
         assert!(init.status.success(), "salama init: {}", String::from_utf8_lossy(&init.stderr));

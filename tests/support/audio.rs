@@ -15,7 +15,8 @@ pub fn librivox() -> PathBuf {
 
 /// The sample call of the demo; `make sample` makes it.
 pub fn sample_call() -> PathBuf {
-    let folder = std::env::var_os("SALAMA_SAMPLE").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/sample"), PathBuf::from);
+    let folder =
+        std::env::var_os("SALAMA_SAMPLE").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/sample"), PathBuf::from);
     let call = folder.join("sample.wav");
     assert!(call.is_file(), "the sample call is missing: run `make sample`, or set SALAMA_SAMPLE to its folder");
     call
@@ -23,7 +24,11 @@ pub fn sample_call() -> PathBuf {
 
 /// Runs ffmpeg; the arguments end with the output file.
 pub fn ffmpeg(arguments: &[&str]) {
-    let output = Command::new("ffmpeg").args(["-nostdin", "-v", "error", "-y"]).args(arguments).output().expect("ffmpeg is missing: apt-get install ffmpeg");
+    let output = Command::new("ffmpeg")
+        .args(["-nostdin", "-v", "error", "-y"])
+        .args(arguments)
+        .output()
+        .expect("ffmpeg is missing: apt-get install ffmpeg");
     assert!(output.status.success(), "ffmpeg {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 

@@ -82,7 +82,13 @@ impl Client {
         let folder = TempDir::new().unwrap();
         let (headers, body) = (folder.path().join("headers"), folder.path().join("body"));
         let mut curl = self.command(path);
-        curl.args(["--request", method]).args(arguments).arg("--dump-header").arg(&headers).arg("--output").arg(&body).args(["--write-out", "%{http_code}"]);
+        curl.args(["--request", method])
+            .args(arguments)
+            .arg("--dump-header")
+            .arg(&headers)
+            .arg("--output")
+            .arg(&body)
+            .args(["--write-out", "%{http_code}"]);
         let output = curl.output().expect("curl is missing: apt-get install curl");
         let read = |path: &Path| std::fs::read(path).unwrap_or_default();
         Reply {

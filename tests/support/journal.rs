@@ -51,7 +51,14 @@ impl Journal {
         let launcher = self.launcher();
         let read = Command::new(&launcher[0])
             .args(&launcher[1..])
-            .args(["journalctl", "--directory=/run/log/journal", "--output=json", "--all", "--quiet", &format!("SYSLOG_IDENTIFIER={identifier}")])
+            .args([
+                "journalctl",
+                "--directory=/run/log/journal",
+                "--output=json",
+                "--all",
+                "--quiet",
+                &format!("SYSLOG_IDENTIFIER={identifier}"),
+            ])
             .output()
             .unwrap();
         String::from_utf8_lossy(&read.stdout).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
