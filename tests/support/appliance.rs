@@ -139,6 +139,7 @@ impl Appliance {
             .stderr(log)
             .spawn()
             .unwrap();
+        end_with_this_test(&[daemon.id(), self.swtpm.pid()]);
         self.daemon = Some(daemon);
     }
 
@@ -271,6 +272,15 @@ impl Appliance {
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("daemon.log")).unwrap_or_default()
     }
+}
+
+/// Ends the processes when the test program ends, however that happens: the shared appliance is never dropped.
+fn end_with_this_test(processes: &[u32]) {
+    let pids: Vec<String> = processes.iter().map(u32::to_string).collect();
+    let script = format!("read -r _; kill -TERM {} 2>/dev/null", pids.join(" "));
+    let mut waiting = Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap();
+    // Nobody writes to it; it is closed when this process is gone.
+    std::mem::forget(waiting.stdin.take());
 }
 
 impl Drop for Appliance {

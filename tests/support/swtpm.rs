@@ -61,6 +61,11 @@ impl Swtpm {
         output
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The TPM is gone: its ports no longer answer.
     pub fn stop(&mut self) {
         self.process.kill().expect("its own child");
