@@ -277,7 +277,9 @@ impl Appliance {
 /// Ends the processes when the test program ends, however that happens: the shared appliance is never dropped.
 fn end_with_this_test(processes: &[u32]) {
     let pids: Vec<String> = processes.iter().map(u32::to_string).collect();
-    let script = format!("read -r _; kill -TERM {} 2>/dev/null", pids.join(" "));
+    // By then a number may be another process's.
+    let script =
+        format!("read -r _; for pid in {}; do grep -qE '^(salamad|swtpm)$' /proc/$pid/comm && kill $pid; done 2>/dev/null", pids.join(" "));
     let mut waiting = Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap();
     // Nobody writes to it; it is closed when this process is gone.
     std::mem::forget(waiting.stdin.take());
