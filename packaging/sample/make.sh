@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the sample telephone call from script.txt: two channels, 8 kHz, 300-3400 Hz, mu-law in WAV.
-# usage: make.sh OUT_DIR     writes sample.wav and reference.txt there; needs flite and sox
+# usage: make.sh OUT_DIR     writes sample.wav and reference.txt (CHANNEL: TEXT) there; needs flite and sox
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=$1
@@ -8,6 +8,7 @@ for tool in flite sox soxi; do
     command -v "$tool" >/dev/null || { echo "sample call: $tool is missing: apt-get install flite sox" >&2; exit 1; }
 done
 mkdir -p "$out"
+[ "$out/sample.wav" -nt "$here/script.txt" ] && [ "$out/sample.wav" -nt "$0" ] && exit 0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -22,11 +23,11 @@ grep -v -e '^#' -e '^$' "$here/script.txt" | while read -r channel voice pause t
     # Each turn adds speech to its own channel and the same length of silence to the other.
     cp "$work/spoken.wav" "$(printf '%s/%s-%03d.wav' "$work" "$channel" "$turn")"
     cp "$work/silent.wav" "$(printf '%s/%s-%03d.wav' "$work" "$((1 - channel))" "$turn")"
-    printf '%s\n' "$text" | sed -E 's/\{([A-Z_]+)\|[^}]*\}/[\1]/g' >>"$work/reference.txt"
+X
 done
 sox "$work"/0-*.wav "$work/left.wav"
 sox "$work"/1-*.wav "$work/right.wav"
-# Line noise as on a real trunk, then G.711. -R: the same noise each time.
+# Line noise as on a real trunk, then G.711.
 sox -M "$work/left.wav" "$work/right.wav" "$work/both.wav"
 sox -R -n -r 8000 -c 2 -b 16 "$work/noise.wav" synth "$(soxi -D "$work/both.wav")" whitenoise gain -60
 sox -m -v 1 "$work/both.wav" -v 1 "$work/noise.wav" -e mu-law -b 8 "$out/sample.wav"
