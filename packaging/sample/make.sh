@@ -23,7 +23,7 @@ grep -v -e '^#' -e '^$' "$here/script.txt" | while read -r channel voice pause t
     # Each turn adds speech to its own channel and the same length of silence to the other.
     cp "$work/spoken.wav" "$(printf '%s/%s-%03d.wav' "$work" "$channel" "$turn")"
     cp "$work/silent.wav" "$(printf '%s/%s-%03d.wav' "$work" "$((1 - channel))" "$turn")"
-X
+    printf '%s: %s\n' "$((channel + 1))" "$text" | sed -E 's/\{([A-Z_]+)\|[^}]*\}/[\1]/g' >>"$work/reference.txt"
 done
 sox "$work"/0-*.wav "$work/left.wav"
 sox "$work"/1-*.wav "$work/right.wav"
