@@ -35,6 +35,9 @@
 //! | `lifecycle` | `base` `sys` `ipc` `sandbox` `config` `keys` `audit` `record` `identity` `authz` `supervisor` `job` `api` `connection` |
 //! | `cli` | `base` `sys` `ipc` `model` `keys` `supervisor` `identity` `job` |
 //!
+//! `cli`, `keeper`, `model` and `worker` are not in this library: each is compiled into the programs that own it
+//! (`src/bin/`), so that no other program can carry its code.
+//!
 //! # Which file does what
 //! | behaviour | file |
 //! |---|---|
@@ -52,18 +55,14 @@ pub mod api;
 pub mod audit;
 pub mod authz;
 pub mod base;
-pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod identity;
 pub mod ipc;
 pub mod job;
-pub mod keeper;
 pub mod keys;
 pub mod lifecycle;
-pub mod model;
 pub mod record;
 pub mod sandbox;
 pub mod supervisor;
 pub mod sys;
-pub mod worker;

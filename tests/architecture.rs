@@ -75,8 +75,10 @@ fn modules_name_only_what_the_table_in_lib_rs_allows() {
 fn every_module_is_in_the_table_and_the_table_has_no_cycle() {
     let allowed = allowed_arrows();
     let lib = fs::read_to_string(source().join("lib.rs")).unwrap();
-    let modules: BTreeSet<String> =
+    let mut modules: BTreeSet<String> =
         lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).map(str::to_owned).collect();
+    // Of one program each, so that no other can carry their code.
+    modules.extend(["cli", "keeper", "model", "worker"].map(str::to_owned));
     assert_eq!(modules, allowed.keys().cloned().collect());
 
     let mut left = allowed;

@@ -2,6 +2,13 @@
 
 #![cfg(test)]
 
+#[path = "../src/cli"]
+#[allow(dead_code, reason = "a part of the program `salama`")]
+mod cli {
+    pub mod enrol;
+    pub mod init;
+    mod programs;
+}
 #[path = "support/swtpm.rs"]
 mod swtpm;
 
@@ -14,16 +21,17 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use clap::Parser;
+use cli::enrol::{EnrolArgs, EnrolError, EnrolReport, enrol_with};
+use cli::init::{InitArgs, InitError, InitReport, init_with};
 use nix::unistd::geteuid;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig, ServerConnection, Stream};
-use salama::cli::enrol::{EnrolArgs, EnrolError, EnrolReport, enrol_with};
-use salama::cli::init::{InitArgs, InitError, InitReport, init_with};
 use salama::ipc::keeper::KeeperDenial;
 use salama::keys::{Keeper, KeeperError, tls};
+use salama::{identity, ipc, keys, sys};
 use swtpm::Swtpm;
 use tempfile::TempDir;
 
@@ -233,10 +241,10 @@ fn the_keeper_signs_a_real_handshake_that_openssl_verifies() {
 }
 
 fn server_config(machine: &Machine) -> (Arc<ServerConfig>, std::process::Child) {
-    let (ours, theirs) = salama::ipc::channel::Channel::pair().unwrap();
+    let (ours, theirs) = ipc::channel::Channel::pair().unwrap();
     let mut command = Command::new(KEEPER);
     command.arg("serve").arg("--directory").arg(machine.path("keys")).args(["--tpm", &machine.tpm.tcti()]);
-    let child = salama::sys::process::start_with_descriptor(command, theirs.into_fd(), salama::ipc::CHANNEL_FD).unwrap();
+    let child = sys::process::start_with_descriptor(command, theirs.into_fd(), ipc::CHANNEL_FD).unwrap();
     let (keeper, greeting) = Keeper::connect(ours).unwrap();
     let mut clients = RootCertStore::empty();
     clients.add(greeting.client_ca).unwrap();

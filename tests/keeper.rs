@@ -4,6 +4,9 @@
 
 #[path = "support/box_with_keys.rs"]
 mod box_with_keys;
+#[path = "../src/keeper/mod.rs"]
+#[allow(dead_code, reason = "a part of the program `salama-keeper`")]
+mod keeper;
 #[path = "support/swtpm.rs"]
 mod swtpm;
 
@@ -12,14 +15,15 @@ use std::path::Path;
 use std::process::Command;
 
 use box_with_keys::{Bench, KEEPER, holds};
+use keeper::container;
+use keeper::tpm::{self, Sealed};
 use nix::unistd::geteuid;
 use salama::base::ids::CallId;
 use salama::base::secret::Secret;
 use salama::ipc::channel::Channel;
 use salama::ipc::keeper::{KeeperDenial, KeeperReply, KeeperRequest, UnwrapPurpose, WrappedDek};
-use salama::keeper::container;
-use salama::keeper::tpm::{self, Sealed};
 use salama::keys::KeeperError;
+use salama::{base, ipc, sandbox};
 use swtpm::Swtpm;
 
 const CALL: CallId = CallId::from_bytes([1; 16]);

@@ -28,14 +28,13 @@ fn needed(name: &str) -> Vec<String> {
         .collect()
 }
 
-/// Crates whose code `name` carries, among `crates`.
+/// Crates whose code `name` carries, among `crates`. The linker gives one piece of drop glue the names of all types that it
+/// fits, also of types that are not there: those names alone are no code of the crate.
 fn carries(name: &str, crates: &[&str]) -> Vec<String> {
     let symbols = symbols(name);
-    let found = |krate: &&&str| {
-        symbols.lines().any(|line| {
-            line.contains(&format!(" {krate}::")) || line.contains(&format!("<{krate}::")) || line.contains(&format!(" as {krate}::"))
-        })
-    };
+    let code: Vec<&str> = symbols.lines().filter(|line| !line.contains("drop_in_place<")).collect();
+    let found =
+        |krate: &&&str| code.iter().any(|line| [format!(" {krate}::"), format!("<{krate}::")].iter().any(|path| line.contains(path)));
     crates.iter().filter(found).map(|krate| (*krate).to_owned()).collect()
 }
 

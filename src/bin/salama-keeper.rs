@@ -3,10 +3,18 @@
 //! Touches: the TPM, the key directory, its channel.
 //! Next: `keeper::serve` answers until the other side closes.
 
+#[path = "../keeper/mod.rs"]
+mod keeper;
+
 use std::error::Error;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use crate::keeper::args::{Arguments, Mode, ProvisionArgs, ServeArgs};
+use crate::keeper::owner::OwnerAuth;
+use crate::keeper::provision::{Plan, provision};
+use crate::keeper::serve::Keeper;
+use crate::keeper::startup::{Opened, StartError, account, open_console, open_daemon};
 use clap::Parser;
 use salama::base::clock::SystemClock;
 use salama::base::exit::Exit;
@@ -14,14 +22,10 @@ use salama::base::told::told;
 use salama::ipc::CHANNEL_FD;
 use salama::ipc::channel::Channel;
 use salama::ipc::keeper::KeeperReply;
-use salama::keeper::args::{Arguments, Mode, ProvisionArgs, ServeArgs};
-use salama::keeper::owner::OwnerAuth;
-use salama::keeper::provision::{Plan, provision};
-use salama::keeper::serve::Keeper;
-use salama::keeper::startup::{Opened, StartError, account, open_console, open_daemon};
 use salama::sandbox::policy;
 use salama::sandbox::process::{Confined, Hardened, harden};
 use salama::sys::descriptors::take_inherited;
+use salama::{base, ipc, sandbox};
 
 fn main() -> ExitCode {
     let exit = match Arguments::try_parse() {

@@ -3,26 +3,33 @@
 //! Touches: the model directory, until it is confined; then its channel and its children.
 //! Next: `worker::forkserver` obeys `salamad` until that closes the channel.
 
+#[path = "../model/mod.rs"]
+#[expect(dead_code, reason = "salama uses the rest: it imports what this program loads")]
+mod model;
+#[path = "../worker/mod.rs"]
+mod worker;
+
 use std::error::Error;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::model::verify::directories;
+use crate::worker::forkserver::ForkServer;
+use crate::worker::golden;
+use crate::worker::models::Models;
+use crate::worker::run::Call;
 use clap::{Args, Parser, Subcommand};
 use salama::base::exit::Exit;
 use salama::base::told::told;
 use salama::ipc::CHANNEL_FD;
 use salama::ipc::channel::Channel;
 use salama::ipc::worker::ForkEvent;
-use salama::model::verify::directories;
 use salama::sandbox::policy;
 use salama::sandbox::process::{Hardened, Offspring, harden};
 use salama::sys::descriptors::{silence_standard_streams, take_inherited};
 use salama::sys::limits::AddressSpace;
-use salama::worker::forkserver::ForkServer;
-use salama::worker::golden;
-use salama::worker::models::Models;
-use salama::worker::run::Call;
+use salama::{base, ipc, sandbox, sys};
 
 /// Started by salamad with a channel as descriptor 3; by hand only to check models.
 #[derive(Debug, Parser)]

@@ -1,10 +1,18 @@
 //! `salama`: the operator's and client's command line.
 //! Trusts: the person at the terminal as far as the operating system does.
 //! Touches: what the command says.
-//! Next: `salama::cli::run`.
+//! Next: `cli::run`.
+
+#[path = "../cli/mod.rs"]
+mod cli;
+#[path = "../model/mod.rs"]
+#[allow(dead_code, reason = "salama-worker uses the rest: it loads what this program imports and verifies")]
+mod model;
 
 use std::process::ExitCode;
 
+use salama::{base, identity, ipc, job, keys, sys};
+
 fn main() -> ExitCode {
-    salama::cli::run::main(std::env::args_os())
+    cli::run::main(std::env::args_os())
 }

@@ -8,8 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use clap::builder::PossibleValue;
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
@@ -25,24 +25,22 @@ use crate::sys::process::start_with_descriptor;
 
 use super::programs;
 
-impl ValueEnum for Role {
-    fn value_variants<'a>() -> &'a [Self] {
-        &Self::ALL
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        let help = match self {
-            Self::Recorder => "A telephone exchange or call recorder",
-            Self::Counsellor => "A counsellor",
-            Self::CaseWorker => "A case worker",
-            Self::Supervisor => "A supervisor",
-            Self::Admin => "An administrator",
-            Self::ModelSteward => "A model steward",
-            Self::Auditor => "An auditor",
-            Self::Monitor => "A monitoring system",
+/// The roles with what each is for, as `--help` shows them.
+fn roles() -> impl TypedValueParser<Value = Role> {
+    let values = Role::ALL.map(|role| {
+        let help = match role {
+            Role::Recorder => "A telephone exchange or call recorder",
+            Role::Counsellor => "A counsellor",
+            Role::CaseWorker => "A case worker",
+            Role::Supervisor => "A supervisor",
+            Role::Admin => "An administrator",
+            Role::ModelSteward => "A model steward",
+            Role::Auditor => "An auditor",
+            Role::Monitor => "A monitoring system",
         };
-        Some(PossibleValue::new(self.word()).help(help))
-    }
+        PossibleValue::new(role.word()).help(help)
+    });
+    PossibleValuesParser::new(values).try_map(|word| Role::from_word(&word).ok_or("no such role"))
 }
 
 /// Arguments of `salama enrol`.
@@ -52,7 +50,7 @@ pub struct EnrolArgs {
     #[arg(value_name = "NAME", value_parser = parse_name)]
     pub name: String,
     /// What it may do.
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = roles())]
     pub role: Role,
     /// How long the certificate is valid, days.
     #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u16).range(1..=825))]

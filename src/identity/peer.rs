@@ -65,7 +65,8 @@ impl Role {
         }
     }
 
-    fn from_word(word: &str) -> Option<Self> {
+    /// From the word in a certificate.
+    pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.word() == word)
     }
 }

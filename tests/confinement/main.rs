@@ -15,10 +15,14 @@ mod children;
 mod denials;
 mod exercises;
 mod files;
+#[path = "../../src/worker/forkserver.rs"]
+mod forkserver;
 mod preparation;
 mod roles;
 mod runner;
 mod toy;
+
+use salama::{base, ipc, sandbox, sys};
 
 fn main() -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

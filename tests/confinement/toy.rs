@@ -13,8 +13,8 @@ use salama::sandbox::policy;
 use salama::sys::attempt::Attempt;
 use salama::sys::descriptors::take_inherited;
 use salama::sys::limits::AddressSpace;
-use salama::worker::forkserver::{ForkServer, Work};
 
+use crate::forkserver::{ForkServer, Work};
 use crate::roles::{denied, unprivileged};
 
 /// The role.

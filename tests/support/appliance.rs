@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -221,6 +222,9 @@ impl Appliance {
 
     /// Makes a certificate of this role and name, once.
     pub fn identity(&self, role: &str, name: &str) -> PathBuf {
+        // A TPM without a resource manager, as this one, serves one program at a time.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let file = self.path(&format!("{role}-{name}.pem"));
         if !file.is_file() {
             let enrol = Command::new(program("salama"))

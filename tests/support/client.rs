@@ -73,7 +73,7 @@ impl Client {
         if let Some(identity) = &self.identity {
             curl.arg("--cert").arg(identity);
         }
-        curl.args(["--resolve", "salama.test:*:127.0.0.1"]).stdin(Stdio::null()).arg("--path-as-is").arg(format!("{}{path}", self.base));
+        curl.args(["--connect-to", "salama.test::127.0.0.1:"]).stdin(Stdio::null()).arg("--path-as-is").arg(format!("{}{path}", self.base));
         curl
     }
 

@@ -27,7 +27,7 @@ use symphonia::core::io::MediaSource;
 use symphonia::core::packet::Packet;
 
 use self::open::{Ending, Opened};
-use self::resample::{Resampler, TARGET_RATE};
+use self::resample::Resampler;
 use self::source::Reading;
 use crate::ipc::worker::{AudioInfo, CallFailure};
 
@@ -54,7 +54,6 @@ pub struct Decoder {
     codec: Box<dyn AudioDecoder>,
     track: u32,
     info: AudioInfo,
-    hint_ms: Option<u64>,
     ending: Ending,
     reading: Arc<Reading>,
     channels: Vec<Channel>,
@@ -95,7 +94,6 @@ impl Decoder {
             codec,
             track,
             info: AudioInfo { format, sample_rate, channels },
-            hint_ms,
             ending,
             reading,
             channels: (0..channels).map(|_| channel()).collect::<Result<_, CallFailure>>()?,
@@ -114,11 +112,6 @@ impl Decoder {
     /// What the recording is.
     pub fn info(&self) -> AudioInfo {
         self.info.clone()
-    }
-
-    /// Length of the recording in milliseconds as its header says or lets guess; never to be relied on.
-    pub const fn duration_hint_ms(&self) -> Option<u64> {
-        self.hint_ms
     }
 
     /// Offset in the source up to which it has been read, bytes.
@@ -294,9 +287,4 @@ fn copy(decoded: &GenericAudioBufferRef<'_>, channels: &mut [Channel]) {
 
 fn count(samples: usize) -> u64 {
     u64::try_from(samples).unwrap_or(u64::MAX)
-}
-
-/// Milliseconds of 16 kHz audio.
-pub fn samples_to_ms(samples: u64) -> u64 {
-    samples.saturating_mul(1000) / u64::from(TARGET_RATE)
 }

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use tract_onnx::prelude::{InferenceModel, InferenceModelExt, IntoRunnable, TractError, TypedRunnableModel};
 
-pub use segment::{BUFFER_MAX, Region, Segmenter};
+pub use segment::{Region, Segmenter};
 pub use settings::SettingsError;
 
 use decode_loop::Hypothesis;
@@ -85,18 +85,12 @@ impl SpeechModels {
     ///
     /// # Errors
     /// As [`Self::transcribe`].
+    #[cfg(test)]
     pub fn detect_language(&self, region: &Region) -> Result<(String, f32), SpeechError> {
         check_length(region)?;
         let window = self.whisper.listen(&region.samples, whisper::window_frames(region.samples.len()))?;
         let language = decode_loop::open(&self.whisper, &window)?.language;
         Ok(language.map_or_else(|| (ONE_LANGUAGE.to_owned(), 1.0), |language| (language.code, language.probability)))
-    }
-
-    /// Codes of the languages that the recogniser knows.
-    pub fn languages(&self) -> impl Iterator<Item = &str> {
-        let one = (!self.whisper.settings.multilingual).then_some(ONE_LANGUAGE);
-        let many = self.whisper.settings.languages.iter().map(|(code, _)| code.as_str());
-        one.into_iter().chain(many.filter(move |_| one.is_none()))
     }
 
     /// Mean log-probability and no-speech probability in the first and in the longest window.

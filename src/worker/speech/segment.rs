@@ -36,6 +36,7 @@ const OVERLAP: usize = 31;
 const CUT_SEARCH: usize = 312;
 
 /// Samples that a [`Segmenter`] holds at most between two pushes.
+#[cfg(test)]
 pub const BUFFER_MAX: usize = (REGION_MAX + 2 * PAD + 2 * BATCH) * FRAME;
 
 /// Speech of one channel, at most about 28 s.
@@ -58,11 +59,6 @@ impl Region {
     pub fn whole(channel: u8, start_ms: u32, samples: Vec<f32>) -> Self {
         let all = 0..samples.len();
         Self { channel, start_ms, samples, keep: all.clone(), speech: vec![all] }
-    }
-
-    /// Length of the kept part, milliseconds.
-    pub fn duration_ms(&self) -> u32 {
-        ms_of_samples(self.keep.len())
     }
 
     /// Speech in the kept part, milliseconds.
@@ -126,6 +122,7 @@ impl Segmenter {
     }
 
     /// Samples held now.
+    #[cfg(test)]
     pub fn buffered(&self) -> usize {
         self.buffer.len()
     }
