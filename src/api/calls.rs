@@ -11,13 +11,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::desk::{Admitted, Desk, Incoming};
+use super::desk::{Desk, Incoming};
 use super::params::{Asked, CallPath};
 use super::problem::{Kind, Problem, ProblemDocument};
 use super::state::{Api, scope};
 use super::upload::{Recording, idempotency_key};
 use crate::authz::action::{CancelCall, CreateCall, DeleteCall, ListCalls, ViewCall};
 use crate::authz::permit::Permit;
+use crate::job::calls::Arrival;
 use crate::job::spec::{CallMetadata, CallPage, CallView, PAGE_MAX};
 
 const PAGE_DEFAULT: u16 = 50;
@@ -38,7 +39,7 @@ pub(super) struct UploadForm {
 #[utoipa::path(
     post, path = "/api/v1/calls", tag = "calls",
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters; the same key and metadata again give the same call"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters; the same key, metadata and recording again within a day give the same call, the same key with anything else is refused (409)"),
         ("Salama-Metadata" = Option<String>, Header, description = "For a plain body: `CallMetadata` as JSON in ASCII, other characters as \\u escapes"),
     ),
     request_body(
@@ -47,7 +48,7 @@ pub(super) struct UploadForm {
     ),
     responses(
         (status = 202, description = "Accepted; `Location` names the call", body = CallView),
-        (status = 200, description = "The same upload came before (`Idempotency-Replayed: true`)", body = CallView),
+        (status = 200, description = "The same upload came before (`Idempotency-Replayed: true`): its call as it is now", body = CallView),
         (status = "default", description = "A problem", body = ProblemDocument, content_type = "application/problem+json"),
     ),
 )]
@@ -67,19 +68,19 @@ async fn receive<D: Desk>(permit: &Permit<CreateCall>, api: &Api<D>, headers: &H
     let key = idempotency_key(headers)?;
     let mut recording = Recording::new(headers, body, api)?;
     let metadata = recording.metadata().await?;
-    let mut upload = match api.desk().admit(&permit.peer().owner(), metadata, key).await? {
-        Admitted::New(upload) => upload,
-        Admitted::Repeated(view) => {
-            return Ok(([(REPLAYED, HeaderValue::from_static("true"))], Json(view)).into_response());
-        }
-    };
+    let mut upload = api.desk().admit(&permit.peer().owner(), metadata, key).await?;
     while let Some(bytes) = recording.audio().await? {
         api.metrics().count_upload(bytes.len());
         upload.push(bytes).await?;
     }
-    let view = upload.finish().await?;
-    let location = HeaderValue::from_str(&format!("/api/v1/calls/{}", view.id)).unwrap_or(HeaderValue::from_static("/api/v1/calls"));
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(view)).into_response())
+    Ok(match upload.finish().await? {
+        Arrival::New(view) => {
+            let path = format!("/api/v1/calls/{}", view.id);
+            let location = HeaderValue::from_str(&path).unwrap_or(HeaderValue::from_static("/api/v1/calls"));
+            (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(view)).into_response()
+        }
+        Arrival::Repeated(view) => ([(REPLAYED, HeaderValue::from_static("true"))], Json(view)).into_response(),
+    })
 }
 
 /// What a list may be asked for.

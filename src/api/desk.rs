@@ -9,25 +9,17 @@ use bytes::Bytes;
 use tokio::sync::mpsc::Receiver;
 
 use crate::base::ids::CallId;
-use crate::job::calls::{Admission, Calls, CallsError, Upload};
+use crate::job::calls::{Arrival, Calls, CallsError, Upload};
 use crate::job::spec::{CallEvent, CallExport, CallMetadata, CallPage, CallView, RedactedText, Scope, Transcript};
 
 type Answer<T> = Result<T, CallsError>;
-
-/// The beginning of an upload.
-pub enum Admitted<U> {
-    /// New: push the recording's bytes.
-    New(U),
-    /// Sent before with the same key and metadata.
-    Repeated(CallView),
-}
 
 /// A recording on its way in; dropping it forgets everything of it. See [`Upload`].
 pub trait Incoming: Send + 'static {
     /// See [`Upload::push`].
     fn push(&mut self, bytes: Bytes) -> impl Future<Output = Answer<()>> + Send;
     /// See [`Upload::finish`].
-    fn finish(self) -> impl Future<Output = Answer<CallView>> + Send;
+    fn finish(self) -> impl Future<Output = Answer<Arrival>> + Send;
 }
 
 /// The desk. Each function is the one of the same name of [`Calls`].
@@ -36,7 +28,7 @@ pub trait Desk: Clone + Send + Sync + 'static {
     type Upload: Incoming;
 
     /// See [`Calls::admit`].
-    fn admit(&self, owner: &str, metadata: CallMetadata, key: Option<&str>) -> impl Future<Output = Answer<Admitted<Self::Upload>>> + Send;
+    fn admit(&self, owner: &str, metadata: CallMetadata, key: Option<&str>) -> impl Future<Output = Answer<Self::Upload>> + Send;
     /// See [`Calls::list`].
     fn list(&self, scope: &Scope, cursor: Option<&str>, limit: u16) -> impl Future<Output = Answer<CallPage>> + Send;
     /// See [`Calls::get`].
@@ -60,7 +52,7 @@ impl Incoming for Upload {
         Self::push(self, bytes).await
     }
 
-    async fn finish(self) -> Answer<CallView> {
+    async fn finish(self) -> Answer<Arrival> {
         Self::finish(self).await
     }
 }
@@ -68,11 +60,8 @@ impl Incoming for Upload {
 impl Desk for Calls {
     type Upload = Upload;
 
-    async fn admit(&self, owner: &str, metadata: CallMetadata, key: Option<&str>) -> Answer<Admitted<Upload>> {
-        Ok(match Self::admit(self, owner, metadata, key).await? {
-            Admission::New(upload) => Admitted::New(upload),
-            Admission::Repeated(view) => Admitted::Repeated(view),
-        })
+    async fn admit(&self, owner: &str, metadata: CallMetadata, key: Option<&str>) -> Answer<Upload> {
+        Self::admit(self, owner, metadata, key).await
     }
 
     async fn list(&self, scope: &Scope, cursor: Option<&str>, limit: u16) -> Answer<CallPage> {

@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::desk::{Admitted, Desk, Incoming};
+use super::desk::{Desk, Incoming};
 use crate::base::ids::CallId;
 use crate::ipc::transcript::{EntityCount, EntityKind, Utterance, Word};
 use crate::ipc::worker::{Stage, TextLanguage};
 use crate::job::spec::{CallEvent, CallExport, CallHappening, CallMetadata, CallPage, CallView, RedactedText, Scope, Transcript};
 
 pub(crate) use crate::ipc::worker::CallFailure;
-pub(crate) use crate::job::calls::CallsError;
+pub(crate) use crate::job::calls::{Arrival, CallsError};
 pub(crate) use crate::job::spec::CallState;
 
 /// The paths that the router serves.
@@ -36,7 +36,8 @@ pub(crate) struct FakeDesk(Arc<Mutex<Inner>>);
 #[derive(Default)]
 pub(crate) struct Inner {
     pub(crate) calls: Vec<(CallView, CallMetadata)>,
-    pub(crate) keys: HashMap<(String, String), CallId>,
+    /// The call and the recording that came with an idempotency key of an owner.
+    pub(crate) keys: HashMap<(String, String), (CallId, Vec<u8>)>,
     /// The next thing that is asked fails with this.
     pub(crate) fails: Option<CallsError>,
     /// Live events of calls that have not ended.
@@ -51,7 +52,17 @@ pub(crate) struct FakeUpload {
     desk: FakeDesk,
     view: CallView,
     metadata: CallMetadata,
+    key: Option<(String, String)>,
+    recording: Vec<u8>,
     finished: bool,
+}
+
+impl Inner {
+    /// The call that came first with a key, with its metadata and its recording.
+    fn first(&self, key: &(String, String)) -> Option<(&CallView, &CallMetadata, &Vec<u8>)> {
+        let (id, recording) = self.keys.get(key)?;
+        self.calls.iter().find(|(view, _)| view.id == *id).map(|(view, metadata)| (view, metadata, recording))
+    }
 }
 
 impl FakeDesk {
@@ -129,16 +140,25 @@ fn transcript(call: CallId) -> Transcript {
 impl Incoming for FakeUpload {
     async fn push(&mut self, bytes: Bytes) -> Result<(), CallsError> {
         self.view.audio_bytes += u64::try_from(bytes.len()).unwrap();
+        self.recording.extend_from_slice(&bytes);
         self.desk.ask()
     }
 
-    async fn finish(mut self) -> Result<CallView, CallsError> {
+    async fn finish(mut self) -> Result<Arrival, CallsError> {
         if self.view.audio_bytes == 0 {
             return Err(CallsError::Empty);
         }
         self.finished = true;
-        self.desk.lock().calls.push((self.view.clone(), self.metadata.clone()));
-        Ok(self.view.clone())
+        let mut inner = self.desk.lock();
+        if let Some(key) = self.key.clone() {
+            if let Some((view, _, first)) = inner.first(&key) {
+                let same = *first == self.recording;
+                return if same { Ok(Arrival::Repeated(view.clone())) } else { Err(CallsError::IdempotencyConflict) };
+            }
+            inner.keys.insert(key, (self.view.id, self.recording.clone()));
+        }
+        inner.calls.push((self.view.clone(), self.metadata.clone()));
+        Ok(Arrival::New(self.view.clone()))
     }
 }
 
@@ -153,17 +173,14 @@ impl Drop for FakeUpload {
 impl Desk for FakeDesk {
     type Upload = FakeUpload;
 
-    async fn admit(&self, owner: &str, metadata: CallMetadata, key: Option<&str>) -> Result<Admitted<FakeUpload>, CallsError> {
+    async fn admit(&self, owner: &str, metadata: CallMetadata, key: Option<&str>) -> Result<FakeUpload, CallsError> {
         self.ask()?;
-        let id = CallId::random().unwrap();
-        if let Some(key) = key {
-            let mut inner = self.lock();
-            let first = *inner.keys.entry((owner.to_owned(), key.to_owned())).or_insert(id);
-            if let Some((view, before)) = inner.calls.iter().find(|(view, _)| view.id == first) {
-                return if *before == metadata { Ok(Admitted::Repeated(view.clone())) } else { Err(CallsError::IdempotencyConflict) };
-            }
+        let key = key.map(|key| (owner.to_owned(), key.to_owned()));
+        if key.as_ref().is_some_and(|key| self.lock().first(key).is_some_and(|(_, before, _)| *before != metadata)) {
+            return Err(CallsError::IdempotencyConflict);
         }
-        Ok(Admitted::New(FakeUpload { desk: self.clone(), view: view(id, owner, CallState::Queued), metadata, finished: false }))
+        let view = view(CallId::random().unwrap(), owner, CallState::Queued);
+        Ok(FakeUpload { desk: self.clone(), view, metadata, key, recording: Vec::new(), finished: false })
     }
 
     async fn list(&self, scope: &Scope, cursor: Option<&str>, limit: u16) -> Result<CallPage, CallsError> {

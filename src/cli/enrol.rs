@@ -70,7 +70,8 @@ pub struct EnrolArgs {
     /// A file with the password of the TPM's owner hierarchy, when it has one.
     #[arg(long, value_name = "FILE")]
     pub owner_auth: Option<PathBuf>,
-    /// The user that the console's key keeper becomes once the keys are open; needed when run by root.
+    /// The user that the console's key keeper becomes once the keys are open; when run by root and not given, the owner of the key
+    /// directory.
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
 }

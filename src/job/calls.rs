@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::border::{Children, KeySource};
 use super::desk::{Desk, DeskError, record_fault};
 use super::events::Hub;
-use super::intake::{Admitted, Incoming};
+use super::intake::Incoming;
 use super::runner;
 use super::spec::{CallEvent, CallExport, CallMetadata, CallPage, CallView, RedactedText, Scope, Transcript};
 use super::tally::{Counts, Tally};
@@ -128,11 +128,12 @@ pub struct DeskHealth {
     pub commits: u64,
 }
 
-/// The beginning of an upload.
-pub enum Admission {
-    /// New: push the recording's bytes.
-    New(Upload),
-    /// The same uploader has sent this idempotency key before with the same metadata: the call as it is now.
+/// What a complete upload is.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A new call, durable and queued.
+    New(CallView),
+    /// The same recording as the same uploader sent before with the same idempotency key and metadata: its call as it is now.
     Repeated(CallView),
 }
 
@@ -143,7 +144,6 @@ pub struct Upload {
     gathered: Zeroizing<Vec<u8>>,
     bytes: u64,
     limit: u64,
-    desk: Arc<Desk>,
 }
 
 impl Upload {
@@ -166,15 +166,18 @@ impl Upload {
         Ok(())
     }
 
-    /// The recording is complete: makes it and its call durable and queues the job.
+    /// The recording is complete: makes it and its call durable and queues the job, unless it came before.
     ///
     /// # Errors
-    /// `Empty` for no bytes at all; as [`Self::push`].
-    pub async fn finish(mut self) -> Result<CallView, CallsError> {
+    /// `Empty` for no bytes at all; `IdempotencyConflict` when its key came before with another recording, and `NotFound` when
+    /// that one's call was erased while this one came in; as [`Self::push`].
+    pub async fn finish(mut self) -> Result<Arrival, CallsError> {
+        if self.bytes == 0 {
+            return Err(CallsError::Empty);
+        }
         self.write().await?;
         let incoming = self.incoming.take().ok_or(CallsError::Internal)?;
-        let desk = Arc::clone(&self.desk);
-        off_thread("finish upload", None, move || Ok(desk.view(&incoming.finish()?))).await
+        off_thread("finish upload", None, move || incoming.finish()).await
     }
 
     /// A caller that goes away in the middle leaves the write to end by itself, and the upload to be forgotten then.
@@ -327,21 +330,17 @@ impl Calls {
         self.desk.tally.read()
     }
 
-    /// Begins an upload by `owner` (`role/name`).
+    /// Begins an upload by `owner` (`role/name`). One whose key and metadata came before is admitted too, even when nothing else
+    /// is: [`Upload::finish`] compares the recordings.
     ///
     /// # Errors
-    /// `QueueFull`, `Full`, `IdempotencyConflict`, `KeyLimit`, `Internal`.
-    pub async fn admit(&self, owner: &str, metadata: CallMetadata, idempotency_key: Option<&str>) -> Result<Admission, CallsError> {
+    /// `QueueFull`, `Full`, `KeyLimit`, `Internal`; `IdempotencyConflict` when the key came before with other metadata.
+    pub async fn admit(&self, owner: &str, metadata: CallMetadata, idempotency_key: Option<&str>) -> Result<Upload, CallsError> {
         let (desk, owner, key) = (Arc::clone(&self.desk), owner.to_owned(), idempotency_key.map(str::to_owned));
         let limit = desk.settings.max_audio_bytes;
         off_thread("admit", None, move || {
-            Ok(match Incoming::admit(&desk, &owner, &metadata, key.as_deref())? {
-                Admitted::Repeated(header) => Admission::Repeated(desk.view(&header)),
-                Admitted::New(incoming) => {
-                    let gathered = Zeroizing::new(Vec::with_capacity(WRITE_BYTES));
-                    Admission::New(Upload { incoming: Some(incoming), gathered, bytes: 0, limit, desk })
-                }
-            })
+            let incoming = Some(Box::new(Incoming::admit(&desk, &owner, &metadata, key.as_deref())?));
+            Ok(Upload { incoming, gathered: Zeroizing::new(Vec::with_capacity(WRITE_BYTES)), bytes: 0, limit })
         })
         .await
     }

@@ -1,4 +1,4 @@
-//! A recording comes in: admitted, sealed as it arrives, durable, queued.
+//! A recording comes in: admitted, sealed as it arrives, durable, queued. One that was sent before is only compared.
 //! Trusts: `api` has checked the metadata; the bytes are a stranger's and are only sealed, never read.
 //! Touches: the store, `STATE/audio`, the keeper.
 //! Next: the queue.
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ring::digest;
 
-use super::calls::CallsError;
+use super::calls::{Arrival, CallsError};
 use super::desk::{Desk, DeskError};
 use super::header::{Header, Remembered, StoredMetadata};
 use super::queue::Place;
@@ -26,36 +26,44 @@ use crate::record::store::{Batch, Outcome};
 /// How long an idempotency key is remembered.
 pub(super) const IDEMPOTENCY_LIFETIME: Duration = Duration::from_hours(24);
 
-/// What became of the wish to upload.
-pub(super) enum Admitted {
-    New(Box<Incoming>),
-    Repeated(Header),
-}
-
 /// A recording on its way in; dropping it removes everything of it.
 pub(super) struct Incoming {
     desk: Arc<Desk>,
+    metadata: KeyedHash,
+    body: digest::Context,
+    fate: Fate,
+}
+
+/// What is to become of a recording.
+enum Fate {
+    /// A call of its own.
+    Kept(Box<Kept>),
+    /// Its key came before, with the same metadata: it must be the same recording, and needs neither room nor key.
+    Compared(Remembered),
+}
+
+/// A recording that is sealed as it comes in.
+struct Kept {
     call: CallId,
     owner: String,
     metadata: StoredMetadata,
-    metadata_hash: KeyedHash,
     idempotency: Option<KeyedHash>,
     wrapped: WrappedDek,
     envelope: Envelope,
     writer: SegmentWriter,
-    body: digest::Context,
     _place: Place,
 }
 
 impl Incoming {
     /// `known? > room on disk? > room in the queue? > key > file`
-    pub(super) fn admit(desk: &Arc<Desk>, owner: &str, metadata: &CallMetadata, key: Option<&str>) -> Result<Admitted, DeskError> {
+    pub(super) fn admit(desk: &Arc<Desk>, owner: &str, metadata: &CallMetadata, key: Option<&str>) -> Result<Self, DeskError> {
         let stored = StoredMetadata::of(metadata)?;
         let metadata_hash = desk.index.digest(&[b"metadata", stored.json()]);
         let idempotency = key.map(|key| desk.index.idempotency(owner, key));
         if let Some(known) = idempotency.map(|hash| desk.remembered(hash)).transpose()?.flatten() {
+            // Only its end tells whether this is the same recording: until then it must not be taken for one that is kept.
             return if known.metadata == metadata_hash {
-                Ok(Admitted::Repeated(desk.stored_header(known.call)?.0))
+                Ok(Self::new(desk, metadata_hash, Fate::Compared(known)))
             } else {
                 Err(DeskError::Refused(CallsError::IdempotencyConflict))
             };
@@ -69,40 +77,43 @@ impl Incoming {
         let (dek, wrapped) = desk.keys.new_dek(call)?;
         let envelope = Envelope::of_call(dek);
         let writer = desk.segments.create(call, &envelope)?;
-        Ok(Admitted::New(Box::new(Self {
-            desk: Arc::clone(desk),
-            call,
-            owner: owner.to_owned(),
-            metadata: stored,
-            metadata_hash,
-            idempotency,
-            wrapped,
-            envelope,
-            writer,
-            body: digest::Context::new(&digest::SHA256),
-            _place: place,
-        })))
+        let owner = owner.to_owned();
+        let kept = Kept { call, owner, metadata: stored, idempotency, wrapped, envelope, writer, _place: place };
+        Ok(Self::new(desk, metadata_hash, Fate::Kept(Box::new(kept))))
     }
 
-    /// Seals and writes the next bytes.
+    fn new(desk: &Arc<Desk>, metadata: KeyedHash, fate: Fate) -> Self {
+        Self { desk: Arc::clone(desk), metadata, body: digest::Context::new(&digest::SHA256), fate }
+    }
+
+    /// Takes the next bytes: into the digest and, sealed, into the file.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), DeskError> {
+        self.body.update(bytes);
+        let Fate::Kept(kept) = &mut self.fate else { return Ok(()) };
         let piece = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         if !self.desk.space.admits(piece) {
             return Err(DeskError::Refused(CallsError::Full));
         }
-        self.body.update(bytes);
-        Ok(self.writer.push(bytes)?)
+        Ok(kept.writer.push(bytes)?)
     }
 
-    /// `recording durable > call durable > queued`. When another upload with the same key was faster, the answer is its call.
-    pub(super) fn finish(self) -> Result<Header, DeskError> {
-        let Self { desk, call, owner, metadata, metadata_hash, idempotency, wrapped, envelope, writer, body, _place } = self;
-        if writer.bytes() == 0 {
-            return Err(DeskError::Refused(CallsError::Empty));
+    /// The recording is complete. One with a key that came before must be the same to the byte; then the answer is the first one's call.
+    pub(super) fn finish(self) -> Result<Arrival, DeskError> {
+        let Self { desk, metadata, body, fate } = self;
+        let body = desk.index.digest(&[b"body", body.finish().as_ref()]);
+        match fate {
+            Fate::Kept(kept) => kept.finish(&desk, metadata, body),
+            Fate::Compared(first) => desk.repeated(&first, metadata, body),
         }
+    }
+}
+
+impl Kept {
+    /// `recording durable > call durable > queued`, unless another upload with the same key was faster.
+    fn finish(self, desk: &Desk, metadata_hash: KeyedHash, body: KeyedHash) -> Result<Arrival, DeskError> {
+        let Self { call, owner, metadata, idempotency, wrapped, envelope, writer, _place } = self;
         let audio_bytes = writer.finish()?;
         let now = desk.clock.now();
-        let body = desk.index.digest(&[b"body", body.finish().as_ref()]);
         let header = Header {
             call,
             job: 0,
@@ -132,9 +143,12 @@ impl Incoming {
                 desk.hub.state(&header);
                 desk.queue.push(header.job, call);
                 audit::record(&Event::CallAccepted { call, who: Who::from_owner(&header.owner), bytes: audio_bytes });
-                Ok(header)
+                Ok(Arrival::New(desk.view(&header)))
             }
-            None => desk.faster(idempotency, &remembered),
+            None => {
+                let first = idempotency.map(|hash| desk.remembered(hash)).transpose()?.flatten().ok_or(DeskError::NotFound)?;
+                desk.repeated(&first, metadata_hash, body)
+            }
         }
     }
 }
@@ -186,12 +200,11 @@ impl Desk {
         Ok((pending.wait()? == Outcome::Committed).then_some(header))
     }
 
-    /// The call of an upload with the same idempotency key that ended first.
-    fn faster(&self, idempotency: Option<KeyedHash>, mine: &Remembered) -> Result<Header, DeskError> {
-        let first = idempotency.map(|hash| self.remembered(hash)).transpose()?.flatten().ok_or(DeskError::NotFound)?;
-        if (first.metadata, first.body) != (mine.metadata, mine.body) {
+    /// The call of the first upload with an idempotency key, for one that is the same.
+    fn repeated(&self, first: &Remembered, metadata: KeyedHash, body: KeyedHash) -> Result<Arrival, DeskError> {
+        if (first.metadata, first.body) != (metadata, body) {
             return Err(DeskError::Refused(CallsError::IdempotencyConflict));
         }
-        Ok(self.stored_header(first.call)?.0)
+        Ok(Arrival::Repeated(self.view(&self.stored_header(first.call)?.0)))
     }
 }

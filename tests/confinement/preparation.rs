@@ -22,16 +22,48 @@ use crate::roles::{NOBODY, start, unprivileged};
 use crate::runner::Test;
 
 pub const TESTS: &[Test] = &[
-    ("nothing_serves_as_root", || says("root", "Root")),
-    ("the_account_root_is_refused_by_any_name", || says("root-by-number", "Root")),
-    ("an_unknown_account_is_refused_by_name", || says("unknown", "UnknownUser")),
-    ("an_ordinary_account_stays_what_it_is", || says("ordinary", "65534")),
-    ("an_ordinary_account_cannot_become_another", || says("ordinary-other", "NotRoot")),
-    ("memory_that_may_not_be_locked_is_an_error", || says("memory-limit", "Lock")),
-    ("threads_before_confinement_are_an_error", || says("threads", "Threads")),
-    ("a_kernel_whose_landlock_is_hidden_is_an_error", || says("no-landlock", "Absent")),
+    ("nothing_serves_as_root", nothing_serves_as_root),
+    ("the_account_root_is_refused_by_any_name", the_account_root_is_refused_by_any_name),
+    ("an_unknown_account_is_refused_by_name", an_unknown_account_is_refused_by_name),
+    ("an_ordinary_account_stays_what_it_is", an_ordinary_account_stays_what_it_is),
+    ("an_ordinary_account_cannot_become_another", an_ordinary_account_cannot_become_another),
+    ("memory_that_may_not_be_locked_is_an_error", memory_that_may_not_be_locked_is_an_error),
+    ("threads_before_confinement_are_an_error", threads_before_confinement_are_an_error),
+    ("a_kernel_whose_landlock_is_hidden_is_an_error", a_kernel_whose_landlock_is_hidden_is_an_error),
     ("a_hardened_process_keeps_nothing_open_and_leaves_no_dump", a_hardened_process_keeps_nothing_open_and_leaves_no_dump),
 ];
+
+fn nothing_serves_as_root() {
+    says("root", "Root");
+}
+
+fn the_account_root_is_refused_by_any_name() {
+    says("root-by-number", "Root");
+}
+
+fn an_unknown_account_is_refused_by_name() {
+    says("unknown", "UnknownUser");
+}
+
+fn an_ordinary_account_stays_what_it_is() {
+    says("ordinary", "65534");
+}
+
+fn an_ordinary_account_cannot_become_another() {
+    says("ordinary-other", "NotRoot");
+}
+
+fn memory_that_may_not_be_locked_is_an_error() {
+    says("memory-limit", "Lock");
+}
+
+fn threads_before_confinement_are_an_error() {
+    says("threads", "Threads");
+}
+
+fn a_kernel_whose_landlock_is_hidden_is_an_error() {
+    says("no-landlock", "Absent");
+}
 
 fn says(how: &str, expected: &str) {
     let role = start("prepare", &[how]);

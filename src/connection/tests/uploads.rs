@@ -49,7 +49,7 @@ async fn a_plain_body_with_its_metadata_in_the_header_is_accepted() {
 }
 
 #[tokio::test]
-async fn the_same_key_and_metadata_again_give_the_same_call() {
+async fn the_same_upload_again_gives_the_same_call_and_another_with_its_key_is_a_conflict() {
     let appliance = Appliance::start().await;
     let mut client = appliance.connect(ASHA).await;
     let send = |metadata| post("audio/wav").header("idempotency-key", "k-1").header("salama-metadata", metadata);
@@ -60,6 +60,9 @@ async fn the_same_key_and_metadata_again_give_the_same_call() {
     let other = METADATA.replace("sw", "en");
     let conflict = client.send(send(&other), "RIFF").await;
     assert_eq!(conflict.problem(), (409, "idempotency-conflict".to_owned()));
+    let mixed_up = client.send(send(METADATA), "RIFX").await;
+    assert_eq!(mixed_up.problem(), (409, "idempotency-conflict".to_owned()));
+    assert_eq!(appliance.desk.lock().calls.len(), 1);
 }
 
 #[tokio::test]

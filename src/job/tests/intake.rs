@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::support::{OWNER, Office, good, hangs, metadata, on_disk, recordings, settings};
-use crate::job::calls::{Admission, CallsError};
+use crate::job::calls::{Arrival, CallsError};
 use crate::job::spec::{CallState, Scope};
 use crate::record::schema::{Slot, Table};
 
@@ -21,7 +21,7 @@ fn own() -> Scope {
 async fn an_upload_that_is_dropped_half_way_leaves_nothing() {
     let state = tempfile::tempdir().unwrap();
     let office = Office::open(state.path(), good);
-    let Admission::New(mut upload) = office.calls.admit(OWNER, metadata(), Some("key")).await.unwrap() else { panic!("new") };
+    let mut upload = office.calls.admit(OWNER, metadata(), Some("key")).await.unwrap();
     upload.push(Bytes::from(vec![1; 600_000])).await.unwrap();
     assert_eq!(recordings(state.path()), 1);
     drop(upload);
@@ -41,13 +41,52 @@ async fn an_empty_and_a_too_large_recording_are_refused_and_leave_nothing() {
 }
 
 #[tokio::test]
-async fn the_same_key_and_metadata_give_the_same_call() {
+async fn the_same_key_metadata_and_recording_give_the_same_call() {
     let state = tempfile::tempdir().unwrap();
     let office = Office::open(state.path(), good);
-    let first = office.upload(b"recording", Some("key")).await.unwrap();
-    let second = office.upload(b"recording", Some("key")).await.unwrap();
+    let first = office.arrival(OWNER, b"recording", Some("key")).await.unwrap();
+    let second = office.arrival(OWNER, b"recording", Some("key")).await.unwrap();
+    let (Arrival::New(first), Arrival::Repeated(second)) = (first, second) else { panic!("new, then repeated") };
     assert_eq!(first.id, second.id);
     assert_eq!(recordings(state.path()), 1);
+    office.close();
+}
+
+#[tokio::test]
+async fn the_same_key_and_metadata_with_another_recording_is_a_conflict() {
+    let state = tempfile::tempdir().unwrap();
+    let office = Office::open(state.path(), good);
+    office.upload(b"recording", Some("key")).await.unwrap();
+    assert!(matches!(office.upload(b"another recording", Some("key")).await, Err(CallsError::IdempotencyConflict)));
+    assert!(matches!(office.upload(b"", Some("key")).await, Err(CallsError::Empty)));
+    assert_eq!(recordings(state.path()), 1);
+    assert_eq!(office.calls.list(&own(), None, 10).await.unwrap().calls.len(), 1);
+    office.close();
+}
+
+#[tokio::test]
+async fn a_repeated_upload_needs_no_place_in_the_queue() {
+    let state = tempfile::tempdir().unwrap();
+    let mut settings = settings(state.path());
+    settings.queue = 1;
+    let office = Office::with(settings, hangs);
+    let running = office.upload(b"first", Some("key")).await.unwrap().id;
+    office.reaches(running, CallState::Running).await;
+    office.upload(b"second", None).await.unwrap();
+    assert!(matches!(office.upload(b"third", None).await, Err(CallsError::QueueFull)));
+    assert!(matches!(office.arrival(OWNER, b"first", Some("key")).await, Ok(Arrival::Repeated(view)) if view.id == running));
+    office.close();
+}
+
+#[tokio::test]
+async fn a_repeated_upload_whose_call_is_erased_meanwhile_is_not_taken_for_kept() {
+    let state = tempfile::tempdir().unwrap();
+    let office = Office::open(state.path(), good);
+    let call = office.upload(b"recording", Some("key")).await.unwrap().id;
+    let mut again = office.calls.admit(OWNER, metadata(), Some("key")).await.unwrap();
+    again.push(Bytes::from_static(b"recording")).await.unwrap();
+    office.calls.delete(&own(), call).await.unwrap();
+    assert!(matches!(again.finish().await, Err(CallsError::NotFound)));
     office.close();
 }
 
@@ -67,7 +106,8 @@ async fn the_same_key_of_another_owner_is_another_call() {
     let state = tempfile::tempdir().unwrap();
     let office = Office::open(state.path(), good);
     office.upload(b"recording", Some("key")).await.unwrap();
-    assert!(matches!(office.calls.admit("counsellor/baraka", metadata(), Some("key")).await, Ok(Admission::New(_))));
+    let other = office.arrival("counsellor/baraka", b"recording", Some("key")).await;
+    assert!(matches!(other, Ok(Arrival::New(_))));
     office.close();
 }
 
@@ -86,12 +126,15 @@ async fn a_key_is_forgotten_after_a_day() {
 async fn of_two_uploads_at_once_with_one_key_one_wins_and_both_get_its_call() {
     let state = tempfile::tempdir().unwrap();
     let office = Office::open(state.path(), good);
-    let Ok(Admission::New(mut one)) = office.calls.admit(OWNER, metadata(), Some("key")).await else { panic!("new") };
-    let Ok(Admission::New(mut other)) = office.calls.admit(OWNER, metadata(), Some("key")).await else { panic!("new") };
+    let mut one = office.calls.admit(OWNER, metadata(), Some("key")).await.unwrap();
+    let mut other = office.calls.admit(OWNER, metadata(), Some("key")).await.unwrap();
     one.push(Bytes::from_static(b"recording")).await.unwrap();
     other.push(Bytes::from_static(b"recording")).await.unwrap();
     let (one, other) = tokio::join!(one.finish(), other.finish());
-    assert_eq!(one.unwrap().id, other.unwrap().id);
+    let ((Arrival::New(new), Arrival::Repeated(old)) | (Arrival::Repeated(old), Arrival::New(new))) = (one.unwrap(), other.unwrap()) else {
+        panic!("one new, one repeated")
+    };
+    assert_eq!(new.id, old.id);
     assert_eq!(recordings(state.path()), 1);
     assert_eq!(office.calls.list(&own(), None, 10).await.unwrap().calls.len(), 1);
     office.close();
@@ -101,8 +144,8 @@ async fn of_two_uploads_at_once_with_one_key_one_wins_and_both_get_its_call() {
 async fn of_two_different_recordings_at_once_with_one_key_the_second_is_a_conflict() {
     let state = tempfile::tempdir().unwrap();
     let office = Office::open(state.path(), good);
-    let Ok(Admission::New(mut one)) = office.calls.admit(OWNER, metadata(), Some("key")).await else { panic!("new") };
-    let Ok(Admission::New(mut other)) = office.calls.admit(OWNER, metadata(), Some("key")).await else { panic!("new") };
+    let mut one = office.calls.admit(OWNER, metadata(), Some("key")).await.unwrap();
+    let mut other = office.calls.admit(OWNER, metadata(), Some("key")).await.unwrap();
     one.push(Bytes::from_static(b"recording")).await.unwrap();
     other.push(Bytes::from_static(b"another recording")).await.unwrap();
     one.finish().await.unwrap();
@@ -155,7 +198,7 @@ async fn an_erased_call_leaves_no_file_no_key_and_no_record() {
     }
     assert!(office.calls.list(&Scope::All, None, 10).await.unwrap().calls.is_empty());
     assert!(matches!(office.calls.delete(&own(), call).await, Err(CallsError::NotFound)));
-    assert!(matches!(office.calls.admit(OWNER, metadata(), Some("key")).await, Ok(Admission::New(_))));
+    assert!(matches!(office.arrival(OWNER, b"recording", Some("key")).await, Ok(Arrival::New(_))));
     office.close();
 }
 

@@ -19,7 +19,7 @@ use crate::ipc::keeper::{DEK_BYTES, UnwrapPurpose, WrappedDek};
 use crate::ipc::transcript::{Entity, EntityKind, Utterance, Word};
 use crate::ipc::worker::{AudioInfo, ChildEvent, ChildExit, Stage, StageTime, Summary, Task, TextLanguage};
 use crate::job::border::{Allowance, ChildFault, Children, KeyError, KeySource, Kill, SpawnRefused, WorkerChild};
-use crate::job::calls::{Admission, Calls, CallsError, CallsParts, JobSettings};
+use crate::job::calls::{Arrival, Calls, CallsError, CallsParts, JobSettings};
 use crate::job::spec::{CallEvent, CallHappening, CallMetadata, CallState, CallView, Consent, ConsentBasis, ConsentPurpose, Scope};
 use crate::record::index::IndexKeys;
 use crate::record::store::{OpenStore, Store};
@@ -186,15 +186,16 @@ impl Office {
     }
 
     pub(super) async fn upload(&self, body: &[u8], key: Option<&str>) -> Result<CallView, CallsError> {
-        match self.calls.admit(OWNER, metadata(), key).await? {
-            Admission::Repeated(view) => Ok(view),
-            Admission::New(mut upload) => {
-                for piece in body.chunks(30_000) {
-                    upload.push(Bytes::copy_from_slice(piece)).await?;
-                }
-                upload.finish().await
-            }
+        let (Arrival::New(view) | Arrival::Repeated(view)) = self.arrival(OWNER, body, key).await?;
+        Ok(view)
+    }
+
+    pub(super) async fn arrival(&self, owner: &str, body: &[u8], key: Option<&str>) -> Result<Arrival, CallsError> {
+        let mut upload = self.calls.admit(owner, metadata(), key).await?;
+        for piece in body.chunks(30_000) {
+            upload.push(Bytes::copy_from_slice(piece)).await?;
         }
+        upload.finish().await
     }
 
     /// Watches a call to its end and returns all its events.
