@@ -179,8 +179,10 @@ impl Failure {
             Self::Enrol(error) => of_enrol(error),
             Self::Import(ImportModelError::Name { .. }) => Exit::Usage,
             Self::Import(ImportModelError::Import(_)) | Self::Verify(_) | Self::ModelsRefused(_) => Exit::BadInput,
-            Self::Golden(GoldenError::Refused(_)) => Exit::BadInput,
-            Self::Golden(GoldenError::Start(_) | GoldenError::Broken(_)) => Exit::Failed,
+            Self::Golden(error) | Self::Import(ImportModelError::Golden(error)) => match error {
+                GoldenError::Refused(_) => Exit::BadInput,
+                GoldenError::Start(_) | GoldenError::Broken(_) => Exit::Failed,
+            },
             Self::OutputClosed => Exit::Ok,
             Self::CallFailed(_) | Self::Reply(_) | Self::CallCancelled | Self::CallEnded(_) => Exit::Failed,
         }

@@ -88,7 +88,7 @@ pub struct ModelSummary {
     pub manifest_sha256: String,
 }
 
-/// What `salama model verify` says.
+/// What `salama model import` and `verify` say.
 #[derive(Debug, Serialize)]
 pub struct ProvenModel {
     /// The model, whose files are whole.
@@ -109,13 +109,18 @@ pub struct ListedModel {
     pub refused: Option<String>,
 }
 
-/// Makes a model directory. `progress` hears of each step as it begins.
+/// Makes a model directory of a model that gives its golden answer, see [`golden`]. `progress` hears of each step as it begins.
 ///
 /// # Errors
 /// [`ImportModelError`] says what to correct; nothing is left behind then.
-pub fn import(args: &ImportArgs, progress: &mut dyn FnMut(ImportStep)) -> Result<ModelSummary, ImportModelError> {
+pub fn import(args: &ImportArgs, progress: &mut dyn FnMut(ImportStep)) -> Result<ProvenModel, ImportModelError> {
     let request = ImportRequest { from: args.from.clone(), to: args.to.clone(), manifest: manifest_source(args)? };
-    Ok(summary(&import::import(&request, progress)?))
+    let mut proof = None;
+    let imported = import::import(&request, progress, |made| {
+        proof = golden(made)?;
+        Ok::<_, ImportModelError>(())
+    })?;
+    Ok(ProvenModel { model: summary(&imported), golden: proof })
 }
 
 /// Why a model was not imported.
@@ -130,6 +135,9 @@ pub enum ImportModelError {
     /// The import failed.
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// Its golden answer is not known to be right.
+    #[error("the new model was not kept: {0}")]
+    Golden(#[from] GoldenError),
 }
 
 /// Checks a model directory.

@@ -1,4 +1,4 @@
-//! Makes a model directory of a Whisper checkpoint: read > check > write > manifest > verify > put in place.
+//! Makes a model directory of a Whisper checkpoint: read > check > write > manifest > verify > prove > put in place.
 //! Trusts: nothing in the checkpoint; a pinned manifest decides which bytes may come out.
 //! Touches: the checkpoint's directory, reading; the new directory and a temporary one beside it, writing.
 //! Next: `verify` reads the new directory before it is put in place, and whoever uses the model does so again.
@@ -64,7 +64,7 @@ pub enum ImportStep {
     Decoder,
     /// Embeddings, tokens and settings are written.
     Tables,
-    /// The new directory is read back.
+    /// The new directory is read back, and the new model proven.
     Verifying,
 }
 
@@ -81,11 +81,23 @@ impl ImportStep {
     }
 }
 
-/// Imports a Whisper checkpoint. The new directory appears whole or not at all; the same checkpoint gives the same bytes.
+/// Imports a Whisper checkpoint. The new directory appears whole or not at all, once `prove` has taken it for good; the same
+/// checkpoint gives the same bytes.
 ///
 /// # Errors
-/// [`ImportError`] says which step failed; nothing is left behind then.
-pub fn import(request: &ImportRequest, progress: &mut dyn FnMut(ImportStep)) -> Result<VerifiedModel, ImportError> {
+/// [`ImportError`] says which step failed, or that of `prove`; nothing is left behind then.
+pub fn import<E: From<ImportError>>(
+    request: &ImportRequest,
+    progress: &mut dyn FnMut(ImportStep),
+    prove: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<VerifiedModel, E> {
+    let (staging, verified) = make(request, progress)?;
+    prove(staging.path())?;
+    staging.put_in_place(&request.to).map_err(ImportError::Write)?;
+    Ok(verified)
+}
+
+fn make(request: &ImportRequest, progress: &mut dyn FnMut(ImportStep)) -> Result<(Staging, VerifiedModel), ImportError> {
     let pinned = match &request.manifest {
         ManifestSource::Pinned(path) => Some(Pinned::read(path)?),
         ManifestSource::Described(_) => None,
@@ -109,8 +121,7 @@ pub fn import(request: &ImportRequest, progress: &mut dyn FnMut(ImportStep)) -> 
 
     progress(ImportStep::Verifying);
     let verified = verify::verify(staging.path())?;
-    staging.put_in_place(&request.to).map_err(ImportError::Write)?;
-    Ok(verified)
+    Ok((staging, verified))
 }
 
 /// Why a checkpoint was not imported.

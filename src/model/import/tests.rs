@@ -25,9 +25,13 @@ fn description() -> Description {
     }
 }
 
+fn unproven(_: &Path) -> Result<(), ImportError> {
+    Ok(())
+}
+
 fn import_from(from: &Path, to: &Path) -> Result<VerifiedModel, ImportError> {
     let manifest = ManifestSource::Described(description());
-    import(&ImportRequest { from: from.to_owned(), to: to.to_owned(), manifest }, &mut |_| {})
+    import(&ImportRequest { from: from.to_owned(), to: to.to_owned(), manifest }, &mut |_| {}, unproven)
 }
 
 /// A room with a checkpoint of each family.
@@ -147,8 +151,22 @@ fn a_pinned_manifest_accepts_the_same_checkpoint() {
     let from = room.ct2(&synthetic::good());
     let manifest = ManifestSource::Pinned(pin(&room, &from));
     let mut steps = Vec::new();
-    import(&ImportRequest { from, to: room.path("model"), manifest }, &mut |step| steps.push(step)).unwrap();
+    import(&ImportRequest { from, to: room.path("model"), manifest }, &mut |step| steps.push(step), unproven).unwrap();
     assert_eq!(steps, [ImportStep::Reading, ImportStep::Encoder, ImportStep::Decoder, ImportStep::Tables, ImportStep::Verifying]);
+}
+
+#[test]
+fn a_model_that_is_not_proven_is_not_put_in_place() {
+    let room = Room::new();
+    let request =
+        ImportRequest { from: room.ct2(&synthetic::good()), to: room.path("model"), manifest: ManifestSource::Described(description()) };
+    let refuse = |made: &Path| {
+        assert!(made.join(MANIFEST).is_file());
+        Err(ImportError::Write(io::ErrorKind::Other.into()))
+    };
+    let refused = import(&request, &mut |_| {}, refuse);
+    assert!(matches!(refused, Err(ImportError::Write(_))));
+    assert!(!room.path("model").exists());
 }
 
 #[test]
@@ -157,7 +175,7 @@ fn a_checkpoint_with_another_digest_than_pinned_is_refused_before_it_is_read() {
     let from = room.ct2(&synthetic::good());
     let manifest = ManifestSource::Pinned(pin(&room, &from));
     fs::write(from.join("model.bin"), "something else").unwrap();
-    let refused = import(&ImportRequest { from, to: room.path("model"), manifest }, &mut |_| {});
+    let refused = import(&ImportRequest { from, to: room.path("model"), manifest }, &mut |_| {}, unproven);
     assert!(matches!(refused, Err(ImportError::Checkpoint(CheckpointError::Digest { file })) if file == "model.bin"));
 }
 
@@ -170,7 +188,7 @@ fn a_result_with_another_digest_than_pinned_is_refused_by_its_name() {
     let digest = |name: &str| made.manifest().files.iter().find(|file| file.name == name).unwrap().sha256.clone();
     let text = fs::read_to_string(&pinned).unwrap().replace(&digest("decoder.onnx"), &digest("encoder.onnx"));
     fs::write(&pinned, text).unwrap();
-    let refused = import(&ImportRequest { from, to: room.path("model"), manifest: ManifestSource::Pinned(pinned) }, &mut |_| {});
+    let refused = import(&ImportRequest { from, to: room.path("model"), manifest: ManifestSource::Pinned(pinned) }, &mut |_| {}, unproven);
     assert!(matches!(refused, Err(ImportError::Verify(VerifyError::Digest { name })) if name == "decoder.onnx"));
     assert!(!room.path("model").exists());
 }
