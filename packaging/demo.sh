@@ -68,13 +68,16 @@ if ! "$bin/salama" status --wait 60; then
 fi
 
 say "a telephone call goes in: two channels, 8 kHz, mu-law, synthetic voices"
-id=$("$bin/salama" call send "$sample/sample.wav" --consent caller --watch --json | sed -n 's/.*"id": *"\([0-9a-f]*\)".*/\1/p')
+"$bin/salama" call send "$sample/sample.wav" --consent caller --watch --json >"$work/call.json"
+id=$(sed -n 's/^ *"id": *"\([0-9a-f]*\)".*/\1/p' "$work/call.json")
 
 say "its redacted transcript"
+"$bin/salama" call transcript "$id"
 "$bin/salama" call transcript "$id" --reference "$sample/reference.txt"
 
 say "what the audit trail says of it"
-grep '"event"' "$work/daemon.log" | tail -n 8
+# In the journal where there is one, on standard error else.
+"$bin/salama" audit tail -n 8 2>/dev/null || grep '"target":"salama::audit"' "$work/daemon.log" | tail -n 8
 say "the API listens on https://127.0.0.1:8443 (mutual TLS) while the daemon runs; the daemon stops now"
 kill "$daemon_pid"
 wait "$daemon_pid"

@@ -2,7 +2,7 @@
 # Installs the Debian packages that building, testing and the demo need. Does nothing when all are there.
 set -eu
 packages="build-essential pkg-config libtss2-dev libtss2-tcti-device0 libtss2-tcti-swtpm0 libsystemd-dev
-swtpm swtpm-tools tpm2-tools openssl curl flite sox ffmpeg pocketsphinx-testdata python3 python3-pip unzip systemd binutils util-linux"
+swtpm swtpm-tools tpm2-tools openssl curl flite sox ffmpeg pocketsphinx-testdata python3 python3-pip systemd binutils util-linux"
 
 sudo=
 [ "$(id -u)" = 0 ] || sudo=sudo
@@ -29,3 +29,6 @@ if [ -z "$have" ] || [ "$(printf '%s\n%s\n' "$wanted" "$have" | sort -V | head -
     echo "setup: Rust $wanted or newer is needed (found: ${have:-none}); install it with rustup" >&2
     exit 1
 fi
+for component in fmt clippy; do
+    cargo "$component" --version >/dev/null 2>&1 || { echo "setup: cargo $component is missing: rustup component add rustfmt clippy" >&2; exit 1; }
+done

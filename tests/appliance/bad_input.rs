@@ -62,7 +62,7 @@ fn metadata_that_policy_does_not_accept_is_refused_with_the_field() {
 
     unknown.assert_problem(422, "invalid-metadata");
     assert!(unknown.text().contains("insecure"), "{}", unknown.text());
-    none.assert_problem(422, "invalid-metadata");
+    none.assert_problem(422, "consent-required");
     assert!(none.text().contains("consent"), "{}", none.text());
     other_purpose.assert_problem(422, "consent-required");
     broken.assert_problem(400, "malformed-json");
@@ -75,6 +75,7 @@ fn a_recording_larger_than_the_limit_is_refused_before_it_is_read() {
         "POST",
         "/api/v1/calls",
         &[
+            "--http1.1",
             "--header",
             "Content-Type: application/octet-stream",
             "--header",

@@ -1,6 +1,7 @@
 //! Processes that are killed in the middle: one call fails or waits, nothing acknowledged is lost.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::support::appliance::Appliance;
 use crate::support::audio;
@@ -14,6 +15,15 @@ fn long_recording(appliance: &Appliance) -> std::path::PathBuf {
 
 fn kill(pid: u32) {
     assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
+}
+
+/// The fork server ends by itself when its channel does.
+fn until_gone(pid: u32) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while std::path::Path::new(&format!("/proc/{pid}/exe")).exists() {
+        assert!(Instant::now() < deadline, "the fork server outlives the daemon");
+        std::thread::yield_now();
+    }
 }
 
 /// Waits, by its event stream, until the call runs; returns when transcription has begun.
@@ -86,7 +96,7 @@ fn a_stopped_daemon_leaves_no_process_and_keeps_the_running_call() {
 
     assert!(appliance.stop().success(), "{}", appliance.log());
 
-    assert!(!std::path::Path::new(&format!("/proc/{worker}/exe")).exists(), "the fork server outlives the daemon");
+    until_gone(worker);
     appliance.run();
     assert_eq!(client.at(&appliance.base()).finished(&id)["state"], "done");
 }

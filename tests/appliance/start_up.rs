@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::support::appliance::{Appliance, Settings, models, program};
+use crate::support::client::Client;
 
 /// Starts a daemon that must end by itself and returns what it said.
 fn refused(appliance: &mut Appliance) -> String {
@@ -17,7 +18,7 @@ fn a_tpm_that_is_gone_stops_the_start_with_the_step_and_the_way_out() {
     let mut appliance = Appliance::provision(&Settings::default());
     appliance.swtpm.stop();
     let said = refused(&mut appliance);
-    assert!(said.contains("TPM"), "{said}");
+    assert!(said.contains("no TPM answers at the configured address: enable the TPM"), "{said}");
 }
 
 #[test]
@@ -104,7 +105,8 @@ fn a_socket_that_systemd_hands_in_is_served() {
         .stderr(fs::File::create(appliance.path("daemon.log")).unwrap())
         .spawn()
         .expect("systemd-socket-activate is missing: apt-get install systemd");
-    let client = appliance.client("monitor", "socket").at(&format!("https://salama.test:{port}"));
+    let identity = appliance.identity("monitor", "socket");
+    let client = Client::new(&format!("https://salama.test:{port}"), &appliance.path("ca.pem"), Some(&identity));
 
     let health = client.request("GET", "/health", &["--retry", "20", "--retry-connrefused", "--retry-delay", "1"]);
 

@@ -6,7 +6,7 @@ use crate::support::client::words;
 use crate::support::scan::contains_any_case;
 
 /// What is planted in the sample call and must not come out (packaging/sample/script.txt).
-pub const PLANTED: &[&str] = &["Amina", "Hassan", "Joseph", "Daniel", "Nairobi", "Mombasa", "nine years", "0712"];
+pub const PLANTED: &[&str] = &["Amina", "Hassan", "Joseph", "Daniel", "Nairobi", "Mombasa", "nine years", "0712", "23456789", "dot com"];
 
 #[test]
 fn the_sample_call_comes_out_redacted_with_times_for_both_channels() {

@@ -9,6 +9,7 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -30,6 +31,9 @@ impl Swtpm {
 
     /// As [`Self::start`]; at level 20 the log holds every command and response in hexadecimal, as a listener on the bus would see them.
     pub fn start_with_log(level: u8) -> Self {
+        // Two that start at once could find the same ports free, and each take the other's answer for its own.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let state = tempfile::tempdir().expect("a temporary directory");
         let deadline = Instant::now() + START_LIMIT;
         loop {
