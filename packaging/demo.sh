@@ -68,8 +68,8 @@ if ! "$bin/salama" status --wait 60; then
 fi
 
 say "a telephone call goes in: two channels, 8 kHz, mu-law, synthetic voices"
-"$bin/salama" call send "$sample/sample.wav" --consent caller --watch --json >"$work/call.json"
-id=$(sed -n 's/^ *"id": *"\([0-9a-f]*\)".*/\1/p' "$work/call.json")
+"$bin/salama" call send "$sample/sample.wav" --consent caller --watch >"$work/sent"
+id=$(sed -n 's/^call \([0-9a-f]*\) is .*/\1/p' "$work/sent")
 
 say "its redacted transcript"
 "$bin/salama" call transcript "$id"
@@ -77,7 +77,8 @@ say "its redacted transcript"
 
 say "what the audit trail says of it"
 # In the journal where there is one, on standard error else.
-"$bin/salama" audit tail -n 8 2>/dev/null || grep '"target":"salama::audit"' "$work/daemon.log" | tail -n 8
+"$bin/salama" audit tail -n 8 2>/dev/null ||
+    sed -n 's/^{"timestamp":"\([^"]*\)".*"message":"\([^"]*\)".*"target":"salama::audit".*/\1  \2/p' "$work/daemon.log" | tail -n 8
 say "the API listens on https://127.0.0.1:8443 (mutual TLS) while the daemon runs; the daemon stops now"
 kill "$daemon_pid"
 wait "$daemon_pid"
