@@ -53,7 +53,7 @@ pub struct EnrolArgs {
     #[arg(long, value_parser = roles())]
     pub role: Role,
     /// How long the certificate is valid, days.
-    #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u16).range(1..=825))]
+    #[arg(long, value_name = "DAYS", default_value_t = 90, value_parser = clap::value_parser!(u16).range(1..=825))]
     pub days: u16,
     /// A certificate request (PKCS#10, PEM) whose key to certify, instead of making a key here.
     #[arg(long, value_name = "FILE")]
