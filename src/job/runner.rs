@@ -124,7 +124,7 @@ impl<'a> Checked<'a> {
         let child = desk
             .children
             .spawn(allowance)
-            .map_err(|SpawnRefused| Stopped::Again { reason: "no worker process could be started", counted: true })?;
+            .map_err(|SpawnRefused| Stopped::Again { reason: "no worker process could be started", counted: false })?;
         let stoppable = Stoppable::register(desk, call, &*child);
         // Whoever cancelled or erased the call before the child could be stopped has changed the header.
         if desk.stored_header(call)?.0.state != CallState::Running {

@@ -304,14 +304,14 @@ async fn a_keeper_at_its_limit_delays_a_call_and_costs_no_attempt() {
 }
 
 #[tokio::test]
-async fn a_child_that_cannot_be_started_is_tried_three_times() {
+async fn children_that_cannot_be_started_delay_a_call_and_cost_no_attempt() {
     let state = tempfile::tempdir().unwrap();
     let office = Office::open(state.path(), good);
-    office.children.refuse.store(3, Ordering::SeqCst);
+    office.children.refuse.store(5, Ordering::SeqCst);
     let call = office.upload(b"recording", None).await.unwrap().id;
     office.ended(call).await;
     let view = office.view(call).await;
-    assert_eq!((view.failure, view.attempts), (Some(CallFailure::TriedTooOften), 3));
+    assert_eq!((view.state, view.failure, view.attempts), (CallState::Done, None, 1));
     office.close();
 }
 
