@@ -6,7 +6,7 @@
 use std::sync::{Arc, PoisonError};
 
 use super::border::{Allowance, KeyError, SpawnRefused, WorkerChild};
-use super::conversation::{self, Order, TimeLimits};
+use super::conversation::{self, Order, TimeLimits, Unheard};
 use super::desk::{Desk, DeskError, record_fault};
 use super::events::Progress;
 use super::header::{Header, StoredClear, StoredEntities, StoredMetadata, StoredTranscript};
@@ -172,11 +172,14 @@ impl<'a> Started<'a> {
         let exit = desk.end(child);
         match heard {
             Ok((summary, collected)) => Ok(HeardOut { desk, call, envelope, summary, collected }),
-            Err(CallFailure::WorkerDied) if desk.queue.is_stopping() => Err(Stopped::Again { reason: "the daemon stops", counted: false }),
-            Err(CallFailure::WorkerDied) if desk.children.lost() => {
+            Err(Unheard::Verdict(CallFailure::WorkerDied)) if desk.queue.is_stopping() => {
+                Err(Stopped::Again { reason: "the daemon stops", counted: false })
+            }
+            Err(Unheard::Verdict(CallFailure::WorkerDied)) if desk.children.lost() => {
                 Err(Stopped::Again { reason: "the fork server is gone", counted: true })
             }
-            Err(failure) => Err(Stopped::Verdict(failure, exit)),
+            Err(Unheard::Verdict(failure)) => Err(Stopped::Verdict(failure, exit)),
+            Err(Unheard::Recording(error)) => unreadable(call, error.into()),
         }
     }
 }
@@ -247,9 +250,13 @@ fn language(desk: &Desk, call: CallId, envelope: &Envelope) -> Result<Option<Str
     Ok(stored.metadata()?.language)
 }
 
-/// What does not open now never will; everything else is for [`Stopped::from`].
+/// What was read and does not open never will; a disk that does not read may yet; everything else is for [`Stopped::from`].
 fn unreadable<T>(call: CallId, error: DeskError) -> Result<T, Stopped> {
     match error {
+        DeskError::Segment(cause) if cause.may_pass() => {
+            record_fault("read recording", Some(call), &cause);
+            Err(Stopped::Again { reason: "the recording could not be read", counted: false })
+        }
         DeskError::Open(_) | DeskError::Segment(_) | DeskError::Metadata(_) | DeskError::Key(KeyError::WrongKey) => {
             record_fault("open recording", Some(call), &error);
             Err(Stopped::Verdict(CallFailure::Unreadable, None))

@@ -62,6 +62,20 @@ pub enum SegmentError {
 }
 
 impl SegmentError {
+    /// Whether the file system failed to give a recording that may be whole: reading it later may succeed. One that is gone does not
+    /// come back.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() != io::ErrorKind::NotFound)
+    }
+
+    /// A file that ends too early is no recording; every other failure is the file system's.
+    fn read(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Forged,
+            _ => Self::io("read")(error),
+        }
+    }
+
     fn io(step: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| match source.raw_os_error() {
             Some(libc::ENOSPC | libc::EDQUOT) => Self::Full(source),
@@ -119,7 +133,7 @@ impl SegmentDirectory {
         let file = File::open(self.file(call, FINISHED)).map_err(SegmentError::io("open"))?;
         let len = file.metadata().map_err(SegmentError::io("size"))?.len();
         let mut header = [0; HEADER];
-        file.read_exact_at(&mut header, 0).map_err(|_| SegmentError::Forged)?;
+        file.read_exact_at(&mut header, 0).map_err(SegmentError::read)?;
         let prefix: &[u8; PREFIX] = header.strip_prefix(MAGIC).and_then(|rest| rest.try_into().ok()).ok_or(SegmentError::Forged)?;
         let sealed = len.saturating_sub(wide(HEADER));
         let last = sealed.checked_sub(1).ok_or(SegmentError::Forged)? / wide(CHUNK + TAG);
@@ -286,7 +300,7 @@ impl SegmentReader {
     /// At most `len` bytes at `offset`: fewer at the end, none past it.
     ///
     /// # Errors
-    /// `Forged` when a chunk was changed, moved or swapped.
+    /// `Forged` when a chunk was changed, moved or swapped; `Io` when the file system failed.
     pub fn read_at(&mut self, offset: u64, len: usize) -> Result<Vec<u8>, SegmentError> {
         let end = offset.saturating_add(wide(len)).min(self.bytes);
         let mut wanted = Vec::with_capacity(len.min(2 * CHUNK));
@@ -319,10 +333,7 @@ impl SegmentReader {
         let plain = usize::try_from(self.bytes.saturating_sub(start)).unwrap_or(CHUNK).min(CHUNK);
         let mut chunk = Zeroizing::new(vec![0; plain + TAG]);
         let position = wide(HEADER) + u64::from(number) * wide(CHUNK + TAG);
-        self.file.read_exact_at(&mut chunk, position).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => SegmentError::Forged,
-            _ => SegmentError::io("read")(error),
-        })?;
+        self.file.read_exact_at(&mut chunk, position).map_err(SegmentError::read)?;
         let cipher = self.stream.cipher().map_err(|_| SegmentError::Seal(SealError::Crypto))?;
         let nonce = self.stream.nonce(number, number == self.last);
         cipher.open_in_place(nonce, self.stream.aad(), &mut chunk).map_err(|_| SegmentError::Forged)?;
@@ -428,6 +439,18 @@ mod tests {
         let bytes = sealed(&directory, CALL);
         replace(&directory, CALL, &bytes[..HEADER + 2 * (CHUNK + TAG)]);
         assert!(matches!(directory.read(CALL, &envelope()), Err(SegmentError::Forged)));
+    }
+
+    #[test]
+    fn a_file_system_that_fails_is_no_forgery() {
+        let state = tempfile::tempdir().unwrap();
+        let directory = SegmentDirectory::open(state.path()).unwrap();
+        // A directory opens as a file does and cannot be read.
+        fs::create_dir(directory.file(CALL, FINISHED)).unwrap();
+        let (failed, absent) = (directory.read(CALL, &envelope()).err().unwrap(), directory.read(OTHER, &envelope()).err().unwrap());
+        assert!(matches!(failed, SegmentError::Io { .. }) && failed.may_pass(), "{failed}");
+        assert!(matches!(absent, SegmentError::Io { .. }) && !absent.may_pass(), "{absent}");
+        assert!(!SegmentError::Forged.may_pass());
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub(super) const CLEAR: &str = "Zuberi Planted-Name";
 #[derive(Default)]
 pub(super) struct TestKeeper {
     pub(super) limited: AtomicBool,
+    /// Keys that were opened.
+    pub(super) opened: AtomicUsize,
 }
 
 fn pad(call: CallId) -> [u8; DEK_BYTES] {
@@ -51,6 +53,7 @@ impl KeySource for TestKeeper {
         if self.limited.swap(false, Ordering::SeqCst) {
             return Err(KeyError::RateLimited);
         }
+        self.opened.fetch_add(1, Ordering::SeqCst);
         Secret::try_fill(|to| {
             to.iter_mut().zip(&wrapped.0).zip(pad(call)).for_each(|((to, byte), pad)| *to = byte ^ pad);
             Ok(())
@@ -305,6 +308,16 @@ pub(super) fn hangs(channel: &Channel) {
         let _ = channel.send(&audio());
         let _: Result<Option<Task>, _> = channel.recv();
     }
+}
+
+/// Waits until `holds`.
+pub(super) async fn until(holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it comes to hold");
 }
 
 /// Every file below `state` with its bytes.

@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::support::{CLEAR, OWNER, Office, audio, good, hangs, on_disk, progress, read_all, said, settings, summary, utterance};
+use super::support::{CLEAR, OWNER, Office, audio, good, hangs, on_disk, progress, read_all, said, settings, summary, until, utterance};
 use crate::ipc::channel::Channel;
 use crate::ipc::transcript::{Entity, EntityCount, EntityKind};
 use crate::ipc::worker::{AudioInfo, CallFailure, ChildEvent, Stage, Task};
@@ -329,6 +329,26 @@ async fn a_recording_that_was_changed_on_disk_fails_as_unreadable() {
     let office = Office::open(state.path(), good);
     office.ended(call).await;
     assert_eq!(office.view(call).await.failure, Some(CallFailure::Unreadable));
+    office.close();
+}
+
+#[tokio::test]
+async fn a_recording_that_the_disk_does_not_give_now_is_tried_again_and_costs_no_attempt() {
+    let state = tempfile::tempdir().unwrap();
+    let office = Office::open(state.path(), good);
+    office.calls.stop();
+    let call = office.upload(b"recording", None).await.unwrap().id;
+    drop(office);
+    let (path, aside) = (state.path().join(format!("audio/{call}.seg")), state.path().join("aside"));
+    std::fs::rename(&path, &aside).unwrap();
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let office = Office::open(state.path(), good);
+    // The key is opened anew for each try; the recording after it.
+    until(|| office.keeper.opened.load(Ordering::SeqCst) > 4).await;
+    std::fs::rename(&aside, &path).unwrap();
+    office.ended(call).await;
+    let view = office.view(call).await;
+    assert_eq!((view.state, view.failure, view.attempts), (CallState::Done, None, 1));
     office.close();
 }
 
