@@ -4,6 +4,7 @@
 //! Next: readers find the redacted transcript.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use super::border::{Allowance, KeyError, SpawnRefused, WorkerChild};
 use super::conversation::{self, Order, TimeLimits, Unheard};
@@ -11,6 +12,7 @@ use super::desk::{Desk, DeskError, record_fault};
 use super::events::Progress;
 use super::header::{Header, StoredClear, StoredEntities, StoredMetadata, StoredTranscript};
 use super::hearing::Collected;
+use super::queue::Queue;
 use super::spec::CallState;
 use super::state::Change;
 use crate::audit::{self, Event};
@@ -227,19 +229,23 @@ impl Sealed<'_> {
             header.audio_ms = Some(audio_ms);
             header.audio.clone_from(&self.audio);
         };
-        loop {
-            match desk.change(call, Change::Finish, &update, &self.records) {
-                Ok(_) => break,
-                Err(DeskError::Store(StoreError::Full)) if !desk.queue.is_stopping() => {
-                    audit::record(&Event::SpaceLow);
-                    desk.queue.pause(desk.settings.pause);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
+        durably(&desk.queue, desk.settings.pause, || desk.change(call, Change::Finish, &update, &self.records))?;
         desk.tally.done(audio_ms, wall_ms);
         audit::record(&Event::CallDone { call, audio_ms, wall_ms, redacted: self.redacted });
         Ok(())
+    }
+}
+
+/// Writes until the disk has room for it: the end of a call that nobody learns of helps nobody. A stop of the daemon ends the waiting.
+pub(super) fn durably<T>(queue: &Queue, pause: Duration, write: impl Fn() -> Result<T, DeskError>) -> Result<T, DeskError> {
+    loop {
+        match write() {
+            Err(DeskError::Store(StoreError::Full)) if !queue.is_stopping() => {
+                audit::record(&Event::SpaceLow);
+                queue.pause(pause);
+            }
+            written => return written,
+        }
     }
 }
 
@@ -269,7 +275,7 @@ fn unreadable<T>(call: CallId, error: DeskError) -> Result<T, Stopped> {
 fn settle(desk: &Desk, job: u64, call: CallId, stopped: Stopped) {
     let written = match stopped {
         Stopped::Superseded => Ok(()),
-        Stopped::Verdict(failure, exit) => desk.fail(call, failure, exit.map(exit_number)),
+        Stopped::Verdict(failure, exit) => durably(&desk.queue, desk.settings.pause, || desk.fail(call, failure, exit.map(exit_number))),
         Stopped::Again { reason, counted } => again(desk, job, call, reason, counted),
         Stopped::Fault(error) => {
             record_fault("run call", Some(call), &error);
@@ -286,7 +292,7 @@ fn settle(desk: &Desk, job: u64, call: CallId, stopped: Stopped) {
 fn again(desk: &Desk, job: u64, call: CallId, reason: &'static str, counted: bool) -> Result<(), DeskError> {
     let (header, _) = desk.stored_header(call)?;
     if header.state == CallState::Running {
-        desk.change(call, Change::Interrupt { counted }, &|_| (), &[])?;
+        durably(&desk.queue, desk.settings.pause, || desk.change(call, Change::Interrupt { counted }, &|_| (), &[]))?;
     }
     audit::record(&Event::CallRequeued { call, reason });
     desk.queue.pause(desk.settings.pause);

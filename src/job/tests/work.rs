@@ -3,7 +3,8 @@
 //! Touches: temporary directories.
 //! Next: nobody.
 
-use std::sync::atomic::Ordering;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::support::{CLEAR, OWNER, Office, audio, good, hangs, on_disk, progress, read_all, said, settings, summary, until, utterance};
@@ -11,8 +12,12 @@ use crate::ipc::channel::Channel;
 use crate::ipc::transcript::{Entity, EntityCount, EntityKind};
 use crate::ipc::worker::{AudioInfo, CallFailure, ChildEvent, Stage, Task};
 use crate::job::calls::CallsError;
+use crate::job::desk::DeskError;
+use crate::job::queue::Queue;
+use crate::job::runner::durably;
 use crate::job::spec::{CallHappening, CallState, Scope};
 use crate::record::schema::{Slot, Table};
+use crate::record::store::StoreError;
 
 async fn failure_with(script: impl Fn(&Channel) + Send + Sync + 'static) -> Option<CallFailure> {
     failure_within(Duration::from_secs(60), script).await
@@ -350,6 +355,37 @@ async fn a_recording_that_the_disk_does_not_give_now_is_tried_again_and_costs_no
     let view = office.view(call).await;
     assert_eq!((view.state, view.failure, view.attempts), (CallState::Done, None, 1));
     office.close();
+}
+
+/// A store that is full for the first `times` writes, and how often it was written to.
+fn full(times: usize, writes: &AtomicUsize) -> Result<(), DeskError> {
+    if writes.fetch_add(1, Ordering::SeqCst) < times { Err(DeskError::Store(StoreError::Full)) } else { Ok(()) }
+}
+
+#[test]
+fn the_end_of_a_call_waits_for_room_on_the_disk() {
+    let (queue, writes) = (Queue::new(1, BTreeMap::new()), AtomicUsize::new(0));
+    let written = durably(&queue, Duration::from_millis(1), || full(3, &writes));
+    assert!(written.is_ok());
+    assert_eq!(writes.load(Ordering::SeqCst), 4);
+}
+
+#[test]
+fn a_stop_of_the_daemon_ends_the_wait_for_room() {
+    let (queue, writes) = (Queue::new(1, BTreeMap::new()), AtomicUsize::new(0));
+    let written = durably(&queue, Duration::from_secs(3600), || {
+        queue.stop();
+        full(usize::MAX, &writes)
+    });
+    assert!(matches!(written, Err(DeskError::Store(StoreError::Full))));
+    assert_eq!(writes.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn no_other_failure_of_the_store_is_waited_out() {
+    let queue = Queue::new(1, BTreeMap::new());
+    let written: Result<(), _> = durably(&queue, Duration::from_secs(3600), || Err(DeskError::Store(StoreError::Closed)));
+    assert!(matches!(written, Err(DeskError::Store(StoreError::Closed))));
 }
 
 fn redacts(channel: &Channel) {
