@@ -90,12 +90,31 @@ impl SegmentDirectory {
     /// # Errors
     /// When it cannot be made.
     pub fn open(state: &Path) -> Result<Self, SegmentError> {
-        let path = state.join("audio");
+        let path = Self::below(state);
         match fs::create_dir(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(SegmentError::io("make directory")(error)),
             _ => {}
         }
         Ok(Self { path })
+    }
+
+    /// Where the recordings of a state directory lie.
+    pub(in crate::record) fn below(state: &Path) -> PathBuf {
+        state.join("audio")
+    }
+
+    /// Whether the state directory holds any finished recording.
+    pub(in crate::record) fn holds_recordings(state: &Path) -> io::Result<bool> {
+        let entries = match fs::read_dir(Self::below(state)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            entries => entries?,
+        };
+        for entry in entries {
+            if entry?.path().extension().is_some_and(|extension| extension == FINISHED) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Begins a recording. Dropping the writer removes it.
