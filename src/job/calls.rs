@@ -122,7 +122,7 @@ pub struct DeskHealth {
     pub workers: bool,
     /// Calls that wait.
     pub waiting: usize,
-    /// Calls that run.
+    /// Calls that run and texts that are redacted.
     pub running: usize,
     /// Durable commits since the start.
     pub commits: u64,

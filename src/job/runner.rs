@@ -138,14 +138,14 @@ impl<'a> Checked<'a> {
     }
 }
 
-/// Lets other threads stop the child of a call.
-struct Stoppable<'a> {
+/// Lets other threads stop the child of a call or of a text.
+pub(super) struct Stoppable<'a> {
     desk: &'a Desk,
     call: CallId,
 }
 
 impl<'a> Stoppable<'a> {
-    fn register(desk: &'a Desk, call: CallId, child: &dyn WorkerChild) -> Self {
+    pub(super) fn register(desk: &'a Desk, call: CallId, child: &dyn WorkerChild) -> Self {
         desk.running.lock().unwrap_or_else(PoisonError::into_inner).insert(call, child.killer());
         // A stop sets the mark first and then stops whom it finds, so one of the two sees the other.
         if desk.queue.is_stopping() {

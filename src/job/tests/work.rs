@@ -431,3 +431,25 @@ async fn a_child_that_dies_over_a_text_or_answers_too_much_is_a_worker_failure()
     assert!(matches!(office.calls.redact_text("text".into()).await, Err(CallsError::Worker(CallFailure::WorkerMisbehaved))));
     office.close();
 }
+
+#[tokio::test]
+async fn a_stop_of_the_daemon_stops_the_child_of_a_text_at_once() {
+    let state = tempfile::tempdir().unwrap();
+    let asked = std::sync::Arc::new(AtomicUsize::new(0));
+    let heard = std::sync::Arc::clone(&asked);
+    let office = Office::open(state.path(), move |channel| {
+        let _ = channel.send(&ChildEvent::Ready);
+        let _: Result<Option<Task>, _> = channel.recv();
+        heard.fetch_add(1, Ordering::SeqCst);
+        let _: Result<Option<Task>, _> = channel.recv();
+    });
+    let calls = office.calls.clone();
+    let answer = tokio::spawn(async move { calls.redact_text("text".into()).await });
+    until(|| asked.load(Ordering::SeqCst) == 1).await;
+
+    office.calls.stop();
+
+    // Not `TimedOut`, as it would be when the child went on.
+    assert!(matches!(answer.await.unwrap(), Err(CallsError::Worker(CallFailure::WorkerDied))));
+    assert_eq!(office.calls.health().running, 0);
+}
