@@ -121,11 +121,19 @@ impl OpenStore {
     /// # Errors
     /// `Thread`.
     pub fn start(self) -> Result<Store, OpenStoreError> {
+        self.start_with(writer::run)
+    }
+
+    /// Starts `writer` as the writer thread.
+    pub(in crate::record) fn start_with(
+        self,
+        writer: impl FnOnce(&Shared, &mpsc::Receiver<writer::Submission>) + Send + 'static,
+    ) -> Result<Store, OpenStoreError> {
         let (submit, submitted) = mpsc::sync_channel(WAITING_MAX);
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || writer::run(&shared, &submitted))
+            .spawn(move || writer(&shared, &submitted))
             .map_err(OpenStoreError::Thread)?;
         Ok(Store { inner: Arc::new(Inner { shared: self.shared, submit: Some(submit), thread: Some(thread) }) })
     }
@@ -283,9 +291,10 @@ impl Store {
         !self.inner.shared.ballast_gone.load(Ordering::Relaxed)
     }
 
-    /// Whether the database is open.
+    /// Whether the database is open and its writer lives.
     pub fn is_open(&self) -> bool {
-        self.inner.shared.database.read().unwrap_or_else(PoisonError::into_inner).is_some()
+        let writes = self.inner.thread.as_ref().is_some_and(|thread| !thread.is_finished());
+        writes && self.inner.shared.database.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Takes the ballast back after it was given up and space was freed. Returns whether it is held now.

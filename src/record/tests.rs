@@ -123,6 +123,19 @@ fn uploads_that_were_cut_off_do_not_keep_a_new_store_from_being_made() {
 }
 
 #[test]
+fn a_store_whose_writer_is_gone_is_not_open() {
+    let state = tempfile::tempdir().unwrap();
+    assert!(open(state.path()).is_open());
+    let store = OpenStore::open(state.path(), 0).unwrap().start_with(|_, _| ()).unwrap();
+    let started = std::time::Instant::now();
+    while store.is_open() && started.elapsed().as_secs() < 30 {
+        std::thread::yield_now();
+    }
+    assert!(!store.is_open());
+    assert!(matches!(store.commit(Batch::new()), Err(StoreError::Closed)));
+}
+
+#[test]
 fn a_value_that_was_moved_inside_the_store_does_not_open() {
     let state = tempfile::tempdir().unwrap();
     let store = open(state.path());

@@ -69,6 +69,8 @@ pub(super) struct ScriptedChildren {
     pub(super) spawned: AtomicUsize,
     pub(super) refuse: AtomicUsize,
     pub(super) lost: AtomicBool,
+    /// The next spawn panics, as a fault of ours would.
+    pub(super) panics: AtomicBool,
 }
 
 struct ScriptedChild(Channel);
@@ -86,6 +88,7 @@ impl Children for ScriptedChildren {
         if self.refuse.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
             return Err(SpawnRefused);
         }
+        assert!(!self.panics.swap(false, Ordering::SeqCst), "the test wants this thread to end");
         self.spawned.fetch_add(1, Ordering::SeqCst);
         let (ours, theirs) = Channel::pair().unwrap();
         let script = Arc::clone(&self.script);
@@ -172,6 +175,7 @@ impl Office {
             spawned: AtomicUsize::new(0),
             refuse: AtomicUsize::new(0),
             lost: AtomicBool::new(false),
+            panics: AtomicBool::new(false),
         });
         let keeper = Arc::new(TestKeeper::default());
         let clock = Arc::new(ManualClock::at(Timestamp::from_unix_millis(1_800_000_000_000)));

@@ -453,3 +453,17 @@ async fn a_stop_of_the_daemon_stops_the_child_of_a_text_at_once() {
     assert!(matches!(answer.await.unwrap(), Err(CallsError::Worker(CallFailure::WorkerDied))));
     assert_eq!(office.calls.health().running, 0);
 }
+
+#[tokio::test]
+async fn a_runner_that_is_gone_is_seen_in_health_and_one_that_was_stopped_is_not_missed() {
+    let state = tempfile::tempdir().unwrap();
+    let office = Office::open(state.path(), good);
+    assert!(office.calls.health().runners);
+    office.children.panics.store(true, Ordering::SeqCst);
+    office.upload(b"recording", None).await.unwrap();
+
+    until(|| !office.calls.health().runners).await;
+
+    office.calls.stop();
+    assert!(office.calls.health().runners);
+}
