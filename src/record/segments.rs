@@ -131,7 +131,7 @@ impl SegmentDirectory {
         let written = file.write_all(MAGIC).and_then(|()| file.write_all(&prefix));
         let writer = SegmentWriter {
             directory: self.clone(),
-            partial,
+            path: partial,
             file,
             stream,
             buffer: Zeroizing::new(Vec::with_capacity(CHUNK + TAG)),
@@ -235,7 +235,8 @@ impl Stream {
 /// A recording on its way in.
 pub struct SegmentWriter {
     directory: SegmentDirectory,
-    partial: PathBuf,
+    /// Where the file is now.
+    path: PathBuf,
     file: File,
     stream: Stream,
     buffer: Zeroizing<Vec<u8>>,
@@ -271,12 +272,19 @@ impl SegmentWriter {
     ///
     /// # Errors
     /// As [`Self::push`]; nothing is left behind.
-    pub fn finish(mut self) -> Result<u64, SegmentError> {
+    pub fn finish(self) -> Result<u64, SegmentError> {
+        self.finish_with(SegmentDirectory::sync)
+    }
+
+    fn finish_with(mut self, sync: impl FnOnce(&SegmentDirectory) -> Result<(), SegmentError>) -> Result<u64, SegmentError> {
         self.write_chunk(true)?;
         self.file.sync_all().map_err(SegmentError::io("sync"))?;
-        fs::rename(&self.partial, self.directory.file(self.stream.call, FINISHED)).map_err(SegmentError::io("rename"))?;
+        let finished = self.directory.file(self.stream.call, FINISHED);
+        fs::rename(&self.path, &finished).map_err(SegmentError::io("rename"))?;
+        // Until the new name is durable, a drop removes the file under it.
+        self.path = finished;
+        sync(&self.directory)?;
         self.kept = true;
-        self.directory.sync()?;
         Ok(self.bytes)
     }
 
@@ -296,7 +304,7 @@ impl Drop for SegmentWriter {
     fn drop(&mut self) {
         if !self.kept {
             // What cannot be removed now is swept at the next start.
-            let _ = fs::remove_file(&self.partial);
+            let _ = fs::remove_file(&self.path);
         }
     }
 }
@@ -509,6 +517,20 @@ mod tests {
         let mut writer = directory.create(CALL, &envelope()).unwrap();
         writer.push(&recording(200_000)).unwrap();
         drop(writer);
+        assert_eq!(fs::read_dir(state.path().join("audio")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_recording_whose_name_is_not_durable_leaves_no_file() {
+        let state = tempfile::tempdir().unwrap();
+        let directory = SegmentDirectory::open(state.path()).unwrap();
+        let mut writer = directory.create(CALL, &envelope()).unwrap();
+        writer.push(&recording(200_000)).unwrap();
+        let finished = writer.finish_with(|directory| {
+            assert!(directory.file(CALL, FINISHED).exists());
+            Err(SegmentError::io("sync directory")(io::Error::from_raw_os_error(libc::EIO)))
+        });
+        assert!(matches!(finished, Err(SegmentError::Io { step: "sync directory", .. })));
         assert_eq!(fs::read_dir(state.path().join("audio")).unwrap().count(), 0);
     }
 
