@@ -112,7 +112,7 @@ pub enum OpenCallsError {
 /// How the desk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeskHealth {
-    /// The store is open.
+    /// The store is open and its writer lives.
     pub store: bool,
     /// Erasures on a full disk are safe.
     pub ballast: bool,
@@ -120,9 +120,11 @@ pub struct DeskHealth {
     pub space: bool,
     /// The fork server lives.
     pub workers: bool,
+    /// All runner threads live, or the desk stops: no call would wait for ever.
+    pub runners: bool,
     /// Calls that wait.
     pub waiting: usize,
-    /// Calls that run.
+    /// Calls that run and texts that are redacted.
     pub running: usize,
     /// Durable commits since the start.
     pub commits: u64,
@@ -319,10 +321,17 @@ impl Calls {
             ballast: desk.store.has_ballast(),
             space: desk.space.admits(0),
             workers: !desk.children.lost(),
+            runners: self.runners_live(),
             waiting: desk.queue.len(),
             running: desk.running.lock().unwrap_or_else(PoisonError::into_inner).len(),
             commits: desk.store.commits(),
         }
+    }
+
+    /// A runner ends by itself only when the desk stops; else it panicked.
+    fn runners_live(&self) -> bool {
+        let ended = self.runners.lock().unwrap_or_else(PoisonError::into_inner).iter().any(JoinHandle::is_finished);
+        !ended || self.desk.queue.is_stopping()
     }
 
     /// What was counted, for metrics.

@@ -9,7 +9,7 @@ use super::border::{ChildFault, WorkerChild};
 use super::events::Progress;
 use super::hearing::{Collected, Heard, Hearing};
 use crate::ipc::worker::{CallFailure, Summary, Task};
-use crate::record::segments::SegmentReader;
+use crate::record::segments::{SegmentError, SegmentReader};
 
 /// How long a child may take.
 #[derive(Clone, Copy, Debug)]
@@ -29,14 +29,14 @@ pub(super) struct Order {
     pub max_audio_seconds: u32,
 }
 
-/// `ready > task > (need > audio)* > utterances > done`. The error is the verdict on the call.
+/// `ready > task > (need > audio)* > utterances > done`.
 pub(super) fn transcribe(
     child: &dyn WorkerChild,
     recording: &mut SegmentReader,
     order: Order,
     limits: TimeLimits,
     tell: &mut dyn FnMut(Progress),
-) -> Result<(Summary, Collected), CallFailure> {
+) -> Result<(Summary, Collected), Unheard> {
     let audio_bytes = recording.bytes();
     let Order { language, threads, max_audio_seconds } = order;
     let mut task = Some(Task::Transcribe { audio_bytes, language, threads, max_audio_seconds });
@@ -51,7 +51,7 @@ pub(super) fn transcribe(
             Heard::Ready => task.take().map_or(Err(ChildFault::Misbehaved), |task| child.send(&task)).map_err(verdict)?,
             Heard::Need { offset, len } => {
                 let len = usize::try_from(len).unwrap_or_default();
-                let bytes = recording.read_at(offset, len).map_err(|_| CallFailure::Unreadable)?;
+                let bytes = recording.read_at(offset, len)?;
                 let mut answer = Task::Audio { offset, bytes };
                 let sent = child.send(&answer);
                 wipe(&mut answer);
@@ -65,8 +65,25 @@ pub(super) fn transcribe(
             }
             Heard::Noted => {}
             Heard::Complete(summary) => return Ok((summary, hearing.collected)),
-            Heard::Failed(failure) => return Err(failure),
+            Heard::Failed(failure) => return Err(failure.into()),
         }
+    }
+}
+
+/// Why a conversation gave no transcript.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unheard {
+    /// The verdict on the call.
+    #[error("{0}")]
+    Verdict(CallFailure),
+    /// The recording could not be read on.
+    #[error("the recording could not be read")]
+    Recording(#[from] SegmentError),
+}
+
+impl From<CallFailure> for Unheard {
+    fn from(failure: CallFailure) -> Self {
+        Self::Verdict(failure)
     }
 }
 

@@ -42,6 +42,7 @@ pub(super) struct Desk {
     pub queue: Arc<Queue>,
     /// The last job number; held while a batch with the next one is handed to the writer, so that they are stored in order.
     pub last_job: Mutex<u64>,
+    /// Who stops the child of each call that runs, and of each text under an id of its own.
     pub running: Mutex<HashMap<CallId, Box<dyn Kill>>>,
     pub tally: Tally,
 }

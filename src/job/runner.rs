@@ -4,13 +4,15 @@
 //! Next: readers find the redacted transcript.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use super::border::{Allowance, KeyError, SpawnRefused, WorkerChild};
-use super::conversation::{self, Order, TimeLimits};
+use super::conversation::{self, Order, TimeLimits, Unheard};
 use super::desk::{Desk, DeskError, record_fault};
 use super::events::Progress;
 use super::header::{Header, StoredClear, StoredEntities, StoredMetadata, StoredTranscript};
 use super::hearing::Collected;
+use super::queue::Queue;
 use super::spec::CallState;
 use super::state::Change;
 use crate::audit::{self, Event};
@@ -124,7 +126,7 @@ impl<'a> Checked<'a> {
         let child = desk
             .children
             .spawn(allowance)
-            .map_err(|SpawnRefused| Stopped::Again { reason: "no worker process could be started", counted: true })?;
+            .map_err(|SpawnRefused| Stopped::Again { reason: "no worker process could be started", counted: false })?;
         let stoppable = Stoppable::register(desk, call, &*child);
         // Whoever cancelled or erased the call before the child could be stopped has changed the header.
         if desk.stored_header(call)?.0.state != CallState::Running {
@@ -136,14 +138,14 @@ impl<'a> Checked<'a> {
     }
 }
 
-/// Lets other threads stop the child of a call.
-struct Stoppable<'a> {
+/// Lets other threads stop the child of a call or of a text.
+pub(super) struct Stoppable<'a> {
     desk: &'a Desk,
     call: CallId,
 }
 
 impl<'a> Stoppable<'a> {
-    fn register(desk: &'a Desk, call: CallId, child: &dyn WorkerChild) -> Self {
+    pub(super) fn register(desk: &'a Desk, call: CallId, child: &dyn WorkerChild) -> Self {
         desk.running.lock().unwrap_or_else(PoisonError::into_inner).insert(call, child.killer());
         // A stop sets the mark first and then stops whom it finds, so one of the two sees the other.
         if desk.queue.is_stopping() {
@@ -172,11 +174,14 @@ impl<'a> Started<'a> {
         let exit = desk.end(child);
         match heard {
             Ok((summary, collected)) => Ok(HeardOut { desk, call, envelope, summary, collected }),
-            Err(CallFailure::WorkerDied) if desk.queue.is_stopping() => Err(Stopped::Again { reason: "the daemon stops", counted: false }),
-            Err(CallFailure::WorkerDied) if desk.children.lost() => {
+            Err(Unheard::Verdict(CallFailure::WorkerDied)) if desk.queue.is_stopping() => {
+                Err(Stopped::Again { reason: "the daemon stops", counted: false })
+            }
+            Err(Unheard::Verdict(CallFailure::WorkerDied)) if desk.children.lost() => {
                 Err(Stopped::Again { reason: "the fork server is gone", counted: true })
             }
-            Err(failure) => Err(Stopped::Verdict(failure, exit)),
+            Err(Unheard::Verdict(failure)) => Err(Stopped::Verdict(failure, exit)),
+            Err(Unheard::Recording(error)) => unreadable(call, error.into()),
         }
     }
 }
@@ -224,19 +229,23 @@ impl Sealed<'_> {
             header.audio_ms = Some(audio_ms);
             header.audio.clone_from(&self.audio);
         };
-        loop {
-            match desk.change(call, Change::Finish, &update, &self.records) {
-                Ok(_) => break,
-                Err(DeskError::Store(StoreError::Full)) if !desk.queue.is_stopping() => {
-                    audit::record(&Event::SpaceLow);
-                    desk.queue.pause(desk.settings.pause);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
+        durably(&desk.queue, desk.settings.pause, || desk.change(call, Change::Finish, &update, &self.records))?;
         desk.tally.done(audio_ms, wall_ms);
         audit::record(&Event::CallDone { call, audio_ms, wall_ms, redacted: self.redacted });
         Ok(())
+    }
+}
+
+/// Writes until the disk has room for it: the end of a call that nobody learns of helps nobody. A stop of the daemon ends the waiting.
+pub(super) fn durably<T>(queue: &Queue, pause: Duration, write: impl Fn() -> Result<T, DeskError>) -> Result<T, DeskError> {
+    loop {
+        match write() {
+            Err(DeskError::Store(StoreError::Full)) if !queue.is_stopping() => {
+                audit::record(&Event::SpaceLow);
+                queue.pause(pause);
+            }
+            written => return written,
+        }
     }
 }
 
@@ -247,9 +256,13 @@ fn language(desk: &Desk, call: CallId, envelope: &Envelope) -> Result<Option<Str
     Ok(stored.metadata()?.language)
 }
 
-/// What does not open now never will; everything else is for [`Stopped::from`].
+/// What was read and does not open never will; a disk that does not read may yet; everything else is for [`Stopped::from`].
 fn unreadable<T>(call: CallId, error: DeskError) -> Result<T, Stopped> {
     match error {
+        DeskError::Segment(cause) if cause.may_pass() => {
+            record_fault("read recording", Some(call), &cause);
+            Err(Stopped::Again { reason: "the recording could not be read", counted: false })
+        }
         DeskError::Open(_) | DeskError::Segment(_) | DeskError::Metadata(_) | DeskError::Key(KeyError::WrongKey) => {
             record_fault("open recording", Some(call), &error);
             Err(Stopped::Verdict(CallFailure::Unreadable, None))
@@ -262,7 +275,7 @@ fn unreadable<T>(call: CallId, error: DeskError) -> Result<T, Stopped> {
 fn settle(desk: &Desk, job: u64, call: CallId, stopped: Stopped) {
     let written = match stopped {
         Stopped::Superseded => Ok(()),
-        Stopped::Verdict(failure, exit) => desk.fail(call, failure, exit.map(exit_number)),
+        Stopped::Verdict(failure, exit) => durably(&desk.queue, desk.settings.pause, || desk.fail(call, failure, exit.map(exit_number))),
         Stopped::Again { reason, counted } => again(desk, job, call, reason, counted),
         Stopped::Fault(error) => {
             record_fault("run call", Some(call), &error);
@@ -279,7 +292,7 @@ fn settle(desk: &Desk, job: u64, call: CallId, stopped: Stopped) {
 fn again(desk: &Desk, job: u64, call: CallId, reason: &'static str, counted: bool) -> Result<(), DeskError> {
     let (header, _) = desk.stored_header(call)?;
     if header.state == CallState::Running {
-        desk.change(call, Change::Interrupt { counted }, &|_| (), &[])?;
+        durably(&desk.queue, desk.settings.pause, || desk.change(call, Change::Interrupt { counted }, &|_| (), &[]))?;
     }
     audit::record(&Event::CallRequeued { call, reason });
     desk.queue.pause(desk.settings.pause);

@@ -9,8 +9,10 @@ use super::border::{Allowance, ChildFault};
 use super::calls::CallsError;
 use super::conversation::verdict;
 use super::desk::{Desk, DeskError};
+use super::runner::Stoppable;
 use super::spec::RedactedText;
 use crate::audit::{self, Event};
+use crate::base::ids::CallId;
 use crate::ipc::worker::{CallFailure, ChildEvent, TEXT_CHARS_MAX, Task};
 
 /// A text may grow by its placeholders, not without bound.
@@ -21,7 +23,10 @@ impl Desk {
     pub(super) fn redact(&self, text: String) -> Result<RedactedText, DeskError> {
         let settings = &self.settings;
         let allowance = Allowance { memory: settings.child_memory, cpu_seconds: settings.child_cpu_seconds };
+        let id = CallId::random()?;
         let child = self.children.spawn(allowance).map_err(|_| DeskError::Refused(CallsError::Busy))?;
+        // A text is no call; an id that no call has lets a stop of the daemon find its child all the same.
+        let _stoppable = Stoppable::register(self, id, &*child);
         let bytes = text.len();
         let answer = ask(text, bytes, settings.text_time, &|task| child.send(task), &|wait| child.recv(wait));
         self.end(child);

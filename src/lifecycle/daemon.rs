@@ -97,13 +97,14 @@ fn audit_start(confined: &Confined, models: usize) {
     audit::record(&Event::DaemonStarted { version: env!("CARGO_PKG_VERSION") });
 }
 
-/// Tells systemd that the daemon lives, as long as its store does.
+/// Tells systemd that the daemon lives, as long as its store and its runners do.
 async fn feed_watchdog(calls: Calls) {
     let Some(interval) = notify::watchdog_interval() else { return };
     let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(100)));
     loop {
         ticks.tick().await;
-        if calls.health().store {
+        let health = calls.health();
+        if health.store && health.runners {
             notify::alive();
         }
     }

@@ -32,7 +32,7 @@ impl Vitals for Machine {
             (!health.store, Part::Store, Trouble::Down),
             (!health.ballast, Part::Disk, Trouble::Low),
             (!health.space, Part::Disk, Trouble::Low),
-            (!health.workers, Part::Workers, Trouble::Down),
+            (!(health.workers && health.runners), Part::Workers, Trouble::Down),
             (keeper.is_none(), Part::Keeper, Trouble::Down),
         ];
         let mut troubles: Vec<(Part, Trouble)> =

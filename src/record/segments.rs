@@ -62,6 +62,20 @@ pub enum SegmentError {
 }
 
 impl SegmentError {
+    /// Whether the file system failed to give a recording that may be whole: reading it later may succeed. One that is gone does not
+    /// come back.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() != io::ErrorKind::NotFound)
+    }
+
+    /// A file that ends too early is no recording; every other failure is the file system's.
+    fn read(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Forged,
+            _ => Self::io("read")(error),
+        }
+    }
+
     fn io(step: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| match source.raw_os_error() {
             Some(libc::ENOSPC | libc::EDQUOT) => Self::Full(source),
@@ -76,12 +90,31 @@ impl SegmentDirectory {
     /// # Errors
     /// When it cannot be made.
     pub fn open(state: &Path) -> Result<Self, SegmentError> {
-        let path = state.join("audio");
+        let path = Self::below(state);
         match fs::create_dir(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(SegmentError::io("make directory")(error)),
             _ => {}
         }
         Ok(Self { path })
+    }
+
+    /// Where the recordings of a state directory lie.
+    pub(in crate::record) fn below(state: &Path) -> PathBuf {
+        state.join("audio")
+    }
+
+    /// Whether the state directory holds any finished recording.
+    pub(in crate::record) fn holds_recordings(state: &Path) -> io::Result<bool> {
+        let entries = match fs::read_dir(Self::below(state)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            entries => entries?,
+        };
+        for entry in entries {
+            if entry?.path().extension().is_some_and(|extension| extension == FINISHED) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Begins a recording. Dropping the writer removes it.
@@ -98,7 +131,7 @@ impl SegmentDirectory {
         let written = file.write_all(MAGIC).and_then(|()| file.write_all(&prefix));
         let writer = SegmentWriter {
             directory: self.clone(),
-            partial,
+            path: partial,
             file,
             stream,
             buffer: Zeroizing::new(Vec::with_capacity(CHUNK + TAG)),
@@ -119,7 +152,7 @@ impl SegmentDirectory {
         let file = File::open(self.file(call, FINISHED)).map_err(SegmentError::io("open"))?;
         let len = file.metadata().map_err(SegmentError::io("size"))?.len();
         let mut header = [0; HEADER];
-        file.read_exact_at(&mut header, 0).map_err(|_| SegmentError::Forged)?;
+        file.read_exact_at(&mut header, 0).map_err(SegmentError::read)?;
         let prefix: &[u8; PREFIX] = header.strip_prefix(MAGIC).and_then(|rest| rest.try_into().ok()).ok_or(SegmentError::Forged)?;
         let sealed = len.saturating_sub(wide(HEADER));
         let last = sealed.checked_sub(1).ok_or(SegmentError::Forged)? / wide(CHUNK + TAG);
@@ -202,7 +235,8 @@ impl Stream {
 /// A recording on its way in.
 pub struct SegmentWriter {
     directory: SegmentDirectory,
-    partial: PathBuf,
+    /// Where the file is now.
+    path: PathBuf,
     file: File,
     stream: Stream,
     buffer: Zeroizing<Vec<u8>>,
@@ -238,12 +272,19 @@ impl SegmentWriter {
     ///
     /// # Errors
     /// As [`Self::push`]; nothing is left behind.
-    pub fn finish(mut self) -> Result<u64, SegmentError> {
+    pub fn finish(self) -> Result<u64, SegmentError> {
+        self.finish_with(SegmentDirectory::sync)
+    }
+
+    fn finish_with(mut self, sync: impl FnOnce(&SegmentDirectory) -> Result<(), SegmentError>) -> Result<u64, SegmentError> {
         self.write_chunk(true)?;
         self.file.sync_all().map_err(SegmentError::io("sync"))?;
-        fs::rename(&self.partial, self.directory.file(self.stream.call, FINISHED)).map_err(SegmentError::io("rename"))?;
+        let finished = self.directory.file(self.stream.call, FINISHED);
+        fs::rename(&self.path, &finished).map_err(SegmentError::io("rename"))?;
+        // Until the new name is durable, a drop removes the file under it.
+        self.path = finished;
+        sync(&self.directory)?;
         self.kept = true;
-        self.directory.sync()?;
         Ok(self.bytes)
     }
 
@@ -263,7 +304,7 @@ impl Drop for SegmentWriter {
     fn drop(&mut self) {
         if !self.kept {
             // What cannot be removed now is swept at the next start.
-            let _ = fs::remove_file(&self.partial);
+            let _ = fs::remove_file(&self.path);
         }
     }
 }
@@ -286,7 +327,7 @@ impl SegmentReader {
     /// At most `len` bytes at `offset`: fewer at the end, none past it.
     ///
     /// # Errors
-    /// `Forged` when a chunk was changed, moved or swapped.
+    /// `Forged` when a chunk was changed, moved or swapped; `Io` when the file system failed.
     pub fn read_at(&mut self, offset: u64, len: usize) -> Result<Vec<u8>, SegmentError> {
         let end = offset.saturating_add(wide(len)).min(self.bytes);
         let mut wanted = Vec::with_capacity(len.min(2 * CHUNK));
@@ -319,10 +360,7 @@ impl SegmentReader {
         let plain = usize::try_from(self.bytes.saturating_sub(start)).unwrap_or(CHUNK).min(CHUNK);
         let mut chunk = Zeroizing::new(vec![0; plain + TAG]);
         let position = wide(HEADER) + u64::from(number) * wide(CHUNK + TAG);
-        self.file.read_exact_at(&mut chunk, position).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => SegmentError::Forged,
-            _ => SegmentError::io("read")(error),
-        })?;
+        self.file.read_exact_at(&mut chunk, position).map_err(SegmentError::read)?;
         let cipher = self.stream.cipher().map_err(|_| SegmentError::Seal(SealError::Crypto))?;
         let nonce = self.stream.nonce(number, number == self.last);
         cipher.open_in_place(nonce, self.stream.aad(), &mut chunk).map_err(|_| SegmentError::Forged)?;
@@ -431,6 +469,18 @@ mod tests {
     }
 
     #[test]
+    fn a_file_system_that_fails_is_no_forgery() {
+        let state = tempfile::tempdir().unwrap();
+        let directory = SegmentDirectory::open(state.path()).unwrap();
+        // A directory opens as a file does and cannot be read.
+        fs::create_dir(directory.file(CALL, FINISHED)).unwrap();
+        let (failed, absent) = (directory.read(CALL, &envelope()).err().unwrap(), directory.read(OTHER, &envelope()).err().unwrap());
+        assert!(matches!(failed, SegmentError::Io { .. }) && failed.may_pass(), "{failed}");
+        assert!(matches!(absent, SegmentError::Io { .. }) && !absent.may_pass(), "{absent}");
+        assert!(!SegmentError::Forged.may_pass());
+    }
+
+    #[test]
     fn chunks_that_changed_places_are_noticed() {
         let state = tempfile::tempdir().unwrap();
         let directory = SegmentDirectory::open(state.path()).unwrap();
@@ -467,6 +517,20 @@ mod tests {
         let mut writer = directory.create(CALL, &envelope()).unwrap();
         writer.push(&recording(200_000)).unwrap();
         drop(writer);
+        assert_eq!(fs::read_dir(state.path().join("audio")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_recording_whose_name_is_not_durable_leaves_no_file() {
+        let state = tempfile::tempdir().unwrap();
+        let directory = SegmentDirectory::open(state.path()).unwrap();
+        let mut writer = directory.create(CALL, &envelope()).unwrap();
+        writer.push(&recording(200_000)).unwrap();
+        let finished = writer.finish_with(|directory| {
+            assert!(directory.file(CALL, FINISHED).exists());
+            Err(SegmentError::io("sync directory")(io::Error::from_raw_os_error(libc::EIO)))
+        });
+        assert!(matches!(finished, Err(SegmentError::Io { step: "sync directory", .. })));
         assert_eq!(fs::read_dir(state.path().join("audio")).unwrap().count(), 0);
     }
 

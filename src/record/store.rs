@@ -13,8 +13,10 @@ use redb::{Builder, Database, Durability, ReadTransaction, ReadableDatabase, Tab
 
 use super::envelope::SealedRecord;
 use super::schema::{Slot, Table};
+use super::segments::SegmentDirectory;
 use super::space::Ballast;
 use super::writer;
+use crate::base::told::told;
 
 /// Memory for redb's page cache, bytes: well under the daemon's budget, well over a day's headers.
 const CACHE_BYTES: usize = 32 << 20;
@@ -47,6 +49,14 @@ pub enum OpenStoreError {
         /// What redb says.
         #[source]
         source: Arc<redb::Error>,
+    },
+    /// The store is gone and its recordings are not: a new store would have all of them swept.
+    #[error("{path} is missing, but {audio} holds recordings; restore the store from a backup, or move that directory away to begin anew")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// Where the recordings lie.
+        audio: PathBuf,
     },
     /// The writer thread could not be started.
     #[error("the store's writer thread could not be started")]
@@ -92,10 +102,7 @@ impl OpenStore {
     /// [`OpenStoreError`]. A disk too full for the ballast is no error: see [`Store::has_ballast`].
     pub fn open(state: &Path, ballast: u64) -> Result<Self, OpenStoreError> {
         let path = state.join("store.redb");
-        let database = open_database(&path).map_err(|source| match source {
-            redb::Error::DatabaseAlreadyOpen => OpenStoreError::InUse { path: path.clone() },
-            source => OpenStoreError::Open { path: path.clone(), source: Arc::new(source) },
-        })?;
+        let database = open_database(&path)?;
         let ballast = Ballast::new(state, ballast);
         let held = ballast.hold().is_ok();
         Ok(Self {
@@ -114,11 +121,19 @@ impl OpenStore {
     /// # Errors
     /// `Thread`.
     pub fn start(self) -> Result<Store, OpenStoreError> {
+        self.start_with(writer::run)
+    }
+
+    /// Starts `writer` as the writer thread.
+    pub(in crate::record) fn start_with(
+        self,
+        writer: impl FnOnce(&Shared, &mpsc::Receiver<writer::Submission>) + Send + 'static,
+    ) -> Result<Store, OpenStoreError> {
         let (submit, submitted) = mpsc::sync_channel(WAITING_MAX);
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || writer::run(&shared, &submitted))
+            .spawn(move || writer(&shared, &submitted))
             .map_err(OpenStoreError::Thread)?;
         Ok(Store { inner: Arc::new(Inner { shared: self.shared, submit: Some(submit), thread: Some(thread) }) })
     }
@@ -276,9 +291,10 @@ impl Store {
         !self.inner.shared.ballast_gone.load(Ordering::Relaxed)
     }
 
-    /// Whether the database is open.
+    /// Whether the database is open and its writer lives.
     pub fn is_open(&self) -> bool {
-        self.inner.shared.database.read().unwrap_or_else(PoisonError::into_inner).is_some()
+        let writes = self.inner.thread.as_ref().is_some_and(|thread| !thread.is_finished());
+        writes && self.inner.shared.database.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Takes the ballast back after it was given up and space was freed. Returns whether it is held now.
@@ -358,7 +374,7 @@ impl Shared {
         drop(database.take());
         match open_database(&self.path) {
             Ok(opened) => *database = Some(opened),
-            Err(error) => tracing::error!(error = %error, "the store could not be opened again after a failure"),
+            Err(error) => tracing::error!(error = %told(&error), "the store could not be opened again after a failure"),
         }
     }
 
@@ -380,7 +396,31 @@ fn transact<T>(database: &Database, write: impl FnOnce(&redb::WriteTransaction) 
     Ok(written)
 }
 
-fn open_database(path: &Path) -> Result<Database, redb::Error> {
+/// Opens the store, or makes one where no recordings are that an older one knew.
+fn open_database(path: &Path) -> Result<Database, OpenStoreError> {
+    let failed = |source| match source {
+        redb::Error::DatabaseAlreadyOpen => OpenStoreError::InUse { path: path.to_owned() },
+        source => OpenStoreError::Open { path: path.to_owned(), source: Arc::new(source) },
+    };
+    let state = path.parent().unwrap_or(path);
+    if is_absent(path).map_err(|error| failed(error.into()))?
+        && SegmentDirectory::holds_recordings(state).map_err(|error| failed(error.into()))?
+    {
+        return Err(OpenStoreError::Missing { path: path.to_owned(), audio: SegmentDirectory::below(state) });
+    }
+    create_database(path).map_err(failed)
+}
+
+/// An empty file is as good as none: redb makes a new database of it.
+fn is_absent(path: &Path) -> io::Result<bool> {
+    match std::fs::metadata(path) {
+        Ok(found) => Ok(found.len() == 0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+fn create_database(path: &Path) -> Result<Database, redb::Error> {
     let database = Builder::new().set_cache_size(CACHE_BYTES).create(path)?;
     let known: Vec<String> = database.begin_read()?.list_tables()?.map(|table| table.name().to_owned()).collect();
     if Table::ALL.iter().any(|table| !known.iter().any(|name| name == table.name())) {

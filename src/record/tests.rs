@@ -92,6 +92,50 @@ fn a_second_daemon_on_the_same_directory_is_refused() {
 }
 
 #[test]
+fn a_store_that_is_gone_is_not_made_anew_over_its_recordings() {
+    let state = tempfile::tempdir().unwrap();
+    drop(open(state.path()));
+    let segments = SegmentDirectory::open(state.path()).unwrap();
+    let envelope = Envelope::of_call(Secret::try_fill(|_| Ok::<(), ()>(())).unwrap());
+    let mut writer = segments.create(call(1), &envelope).unwrap();
+    writer.push(b"recording").unwrap();
+    writer.finish().unwrap();
+    let store = state.path().join("store.redb");
+
+    std::fs::remove_file(&store).unwrap();
+    let gone = OpenStore::open(state.path(), 0).err().unwrap();
+    std::fs::write(&store, b"").unwrap();
+    let empty = OpenStore::open(state.path(), 0).err().unwrap();
+
+    assert!(matches!(gone, OpenStoreError::Missing { .. }) && matches!(empty, OpenStoreError::Missing { .. }), "{gone}, {empty}");
+    assert!(gone.to_string().contains("restore the store from a backup, or move that directory away"), "{gone}");
+    assert!(segments.read(call(1), &envelope).is_ok());
+    std::fs::rename(state.path().join("audio"), state.path().join("moved")).unwrap();
+    assert!(OpenStore::open(state.path(), 0).is_ok());
+}
+
+#[test]
+fn uploads_that_were_cut_off_do_not_keep_a_new_store_from_being_made() {
+    let state = tempfile::tempdir().unwrap();
+    SegmentDirectory::open(state.path()).unwrap();
+    std::fs::write(state.path().join("audio/00000000000000000000000000000000.part"), b"half").unwrap();
+    assert!(OpenStore::open(state.path(), 0).is_ok());
+}
+
+#[test]
+fn a_store_whose_writer_is_gone_is_not_open() {
+    let state = tempfile::tempdir().unwrap();
+    assert!(open(state.path()).is_open());
+    let store = OpenStore::open(state.path(), 0).unwrap().start_with(|_, _| ()).unwrap();
+    let started = std::time::Instant::now();
+    while store.is_open() && started.elapsed().as_secs() < 30 {
+        std::thread::yield_now();
+    }
+    assert!(!store.is_open());
+    assert!(matches!(store.commit(Batch::new()), Err(StoreError::Closed)));
+}
+
+#[test]
 fn a_value_that_was_moved_inside_the_store_does_not_open() {
     let state = tempfile::tempdir().unwrap();
     let store = open(state.path());

@@ -32,6 +32,8 @@ pub(super) const CLEAR: &str = "Zuberi Planted-Name";
 #[derive(Default)]
 pub(super) struct TestKeeper {
     pub(super) limited: AtomicBool,
+    /// Keys that were opened.
+    pub(super) opened: AtomicUsize,
 }
 
 fn pad(call: CallId) -> [u8; DEK_BYTES] {
@@ -51,6 +53,7 @@ impl KeySource for TestKeeper {
         if self.limited.swap(false, Ordering::SeqCst) {
             return Err(KeyError::RateLimited);
         }
+        self.opened.fetch_add(1, Ordering::SeqCst);
         Secret::try_fill(|to| {
             to.iter_mut().zip(&wrapped.0).zip(pad(call)).for_each(|((to, byte), pad)| *to = byte ^ pad);
             Ok(())
@@ -66,6 +69,8 @@ pub(super) struct ScriptedChildren {
     pub(super) spawned: AtomicUsize,
     pub(super) refuse: AtomicUsize,
     pub(super) lost: AtomicBool,
+    /// The next spawn panics, as a fault of ours would.
+    pub(super) panics: AtomicBool,
 }
 
 struct ScriptedChild(Channel);
@@ -83,6 +88,7 @@ impl Children for ScriptedChildren {
         if self.refuse.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
             return Err(SpawnRefused);
         }
+        assert!(!self.panics.swap(false, Ordering::SeqCst), "the test wants this thread to end");
         self.spawned.fetch_add(1, Ordering::SeqCst);
         let (ours, theirs) = Channel::pair().unwrap();
         let script = Arc::clone(&self.script);
@@ -169,6 +175,7 @@ impl Office {
             spawned: AtomicUsize::new(0),
             refuse: AtomicUsize::new(0),
             lost: AtomicBool::new(false),
+            panics: AtomicBool::new(false),
         });
         let keeper = Arc::new(TestKeeper::default());
         let clock = Arc::new(ManualClock::at(Timestamp::from_unix_millis(1_800_000_000_000)));
@@ -305,6 +312,16 @@ pub(super) fn hangs(channel: &Channel) {
         let _ = channel.send(&audio());
         let _: Result<Option<Task>, _> = channel.recv();
     }
+}
+
+/// Waits until `holds`.
+pub(super) async fn until(holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it comes to hold");
 }
 
 /// Every file below `state` with its bytes.

@@ -3,16 +3,21 @@
 //! Touches: temporary directories.
 //! Next: nobody.
 
-use std::sync::atomic::Ordering;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::support::{CLEAR, OWNER, Office, audio, good, hangs, on_disk, progress, read_all, said, settings, summary, utterance};
+use super::support::{CLEAR, OWNER, Office, audio, good, hangs, on_disk, progress, read_all, said, settings, summary, until, utterance};
 use crate::ipc::channel::Channel;
 use crate::ipc::transcript::{Entity, EntityCount, EntityKind};
 use crate::ipc::worker::{AudioInfo, CallFailure, ChildEvent, Stage, Task};
 use crate::job::calls::CallsError;
+use crate::job::desk::DeskError;
+use crate::job::queue::Queue;
+use crate::job::runner::durably;
 use crate::job::spec::{CallHappening, CallState, Scope};
 use crate::record::schema::{Slot, Table};
+use crate::record::store::StoreError;
 
 async fn failure_with(script: impl Fn(&Channel) + Send + Sync + 'static) -> Option<CallFailure> {
     failure_within(Duration::from_secs(60), script).await
@@ -304,14 +309,14 @@ async fn a_keeper_at_its_limit_delays_a_call_and_costs_no_attempt() {
 }
 
 #[tokio::test]
-async fn a_child_that_cannot_be_started_is_tried_three_times() {
+async fn children_that_cannot_be_started_delay_a_call_and_cost_no_attempt() {
     let state = tempfile::tempdir().unwrap();
     let office = Office::open(state.path(), good);
-    office.children.refuse.store(3, Ordering::SeqCst);
+    office.children.refuse.store(5, Ordering::SeqCst);
     let call = office.upload(b"recording", None).await.unwrap().id;
     office.ended(call).await;
     let view = office.view(call).await;
-    assert_eq!((view.failure, view.attempts), (Some(CallFailure::TriedTooOften), 3));
+    assert_eq!((view.state, view.failure, view.attempts), (CallState::Done, None, 1));
     office.close();
 }
 
@@ -330,6 +335,57 @@ async fn a_recording_that_was_changed_on_disk_fails_as_unreadable() {
     office.ended(call).await;
     assert_eq!(office.view(call).await.failure, Some(CallFailure::Unreadable));
     office.close();
+}
+
+#[tokio::test]
+async fn a_recording_that_the_disk_does_not_give_now_is_tried_again_and_costs_no_attempt() {
+    let state = tempfile::tempdir().unwrap();
+    let office = Office::open(state.path(), good);
+    office.calls.stop();
+    let call = office.upload(b"recording", None).await.unwrap().id;
+    drop(office);
+    let (path, aside) = (state.path().join(format!("audio/{call}.seg")), state.path().join("aside"));
+    std::fs::rename(&path, &aside).unwrap();
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let office = Office::open(state.path(), good);
+    // The key is opened anew for each try; the recording after it.
+    until(|| office.keeper.opened.load(Ordering::SeqCst) > 4).await;
+    std::fs::rename(&aside, &path).unwrap();
+    office.ended(call).await;
+    let view = office.view(call).await;
+    assert_eq!((view.state, view.failure, view.attempts), (CallState::Done, None, 1));
+    office.close();
+}
+
+/// A store that is full for the first `times` writes, and how often it was written to.
+fn full(times: usize, writes: &AtomicUsize) -> Result<(), DeskError> {
+    if writes.fetch_add(1, Ordering::SeqCst) < times { Err(DeskError::Store(StoreError::Full)) } else { Ok(()) }
+}
+
+#[test]
+fn the_end_of_a_call_waits_for_room_on_the_disk() {
+    let (queue, writes) = (Queue::new(1, BTreeMap::new()), AtomicUsize::new(0));
+    let written = durably(&queue, Duration::from_millis(1), || full(3, &writes));
+    assert!(written.is_ok());
+    assert_eq!(writes.load(Ordering::SeqCst), 4);
+}
+
+#[test]
+fn a_stop_of_the_daemon_ends_the_wait_for_room() {
+    let (queue, writes) = (Queue::new(1, BTreeMap::new()), AtomicUsize::new(0));
+    let written = durably(&queue, Duration::from_secs(3600), || {
+        queue.stop();
+        full(usize::MAX, &writes)
+    });
+    assert!(matches!(written, Err(DeskError::Store(StoreError::Full))));
+    assert_eq!(writes.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn no_other_failure_of_the_store_is_waited_out() {
+    let queue = Queue::new(1, BTreeMap::new());
+    let written: Result<(), _> = durably(&queue, Duration::from_secs(3600), || Err(DeskError::Store(StoreError::Closed)));
+    assert!(matches!(written, Err(DeskError::Store(StoreError::Closed))));
 }
 
 fn redacts(channel: &Channel) {
@@ -374,4 +430,40 @@ async fn a_child_that_dies_over_a_text_or_answers_too_much_is_a_worker_failure()
     });
     assert!(matches!(office.calls.redact_text("text".into()).await, Err(CallsError::Worker(CallFailure::WorkerMisbehaved))));
     office.close();
+}
+
+#[tokio::test]
+async fn a_stop_of_the_daemon_stops_the_child_of_a_text_at_once() {
+    let state = tempfile::tempdir().unwrap();
+    let asked = std::sync::Arc::new(AtomicUsize::new(0));
+    let heard = std::sync::Arc::clone(&asked);
+    let office = Office::open(state.path(), move |channel| {
+        let _ = channel.send(&ChildEvent::Ready);
+        let _: Result<Option<Task>, _> = channel.recv();
+        heard.fetch_add(1, Ordering::SeqCst);
+        let _: Result<Option<Task>, _> = channel.recv();
+    });
+    let calls = office.calls.clone();
+    let answer = tokio::spawn(async move { calls.redact_text("text".into()).await });
+    until(|| asked.load(Ordering::SeqCst) == 1).await;
+
+    office.calls.stop();
+
+    // Not `TimedOut`, as it would be when the child went on.
+    assert!(matches!(answer.await.unwrap(), Err(CallsError::Worker(CallFailure::WorkerDied))));
+    assert_eq!(office.calls.health().running, 0);
+}
+
+#[tokio::test]
+async fn a_runner_that_is_gone_is_seen_in_health_and_one_that_was_stopped_is_not_missed() {
+    let state = tempfile::tempdir().unwrap();
+    let office = Office::open(state.path(), good);
+    assert!(office.calls.health().runners);
+    office.children.panics.store(true, Ordering::SeqCst);
+    office.upload(b"recording", None).await.unwrap();
+
+    until(|| !office.calls.health().runners).await;
+
+    office.calls.stop();
+    assert!(office.calls.health().runners);
 }
