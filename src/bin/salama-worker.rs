@@ -10,7 +10,9 @@ mod model;
 mod worker;
 
 use std::error::Error;
+use std::fs::File;
 use std::io::{self, Write as _};
+use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -27,7 +29,7 @@ use salama::ipc::channel::Channel;
 use salama::ipc::worker::ForkEvent;
 use salama::sandbox::policy;
 use salama::sandbox::process::{Hardened, Offspring, harden};
-use salama::sys::descriptors::{silence_standard_streams, take_inherited};
+use salama::sys::descriptors::{open_null, silence_standard_streams, take_inherited};
 use salama::sys::limits::AddressSpace;
 use salama::{base, ipc, sandbox, sys};
 
@@ -68,6 +70,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| say_where(panic.location())));
     let arguments = match CommandLine::parse() {
         CommandLine { command: Some(Mode::Check { models, names }), .. } => return check(&models, &names),
         CommandLine { serve: Some(arguments), .. } => arguments,
@@ -86,6 +89,13 @@ fn main() -> ExitCode {
             eprintln!("salama-worker: {}", told(&*error));
             Exit::Failed.into()
         }
+    }
+}
+
+/// Of a panic, the place alone: its message may hold what someone said.
+fn say_where(place: Option<&Location<'_>>) {
+    if let Some(place) = place {
+        eprintln!("salama-worker: panicked at {}:{}", place.file(), place.line());
     }
 }
 
@@ -125,9 +135,9 @@ fn inherit() -> Result<(Hardened, Channel), Box<dyn Error>> {
 
 fn serve(arguments: Arguments, hardened: Hardened, control: Channel) -> Result<(), Box<dyn Error>> {
     match prepare(arguments, hardened) {
-        Ok((offspring, address_space, models)) => {
+        Ok((offspring, address_space, null, models)) => {
             let loaded = models.loaded().to_vec();
-            Ok(ForkServer::<Call>::new(control, offspring, address_space, models).run(loaded)?)
+            Ok(ForkServer::<Call>::new(control, offspring, address_space, null, models).run(loaded)?)
         }
         Err(error) => {
             control.send(&ForkEvent::Refused { reason: told(&*error) })?;
@@ -136,12 +146,13 @@ fn serve(arguments: Arguments, hardened: Hardened, control: Channel) -> Result<(
     }
 }
 
-fn prepare(arguments: Arguments, hardened: Hardened) -> Result<(Offspring, AddressSpace, Models), Box<dyn Error>> {
+fn prepare(arguments: Arguments, hardened: Hardened) -> Result<(Offspring, AddressSpace, File, Models), Box<dyn Error>> {
     let address_space = AddressSpace::open()?;
+    let null = open_null()?;
     let models = Models::load(&arguments.models, &arguments.asr)?;
     let unprivileged = hardened.drop_privileges(arguments.user.as_deref())?;
     // No grant: what it needs of the models is in memory.
     let confined = unprivileged.confine(&policy::forkserver::POLICY, &[])?;
     let offspring = confined.prepare_offspring(&policy::child::POLICY)?;
-    Ok((offspring, address_space, models))
+    Ok((offspring, address_space, null, models))
 }

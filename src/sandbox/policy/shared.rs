@@ -69,7 +69,7 @@ pub const CHANNEL: &[Allowed] = &[
     when(libc::SYS_sendmsg, &[Bits(2, NO_CONNECT, 0)], "answers on the channel; never a connection"),
 ];
 
-/// Complaints of a process that has nothing else to write to.
+/// Complaints of a process that has nothing else to write to. A child's go to /dev/null: they need not kill it.
 pub const STDERR: &[Allowed] = &[when(libc::SYS_write, ON_STDERR, "last words and log lines on standard error")];
 
 /// Threads and processes are made by `clone`, whose flags a filter sees.
