@@ -38,6 +38,10 @@ pub const EXIT_UNWANTED: u8 = 103;
 
 /// Descriptors that a child may have; it needs two, and one more while it is confined.
 const CHILD_DESCRIPTORS: u64 = 16;
+/// Threads and processes of the account at which a child can start no more threads: it must not be able to use up what systemd
+/// allows the whole daemon (`TasksMax`, twice as many). The kernel counts by account over the machine, not by process, hence so
+/// many; it would not count for root, which the fork server never is.
+const ACCOUNT_THREADS: u64 = 512;
 /// Seconds between the signal that processor time is over and the kill.
 const CPU_GRACE: u64 = 2;
 
@@ -226,6 +230,7 @@ fn isolate(channel: RawFd, null: BorrowedFd<'_>, parent: Pid, limits: Limits) ->
     set_limit(Resource::RLIMIT_CPU, cpu, cpu.saturating_add(CPU_GRACE))?;
     set_limit(Resource::RLIMIT_AS, limits.memory, limits.memory)?;
     set_limit(Resource::RLIMIT_NOFILE, CHILD_DESCRIPTORS, CHILD_DESCRIPTORS)?;
+    set_limit(Resource::RLIMIT_NPROC, ACCOUNT_THREADS, ACCOUNT_THREADS)?;
     set_limit(Resource::RLIMIT_CORE, 0, 0)?;
     set_limit(Resource::RLIMIT_FSIZE, 0, 0)?;
     ignore_file_size_signal()

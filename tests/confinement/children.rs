@@ -110,7 +110,7 @@ fn a_child_is_alone_with_its_channel() {
     let filters = status.lines().find_map(|line| line.strip_prefix("Seccomp_filters:\t")).unwrap();
     assert_eq!(filters, "6", "those of the fork server and its own");
     let limits = fs::read_to_string(process("limits")).unwrap();
-    for (limit, soft) in [("Max file size", "0"), ("Max core file size", "0"), ("Max open files", "16"), ("Max cpu time", "20")] {
+    for (limit, soft) in [("Max file size", "0"), ("Max core file size", "0"), ("Max open files", "16"), ("Max processes", "512"), ("Max cpu time", "20")] {
         let line = limits.lines().find_map(|line| line.strip_prefix(limit)).unwrap();
         assert_eq!(line.split_whitespace().next(), Some(soft), "{limit}");
     }
