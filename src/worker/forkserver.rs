@@ -175,7 +175,8 @@ impl<W: Work> ForkServer<W> {
                 let limits = Limits { memory: memory_limit, cpu_seconds };
                 let event = match self.spawn(child, limits, socket) {
                     Ok(pid) => ForkEvent::Spawned { child, pid: pid.as_raw().unsigned_abs() },
-                    Err(error) => ForkEvent::SpawnFailed { child, errno: error.raw_os_error().unwrap_or(libc::EIO) },
+                    Err(SpawnError::Unwatched(error)) => return Err(ForkServerError::Wait(error)),
+                    Err(SpawnError::Refused(error)) => ForkEvent::SpawnFailed { child, errno: error.raw_os_error().unwrap_or(libc::EIO) },
                 };
                 Ok(self.control.send(&event)?)
             }
@@ -183,19 +184,22 @@ impl<W: Work> ForkServer<W> {
     }
 
     /// In the child this never returns.
-    fn spawn(&mut self, child: ChildId, limits: Limits, socket: Option<OwnedFd>) -> io::Result<Pid> {
-        let socket = socket.ok_or(Errno::EBADF)?;
+    fn spawn(&mut self, child: ChildId, limits: Limits, socket: Option<OwnedFd>) -> Result<Pid, SpawnError> {
+        let socket = socket.ok_or(io::Error::from(Errno::EBADF))?;
         if self.children.contains_key(&child) {
-            return Err(Errno::EEXIST.into());
+            return Err(SpawnError::Refused(Errno::EEXIST.into()));
         }
         if self.children.len() >= CHILDREN_MAX {
-            return Err(Errno::EAGAIN.into());
+            return Err(SpawnError::Refused(Errno::EAGAIN.into()));
         }
         let address_space = self.address_space.bytes()?.saturating_add(limits.memory);
         let parent = getpid();
+        // Holds a number for the child's descriptor, so that a full table refuses a child before there is one.
+        let reserve = PidFd::open(parent)?;
         match self.offspring.fork()? {
             Forked::Parent(pid) => {
-                self.children.insert(child, PidFd::open(pid)?);
+                drop(reserve);
+                self.children.insert(child, PidFd::open(pid).map_err(SpawnError::Unwatched)?);
                 Ok(pid)
             }
             Forked::Child => exit_now(self.live(socket, parent, Limits { memory: address_space, ..limits })),
@@ -215,6 +219,18 @@ impl<W: Work> ForkServer<W> {
         }
         catch_unwind(AssertUnwindSafe(|| W::serve(&self.models, channel))).unwrap_or(EXIT_PANICKED)
     }
+}
+
+/// Why there is no child to watch.
+#[derive(Debug, thiserror::Error)]
+enum SpawnError {
+    /// There is none.
+    #[error("no child was forked")]
+    Refused(#[from] io::Error),
+    /// There is one that could be neither watched nor killed: `kill` by number is forbidden here, because a number may come to mean
+    /// another process. The fork server ends, which kills it (`PR_SET_PDEATHSIG`).
+    #[error("a child could not be watched")]
+    Unwatched(#[source] io::Error),
 }
 
 /// Standard error goes first: what a child writes, honest or taken over, must not reach the journal.
