@@ -13,6 +13,7 @@ use salama::config::{Config, ConfigError};
 use salama::connection::listener;
 use salama::lifecycle::arguments::Arguments;
 use salama::lifecycle::daemon;
+use salama::lifecycle::notify::Notifier;
 use salama::lifecycle::parts::{self, Parts};
 use salama::record::store::OpenStore;
 use salama::sandbox::policy;
@@ -39,6 +40,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     hardened.lock_memory()?;
     salama::audit::journald::init("salamad")?;
 
+    let notifier = Notifier::connect();
     let listener = listener::open(config.listen.address)?;
     let keeper = parts::start_keeper(&config)?;
     let workers = parts::start_workers(&config)?;
@@ -47,6 +49,6 @@ fn run() -> Result<(), Box<dyn Error>> {
     let store = OpenStore::open(&config.state.directory, config.state.ballast)?;
     let confined = unprivileged.confine(&policy::core::POLICY, &parts::grants(&config, &arguments.config))?;
 
-    daemon::serve(confined, Parts { config, listener, keeper, workers, store })?;
+    daemon::serve(confined, Parts { config, notifier, listener, keeper, workers, store })?;
     Ok(())
 }

@@ -1,5 +1,13 @@
 //! From an empty directory to a TLS handshake: `salama init`, `salama enrol`, the keeper's TLS key. `openssl` is the witness.
 
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test says what it expects, loudly"
+)]
 #![cfg(test)]
 
 #[path = "../src/cli"]

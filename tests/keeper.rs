@@ -1,5 +1,13 @@
 //! The real key keeper on a real (software) TPM, over a real channel.
 
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test says what it expects, loudly"
+)]
 #![cfg(test)]
 
 #[path = "support/box_with_keys.rs"]

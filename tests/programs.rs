@@ -1,5 +1,14 @@
 //! What each built program carries, and what it must not: read from its symbols and needed libraries.
 
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test says what it expects, loudly"
+)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

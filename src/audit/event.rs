@@ -59,6 +59,8 @@ pub struct ConfinementReport {
     pub process: Code,
     /// The running kernel's landlock ABI.
     pub landlock_abi: u32,
+    /// Protections that a newer kernel's landlock would add, in words; empty when there are none.
+    pub landlock_lacks: String,
     /// System calls that are allowed.
     pub system_calls: u32,
     /// Forbidden acts that were tried and denied.
@@ -344,11 +346,15 @@ impl fmt::Display for Event {
         match self {
             Self::DaemonStarted { version } => write!(f, "salamad {version} serves"),
             Self::DaemonStopped { reason } => write!(f, "salamad stops: {reason}"),
-            Self::Confined(report) => write!(
-                f,
-                "{} is confined: landlock ABI {}, {} system calls allowed, {} forbidden acts tried and denied",
-                report.process, report.landlock_abi, report.system_calls, report.acts_denied
-            ),
+            Self::Confined(report) => {
+                write!(
+                    f,
+                    "{} is confined: landlock ABI {}, {} system calls allowed, {} forbidden acts tried and denied",
+                    report.process, report.landlock_abi, report.system_calls, report.acts_denied
+                )?;
+                let lacks = &report.landlock_lacks;
+                if lacks.is_empty() { Ok(()) } else { write!(f, "; this kernel's landlock does not cover {lacks}") }
+            }
             Self::KeeperStarted => write!(f, "the key keeper is ready"),
             Self::KeeperLost => write!(f, "the key keeper is gone; the daemon exits"),
             Self::WorkerStarted { models } => write!(f, "the fork server is ready with {models} models"),

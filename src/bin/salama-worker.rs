@@ -3,6 +3,8 @@
 //! Touches: the model directory, until it is confined; then its channel and its children.
 //! Next: `worker::forkserver` obeys `salamad` until that closes the channel.
 
+#![cfg_attr(test, allow(clippy::as_conversions, clippy::unreachable, reason = "a test says what it expects, loudly"))]
+
 #[path = "../model/mod.rs"]
 #[expect(dead_code, reason = "salama uses the rest: it imports what this program loads")]
 mod model;
@@ -10,7 +12,9 @@ mod model;
 mod worker;
 
 use std::error::Error;
+use std::fs::File;
 use std::io::{self, Write as _};
+use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -27,7 +31,7 @@ use salama::ipc::channel::Channel;
 use salama::ipc::worker::ForkEvent;
 use salama::sandbox::policy;
 use salama::sandbox::process::{Hardened, Offspring, harden};
-use salama::sys::descriptors::{silence_standard_streams, take_inherited};
+use salama::sys::descriptors::{open_null, silence_standard_streams, take_inherited};
 use salama::sys::limits::AddressSpace;
 use salama::{base, ipc, sandbox, sys};
 
@@ -68,6 +72,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| say_where(panic.location())));
     let arguments = match CommandLine::parse() {
         CommandLine { command: Some(Mode::Check { models, names }), .. } => return check(&models, &names),
         CommandLine { serve: Some(arguments), .. } => arguments,
@@ -86,6 +91,13 @@ fn main() -> ExitCode {
             eprintln!("salama-worker: {}", told(&*error));
             Exit::Failed.into()
         }
+    }
+}
+
+/// Of a panic, the place alone: its message may hold what someone said.
+fn say_where(place: Option<&Location<'_>>) {
+    if let Some(place) = place {
+        eprintln!("salama-worker: panicked at {}:{}", place.file(), place.line());
     }
 }
 
@@ -125,9 +137,9 @@ fn inherit() -> Result<(Hardened, Channel), Box<dyn Error>> {
 
 fn serve(arguments: Arguments, hardened: Hardened, control: Channel) -> Result<(), Box<dyn Error>> {
     match prepare(arguments, hardened) {
-        Ok((offspring, address_space, models)) => {
+        Ok((offspring, address_space, null, models)) => {
             let loaded = models.loaded().to_vec();
-            Ok(ForkServer::<Call>::new(control, offspring, address_space, models).run(loaded)?)
+            Ok(ForkServer::<Call>::new(control, offspring, address_space, null, models).run(loaded)?)
         }
         Err(error) => {
             control.send(&ForkEvent::Refused { reason: told(&*error) })?;
@@ -136,12 +148,13 @@ fn serve(arguments: Arguments, hardened: Hardened, control: Channel) -> Result<(
     }
 }
 
-fn prepare(arguments: Arguments, hardened: Hardened) -> Result<(Offspring, AddressSpace, Models), Box<dyn Error>> {
+fn prepare(arguments: Arguments, hardened: Hardened) -> Result<(Offspring, AddressSpace, File, Models), Box<dyn Error>> {
     let address_space = AddressSpace::open()?;
+    let null = open_null()?;
     let models = Models::load(&arguments.models, &arguments.asr)?;
     let unprivileged = hardened.drop_privileges(arguments.user.as_deref())?;
     // No grant: what it needs of the models is in memory.
     let confined = unprivileged.confine(&policy::forkserver::POLICY, &[])?;
     let offspring = confined.prepare_offspring(&policy::child::POLICY)?;
-    Ok((offspring, address_space, models))
+    Ok((offspring, address_space, null, models))
 }

@@ -3,6 +3,8 @@
 //! Touches: what the command says.
 //! Next: `cli::run`.
 
+#![cfg_attr(test, allow(clippy::as_conversions, clippy::unreachable, reason = "a test says what it expects, loudly"))]
+
 #[path = "../cli/mod.rs"]
 mod cli;
 #[path = "../model/mod.rs"]

@@ -286,7 +286,7 @@ pub enum CallFailure {
     #[error("the sealed recording could not be opened; see the daemon's journal")]
     Unreadable,
     /// A model failed in the child.
-    #[error("a model failed on this recording; see the daemon's journal")]
+    #[error("a model failed on this recording")]
     ModelFailed,
 }
 

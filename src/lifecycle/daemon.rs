@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
-use super::notify;
+use super::notify::{self, Notifier};
 use super::parts::{Parts, StartedKeeper, job_settings};
 use super::signals::{self, End};
 use super::vitals::Machine;
@@ -37,7 +37,7 @@ pub fn serve(confined: Confined, parts: Parts) -> Result<(), ServeError> {
 }
 
 async fn run(confined: &Confined, parts: Parts) -> Result<(), ServeError> {
-    let Parts { config, listener, keeper: StartedKeeper { keeper, greeting, process }, workers, store } = parts;
+    let Parts { config, notifier, listener, keeper: StartedKeeper { keeper, greeting, process }, workers, store } = parts;
     let (report_end, ends) = mpsc::unbounded_channel();
     let (stop, stopping) = watch::channel(false);
     signals::watch_keeper(process, report_end.clone()).map_err(ServeError::Thread)?;
@@ -75,11 +75,12 @@ async fn run(confined: &Confined, parts: Parts) -> Result<(), ServeError> {
     let serving = tokio::spawn(server.run(listener, stopping));
 
     audit_start(confined, models.len());
-    let feeding = tokio::spawn(feed_watchdog(calls.clone()));
-    notify::ready(address);
+    let notifier = Arc::new(notifier);
+    let feeding = tokio::spawn(feed_watchdog(Arc::clone(&notifier), calls.clone()));
+    notifier.ready(address);
     let end = signals::first(ends).await.map_err(ServeError::Signals)?;
 
-    notify::stopping();
+    notifier.stopping();
     let _ = stop.send(true);
     let stopped = tokio::task::spawn_blocking(move || calls.stop());
     let served = serving.await.map_err(|error| ServeError::Listen(io::Error::other(error)))?;
@@ -98,14 +99,14 @@ fn audit_start(confined: &Confined, models: usize) {
 }
 
 /// Tells systemd that the daemon lives, as long as its store and its runners do.
-async fn feed_watchdog(calls: Calls) {
+async fn feed_watchdog(notifier: Arc<Notifier>, calls: Calls) {
     let Some(interval) = notify::watchdog_interval() else { return };
     let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(100)));
     loop {
         ticks.tick().await;
         let health = calls.health();
         if health.store && health.runners {
-            notify::alive();
+            notifier.alive();
         }
     }
 }

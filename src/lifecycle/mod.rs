@@ -15,10 +15,12 @@ use crate::sandbox::process::ConfinementReport;
 
 /// The audit entry that says how this process is confined.
 fn confinement(report: &ConfinementReport) -> Event {
+    let lacks: Vec<String> = report.landlock.missing.iter().map(ToString::to_string).collect();
     let count = |many: usize| u32::try_from(many).unwrap_or(u32::MAX);
     Event::Confined(Entry {
         process: report.policy,
         landlock_abi: u32::try_from(report.landlock.enforced_abi).unwrap_or(0),
+        landlock_lacks: lacks.join(", "),
         system_calls: count(report.system_calls),
         acts_denied: count(report.acts_denied),
     })

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use nix::unistd::geteuid;
 
+use super::notify::Notifier;
 use crate::config::Config;
 use crate::job::calls::JobSettings;
 use crate::keys::{Keeper, KeeperError, KeeperGreeting};
@@ -40,6 +41,8 @@ const TEXTS_AT_ONCE: u8 = 2;
 pub struct Parts {
     /// The settings.
     pub config: Config,
+    /// The line to systemd.
+    pub notifier: Notifier,
     /// Where clients connect.
     pub listener: TcpListener,
     /// The key process.

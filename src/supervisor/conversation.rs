@@ -144,7 +144,7 @@ impl Conversation {
                 self.phase = Phase::Over;
             }
             (Phase::Transcribing | Phase::Redacting, ChildEvent::Failed(failure)) if failure.is_for_child_to_say() => {
-                self.phase = Phase::Over
+                self.phase = Phase::Over;
             }
             _ => return Err(Misbehaviour::OutOfTurn),
         }

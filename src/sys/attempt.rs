@@ -32,6 +32,12 @@ pub enum Act {
     PacketSocket,
     /// A Unix stream socket.
     UnixSocket,
+    /// A Unix datagram socket.
+    UnixDatagramSocket,
+    /// `sendto(MSG_FASTOPEN)`, which connects.
+    SendtoFastOpen,
+    /// `sendmsg(MSG_FASTOPEN)`, which connects.
+    SendmsgFastOpen,
     /// `connect` on the channel's descriptor.
     Connect,
     /// `bind`.
@@ -143,6 +149,7 @@ impl Attempt {
             Act::NetlinkSocket => socket(libc::AF_NETLINK, libc::SOCK_RAW),
             Act::PacketSocket => socket(libc::AF_PACKET, libc::SOCK_RAW),
             Act::UnixSocket => socket(libc::AF_UNIX, libc::SOCK_STREAM),
+            Act::UnixDatagramSocket => socket(libc::AF_UNIX, libc::SOCK_DGRAM),
             Act::Fork => fork_and_end(),
             Act::MapExecutable => map(libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC).map(drop),
             Act::MakeExecutable => make_executable(),
@@ -176,6 +183,9 @@ impl Attempt {
         let result = unsafe {
             match act {
                 Act::Connect | Act::Bind => libc::syscall(number, 3, NOWHERE, 0),
+                // No descriptor has this number: a call that is let in is answered with EBADF.
+                Act::SendtoFastOpen => libc::syscall(number, -1, NOWHERE, 0, c_long::from(libc::MSG_FASTOPEN), NOWHERE, 0),
+                Act::SendmsgFastOpen => libc::syscall(number, -1, NOWHERE, c_long::from(libc::MSG_FASTOPEN)),
                 Act::CloneNamespaces => libc::syscall(number, c_long::from(libc::CLONE_NEWUSER | libc::CLONE_THREAD), 0, 0, 0, 0),
                 Act::Unshare => libc::syscall(number, c_long::from(libc::CLONE_NEWUSER)),
                 Act::Ptrace => libc::syscall(number, c_long::from(libc::PTRACE_TRACEME), 0, 0, 0),
@@ -198,9 +208,15 @@ impl Act {
         match self {
             Self::ReadPasswd | Self::CreateFile => libc::SYS_openat,
             Self::Openat2 => libc::SYS_openat2,
-            Self::TcpSocket | Self::UdpSocket | Self::Tcp6Socket | Self::NetlinkSocket | Self::PacketSocket | Self::UnixSocket => {
-                libc::SYS_socket
-            }
+            Self::TcpSocket
+            | Self::UdpSocket
+            | Self::Tcp6Socket
+            | Self::NetlinkSocket
+            | Self::PacketSocket
+            | Self::UnixSocket
+            | Self::UnixDatagramSocket => libc::SYS_socket,
+            Self::SendtoFastOpen => libc::SYS_sendto,
+            Self::SendmsgFastOpen => libc::SYS_sendmsg,
             Self::Connect => libc::SYS_connect,
             Self::Bind => libc::SYS_bind,
             Self::Execve => libc::SYS_execve,

@@ -56,13 +56,30 @@ pub fn take_inherited(fd: RawFd) -> io::Result<OwnedFd> {
 /// # Errors
 /// When `/dev/null` cannot be opened or duplicated.
 pub fn silence_standard_streams() -> io::Result<()> {
-    let null = File::options().read(true).write(true).open("/dev/null")?;
+    let null = open_null()?;
     for standard in [libc::STDIN_FILENO, libc::STDOUT_FILENO] {
         // SAFETY: takes two numbers; the standard streams are owned by nobody and may be replaced at any time.
         let result = unsafe { libc::dup2(null.as_raw_fd(), standard) };
         Errno::result(result)?;
     }
     Ok(())
+}
+
+/// `/dev/null`, for [`silence_standard_error`] in a process that may open nothing any more.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn open_null() -> io::Result<File> {
+    File::options().read(true).write(true).open("/dev/null")
+}
+
+/// Makes `null` the standard error, by `dup3`, which all processors have.
+///
+/// # Errors
+/// What the kernel says.
+pub fn silence_standard_error(null: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes numbers only; standard error is owned by nobody and may be replaced at any time.
+    Ok(Errno::result(unsafe { libc::dup3(null.as_raw_fd(), libc::STDERR_FILENO, 0) }).map(drop)?)
 }
 
 /// Size of the file, bytes, by the bare `fstat` call: glibc's own uses `newfstatat`, which confined processes may not.

@@ -4,9 +4,10 @@
 //! Next: a child serves its one call through [`Work::serve`] and exits.
 
 use std::collections::HashMap;
-use std::io::{self, Write as _};
+use std::fs::File;
+use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::errno::Errno;
@@ -16,12 +17,11 @@ use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid, getppid};
 
-use crate::base::told::told;
 use crate::ipc::PROTOCOL_VERSION;
 use crate::ipc::channel::{Channel, ChannelError};
 use crate::ipc::worker::{ChildEvent, ChildExit, ChildId, ForkEvent, ForkRequest, LoadedModel};
-use crate::sandbox::process::{ConfineError, Offspring};
-use crate::sys::descriptors::close_all_but;
+use crate::sandbox::process::Offspring;
+use crate::sys::descriptors::{close_all_but, silence_standard_error};
 use crate::sys::limits::{AddressSpace, set_limit};
 use crate::sys::pidfd::{Ended, PidFd};
 use crate::sys::process::{Forked, exit_now, ignore_file_size_signal};
@@ -29,7 +29,7 @@ use crate::sys::process::{Forked, exit_now, ignore_file_size_signal};
 /// Most children at a time; `salamad` allows itself far fewer.
 pub const CHILDREN_MAX: usize = 64;
 
-/// Exit code of a child whose work panicked; the message is on standard error.
+/// Exit code of a child whose work panicked. Its message may hold content and goes nowhere.
 pub const EXIT_PANICKED: u8 = 101;
 /// Exit code of a child that could not be limited or confined, and so never began.
 pub const EXIT_UNCONFINED: u8 = 102;
@@ -38,6 +38,10 @@ pub const EXIT_UNWANTED: u8 = 103;
 
 /// Descriptors that a child may have; it needs two, and one more while it is confined.
 const CHILD_DESCRIPTORS: u64 = 16;
+/// Threads and processes of the account at which a child can start no more threads: it must not be able to use up what systemd
+/// allows the whole daemon (`TasksMax`, twice as many). The kernel counts by account over the machine, not by process, hence so
+/// many; it would not count for root, which the fork server never is.
+const ACCOUNT_THREADS: u64 = 512;
 /// Seconds between the signal that processor time is over and the kill.
 const CPU_GRACE: u64 = 2;
 
@@ -56,6 +60,7 @@ pub struct ForkServer<W: Work> {
     control: Channel,
     offspring: Offspring,
     address_space: AddressSpace,
+    null: File,
     models: W::Models,
     children: HashMap<ChildId, PidFd>,
     work: PhantomData<W>,
@@ -80,9 +85,9 @@ pub enum ForkServerError {
 }
 
 impl<W: Work> ForkServer<W> {
-    /// Takes all that is ready before the first call. `address_space` was opened before confinement.
-    pub fn new(control: Channel, offspring: Offspring, address_space: AddressSpace, models: W::Models) -> Self {
-        Self { control, offspring, address_space, models, children: HashMap::new(), work: PhantomData }
+    /// Takes all that is ready before the first call. `address_space` and `null`, `/dev/null`, were opened before confinement.
+    pub fn new(control: Channel, offspring: Offspring, address_space: AddressSpace, null: File, models: W::Models) -> Self {
+        Self { control, offspring, address_space, null, models, children: HashMap::new(), work: PhantomData }
     }
 
     /// Says that it is ready, then obeys until `salamad` closes the channel; then ends all children.
@@ -170,7 +175,8 @@ impl<W: Work> ForkServer<W> {
                 let limits = Limits { memory: memory_limit, cpu_seconds };
                 let event = match self.spawn(child, limits, socket) {
                     Ok(pid) => ForkEvent::Spawned { child, pid: pid.as_raw().unsigned_abs() },
-                    Err(error) => ForkEvent::SpawnFailed { child, errno: error.raw_os_error().unwrap_or(libc::EIO) },
+                    Err(SpawnError::Unwatched(error)) => return Err(ForkServerError::Wait(error)),
+                    Err(SpawnError::Refused(error)) => ForkEvent::SpawnFailed { child, errno: error.raw_os_error().unwrap_or(libc::EIO) },
                 };
                 Ok(self.control.send(&event)?)
             }
@@ -178,19 +184,22 @@ impl<W: Work> ForkServer<W> {
     }
 
     /// In the child this never returns.
-    fn spawn(&mut self, child: ChildId, limits: Limits, socket: Option<OwnedFd>) -> io::Result<Pid> {
-        let socket = socket.ok_or(Errno::EBADF)?;
+    fn spawn(&mut self, child: ChildId, limits: Limits, socket: Option<OwnedFd>) -> Result<Pid, SpawnError> {
+        let socket = socket.ok_or(io::Error::from(Errno::EBADF))?;
         if self.children.contains_key(&child) {
-            return Err(Errno::EEXIST.into());
+            return Err(SpawnError::Refused(Errno::EEXIST.into()));
         }
         if self.children.len() >= CHILDREN_MAX {
-            return Err(Errno::EAGAIN.into());
+            return Err(SpawnError::Refused(Errno::EAGAIN.into()));
         }
         let address_space = self.address_space.bytes()?.saturating_add(limits.memory);
         let parent = getpid();
+        // Holds a number for the child's descriptor, so that a full table refuses a child before there is one.
+        let reserve = PidFd::open(parent)?;
         match self.offspring.fork()? {
             Forked::Parent(pid) => {
-                self.children.insert(child, PidFd::open(pid)?);
+                drop(reserve);
+                self.children.insert(child, PidFd::open(pid).map_err(SpawnError::Unwatched)?);
                 Ok(pid)
             }
             Forked::Child => exit_now(self.live(socket, parent, Limits { memory: address_space, ..limits })),
@@ -201,9 +210,7 @@ impl<W: Work> ForkServer<W> {
     /// closed, not dropped: the process ends without running destructors.
     fn live(&self, socket: OwnedFd, parent: Pid, limits: Limits) -> u8 {
         let number = socket.as_raw_fd();
-        let confined = isolate(number, parent, limits).and_then(|()| self.offspring.confine_child().map_err(ChildStartError::Confine));
-        if let Err(error) = confined {
-            complain(&error);
+        if isolate(number, self.null.as_fd(), parent, limits).is_err() || self.offspring.confine_child().is_err() {
             return EXIT_UNCONFINED;
         }
         let channel = Channel::from_fd(socket);
@@ -214,35 +221,33 @@ impl<W: Work> ForkServer<W> {
     }
 }
 
-/// Why a child never began.
+/// Why there is no child to watch.
 #[derive(Debug, thiserror::Error)]
-enum ChildStartError {
-    #[error("a child's descriptors or limits could not be set")]
-    Isolate(#[source] io::Error),
-    #[error("a child could not be confined")]
-    Confine(#[source] ConfineError),
+enum SpawnError {
+    /// There is none.
+    #[error("no child was forked")]
+    Refused(#[from] io::Error),
+    /// There is one that could be neither watched nor killed: `kill` by number is forbidden here, because a number may come to mean
+    /// another process. The fork server ends, which kills it (`PR_SET_PDEATHSIG`).
+    #[error("a child could not be watched")]
+    Unwatched(#[source] io::Error),
 }
 
-fn isolate(channel: RawFd, parent: Pid, limits: Limits) -> Result<(), ChildStartError> {
-    let all = || -> io::Result<()> {
-        close_all_but(&[libc::STDERR_FILENO, channel])?;
-        prctl::set_pdeathsig(Signal::SIGKILL)?;
-        // Gone before the line above could take effect.
-        if getppid() != parent {
-            return Err(Errno::ESRCH.into());
-        }
-        let cpu = u64::from(limits.cpu_seconds);
-        set_limit(Resource::RLIMIT_CPU, cpu, cpu.saturating_add(CPU_GRACE))?;
-        set_limit(Resource::RLIMIT_AS, limits.memory, limits.memory)?;
-        set_limit(Resource::RLIMIT_NOFILE, CHILD_DESCRIPTORS, CHILD_DESCRIPTORS)?;
-        set_limit(Resource::RLIMIT_CORE, 0, 0)?;
-        set_limit(Resource::RLIMIT_FSIZE, 0, 0)?;
-        ignore_file_size_signal()
-    };
-    all().map_err(ChildStartError::Isolate)
-}
-
-fn complain(error: &dyn std::error::Error) {
-    // Nobody is left to tell when this fails.
-    let _ = writeln!(io::stderr(), "salama-worker: {}", told(error));
+/// Standard error goes first: what a child writes, honest or taken over, must not reach the journal.
+fn isolate(channel: RawFd, null: BorrowedFd<'_>, parent: Pid, limits: Limits) -> io::Result<()> {
+    silence_standard_error(null)?;
+    close_all_but(&[libc::STDERR_FILENO, channel])?;
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    // Gone before the line above could take effect.
+    if getppid() != parent {
+        return Err(Errno::ESRCH.into());
+    }
+    let cpu = u64::from(limits.cpu_seconds);
+    set_limit(Resource::RLIMIT_CPU, cpu, cpu.saturating_add(CPU_GRACE))?;
+    set_limit(Resource::RLIMIT_AS, limits.memory, limits.memory)?;
+    set_limit(Resource::RLIMIT_NOFILE, CHILD_DESCRIPTORS, CHILD_DESCRIPTORS)?;
+    set_limit(Resource::RLIMIT_NPROC, ACCOUNT_THREADS, ACCOUNT_THREADS)?;
+    set_limit(Resource::RLIMIT_CORE, 0, 0)?;
+    set_limit(Resource::RLIMIT_FSIZE, 0, 0)?;
+    ignore_file_size_signal()
 }

@@ -23,10 +23,7 @@ impl Work for Call {
     fn serve(models: &Models, channel: Channel) -> u8 {
         let exit = match serve(models, &Arc::new(channel)) {
             Ok(()) => Exit::Ok,
-            Err(error) => {
-                eprintln!("salama-worker: child: {error}");
-                Exit::Failed
-            }
+            Err(_) => Exit::Failed,
         };
         exit.code()
     }
@@ -45,10 +42,7 @@ fn serve(models: &Models, channel: &Arc<Channel>) -> Result<(), ChannelError> {
 }
 
 fn redact(models: &Models, clear: &str) -> Result<ChildEvent, CallFailure> {
-    let redacted = models.text.redact_text(clear).map_err(|error| {
-        eprintln!("salama-worker: child: {error}");
-        CallFailure::ModelFailed
-    })?;
+    let redacted = models.text.redact_text(clear).map_err(|_| CallFailure::ModelFailed)?;
     let counts = text::count(redacted.entities.iter());
     Ok(ChildEvent::Redacted { text: redacted.text, counts, language: models.text.language(clear) })
 }

@@ -155,10 +155,7 @@ impl Call<'_> {
             // A peer that is gone is noticed at the next message that matters.
             let _ = self.send_progress(Stage::Redact, SHARE_DECODE + SHARE_TRANSCRIBE + u64::from(done) / 10);
         };
-        self.times.of(Stage::Redact, || self.models.text.redact_call(clear, &mut report)).map_err(|error| {
-            eprintln!("salama-worker: child: {error}");
-            CallFailure::ModelFailed
-        })
+        self.times.of(Stage::Redact, || self.models.text.redact_call(clear, &mut report)).map_err(|_| CallFailure::ModelFailed)
     }
 
     fn report(&self, stage: Stage) -> Result<(), CallFailure> {
@@ -246,8 +243,8 @@ fn send(channel: &Channel, event: &ChildEvent) -> Result<(), CallFailure> {
     channel.send(event).map_err(|_| CallFailure::WorkerDied)
 }
 
-fn model_failed(error: SpeechError) -> CallFailure {
-    eprintln!("salama-worker: child: {error}");
+/// The cause stays in the child, which can tell nobody: an error of a model may hold content.
+fn model_failed(_: SpeechError) -> CallFailure {
     CallFailure::ModelFailed
 }
 

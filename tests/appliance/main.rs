@@ -1,5 +1,14 @@
 //! The whole appliance over real TLS: the demo's way, each format, each bad input, each crash.
 
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test says what it expects, loudly"
+)]
+
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -9,10 +9,12 @@ use salama::sandbox::policy::{self, Denial};
 use salama::supervisor::child::{Child, ChildError};
 use salama::supervisor::conversation::Misbehaviour;
 use salama::supervisor::forkserver::{ChildLimits, ForkServer, Lost, SpawnError, StartError, Supervisor, WorkerSettings};
+use salama::supervisor::program::Started;
 use salama::sys::pidfd::{Ended, PidFd};
 
-use crate::roles::{denied, start};
+use crate::roles::{denied, start, start_writing};
 use crate::runner::Test;
+use crate::toy::STARTED;
 
 pub const TESTS: &[Test] = &[
     ("a_child_serves_with_the_shared_models_and_exits", a_child_serves_with_the_shared_models_and_exits),
@@ -20,6 +22,7 @@ pub const TESTS: &[Test] = &[
     ("a_child_is_alone_with_its_channel", a_child_is_alone_with_its_channel),
     ("a_child_can_do_no_forbidden_act", a_child_can_do_no_forbidden_act),
     ("a_child_that_panics_or_aborts_fails_alone", a_child_that_panics_or_aborts_fails_alone),
+    ("what_a_child_writes_or_panics_with_is_heard_by_nobody", what_a_child_writes_or_panics_with_is_heard_by_nobody),
     ("a_child_gets_no_more_memory_than_its_limit", a_child_gets_no_more_memory_than_its_limit),
     ("a_child_gets_no_more_processor_time_than_its_limit", a_child_gets_no_more_processor_time_than_its_limit),
     ("a_hanging_child_is_noticed_and_can_be_killed", a_hanging_child_is_noticed_and_can_be_killed),
@@ -47,7 +50,11 @@ struct Office {
 }
 
 fn office() -> Office {
-    let server = ForkServer::greet(start("fork-server", &[]), PATIENCE).unwrap();
+    office_of(start("fork-server", &[]))
+}
+
+fn office_of(started: Started) -> Office {
+    let server = ForkServer::greet(started, PATIENCE).unwrap();
     assert_eq!(server.models()[0].name, "toy");
     let pid = server.pid();
     let (tell, lost) = mpsc::channel();
@@ -103,7 +110,9 @@ fn a_child_is_alone_with_its_channel() {
     let filters = status.lines().find_map(|line| line.strip_prefix("Seccomp_filters:\t")).unwrap();
     assert_eq!(filters, "6", "those of the fork server and its own");
     let limits = fs::read_to_string(process("limits")).unwrap();
-    for (limit, soft) in [("Max file size", "0"), ("Max core file size", "0"), ("Max open files", "16"), ("Max cpu time", "20")] {
+    for (limit, soft) in
+        [("Max file size", "0"), ("Max core file size", "0"), ("Max open files", "16"), ("Max processes", "512"), ("Max cpu time", "20")]
+    {
         let line = limits.lines().find_map(|line| line.strip_prefix(limit)).unwrap();
         assert_eq!(line.split_whitespace().next(), Some(soft), "{limit}");
     }
@@ -131,6 +140,13 @@ fn a_child_that_panics_or_aborts_fails_alone() {
     assert!(matches!(busy(&office.supervisor, "abort").finish(), ChildExit::Signal(_)));
     assert!(matches!(neighbour.recv(Duration::from_millis(1)), Err(ChildError::TimedOut)), "the neighbour still hangs");
     assert_eq!(answer(&busy(&office.supervisor, "model")), "42");
+}
+
+fn what_a_child_writes_or_panics_with_is_heard_by_nobody() {
+    let stderr = tempfile::NamedTempFile::new().unwrap();
+    let office = office_of(start_writing("fork-server", stderr.reopen().unwrap()));
+    assert_eq!(busy(&office.supervisor, "panic planted").finish(), ChildExit::Code(101));
+    assert_eq!(fs::read_to_string(stderr.path()).unwrap(), format!("{STARTED}\n"));
 }
 
 fn a_child_gets_no_more_memory_than_its_limit() {

@@ -35,16 +35,16 @@ pub fn core(directory: &Path) -> ExitCode {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let journal = UnixDatagram::unbound().unwrap();
+    let notify = UnixDatagram::unbound().unwrap();
+    notify.connect(directory.join("notify")).unwrap();
     let mut granted = grants(directory);
-    granted.extend([Grant::Socket(directory.join("notify")), Grant::Socket(directory.join("journal"))]);
+    granted.push(Grant::Socket(directory.join("journal")));
     // Opened before, so `harden` must be told to keep it, as the real core does with what systemd hands it.
     let (_confined, channel) = confined_with(&granted);
     channel.send(&listener.local_addr().unwrap().port()).unwrap();
 
     store(&directory.join("state"));
     files(&directory.join("state"));
-    let notify = UnixDatagram::unbound().unwrap();
-    notify.connect(directory.join("notify")).unwrap();
     notify.send(b"READY=1").unwrap();
     journal.send_to(b"MESSAGE=x\n", directory.join("journal")).unwrap();
 

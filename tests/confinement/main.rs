@@ -22,7 +22,7 @@ mod roles;
 mod runner;
 mod toy;
 
-use salama::{base, ipc, sandbox, sys};
+use salama::{ipc, sandbox, sys};
 
 fn main() -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -1,7 +1,8 @@
 //! What this executable does when it is started again: confine itself by a shipped policy and act.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use salama::ipc::CHANNEL_FD;
@@ -13,8 +14,8 @@ use salama::supervisor::forkserver::HUGE_PAGES;
 use salama::supervisor::program::{self, Started};
 use salama::sys::attempt::Attempt;
 use salama::sys::descriptors::take_inherited;
-use salama::sys::pidfd::Ended;
-use salama::sys::process::{SingleThreaded, exit_now};
+use salama::sys::pidfd::{Ended, PidFd};
+use salama::sys::process::{SingleThreaded, exit_now, start_with_descriptor};
 
 use crate::{exercises, files, preparation, toy};
 
@@ -37,6 +38,17 @@ pub fn start(role: &str, arguments: &[&str]) -> Started {
     let started = program::spawn_with(&me, ["--role", role].iter().chain(arguments), &[HUGE_PAGES]).unwrap();
     started.channel.set_receive_timeout(Some(Duration::from_secs(60))).unwrap();
     started
+}
+
+/// As [`start`], with standard error in a file.
+pub fn start_writing(role: &str, stderr: File) -> Started {
+    let (ours, theirs) = Channel::pair().unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--role", role]).env_clear().envs([HUGE_PAGES]).stderr(stderr);
+    let pid = start_with_descriptor(command, theirs.into_fd(), CHANNEL_FD).unwrap().id();
+    let process = PidFd::open(nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap())).unwrap();
+    ours.set_receive_timeout(Some(Duration::from_secs(60))).unwrap();
+    Started { channel: ours, pid, process }
 }
 
 /// Starts a role that says nothing, and waits for its end.

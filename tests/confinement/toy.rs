@@ -11,20 +11,25 @@ use salama::ipc::channel::Channel;
 use salama::ipc::worker::{ChildEvent, LoadedModel, Stage, Task};
 use salama::sandbox::policy;
 use salama::sys::attempt::Attempt;
-use salama::sys::descriptors::take_inherited;
+use salama::sys::descriptors::{open_null, take_inherited};
 use salama::sys::limits::AddressSpace;
 
 use crate::forkserver::{ForkServer, Work};
 use crate::roles::{denied, unprivileged};
 
+/// What the fork server says on standard error, and all that is ever there.
+pub const STARTED: &str = "  fork server: started";
+
 /// The role.
 pub fn fork_server() -> ExitCode {
     let unprivileged = unprivileged();
     let address_space = AddressSpace::open().unwrap();
+    let null = open_null().unwrap();
+    eprintln!("{STARTED}");
     let control = Channel::from_fd(take_inherited(CHANNEL_FD).unwrap());
     let offspring = unprivileged.confine(&policy::forkserver::POLICY, &[]).unwrap().prepare_offspring(&policy::child::POLICY).unwrap();
     let loaded = vec![LoadedModel { name: "toy".into(), version: "1".into(), manifest_sha256: "00".into() }];
-    ForkServer::<Toy>::new(control, offspring, address_space, vec![42; 64 << 20]).run(loaded).unwrap();
+    ForkServer::<Toy>::new(control, offspring, address_space, null, vec![42; 64 << 20]).run(loaded).unwrap();
     ExitCode::SUCCESS
 }
 
@@ -45,7 +50,10 @@ impl Work for Toy {
             ("model", _) => answer(&channel, &models[0].to_string()),
             ("threads", _) => answer(&channel, &threads().to_string()),
             ("exit", code) => code.parse().unwrap(),
-            ("panic", _) => panic!("as asked"),
+            ("panic", word) => {
+                eprintln!("{word}");
+                panic!("as asked: {word}")
+            }
             ("abort", _) => std::process::abort(),
             ("allocate", bytes) => answer(&channel, if allocate(bytes.parse().unwrap()) { "given" } else { "refused" }),
             ("spin", _) => spin(),

@@ -19,7 +19,7 @@ async fn calls_are_counted_by_state_children_by_end_and_done_calls_by_speed() {
     let dying = AtomicBool::new(true);
     let office = Office::open(state.path(), move |channel| {
         if !dying.swap(false, Ordering::SeqCst) {
-            good(channel)
+            good(channel);
         }
     });
 

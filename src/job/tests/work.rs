@@ -120,7 +120,7 @@ async fn a_child_that_dies_fails_its_call_and_the_next_call_gets_a_new_one() {
     let dying = std::sync::atomic::AtomicBool::new(true);
     let office = Office::open(state.path(), move |channel| {
         if !dying.swap(false, Ordering::SeqCst) {
-            good(channel)
+            good(channel);
         }
     });
     let first = office.upload(b"recording", None).await.unwrap().id;

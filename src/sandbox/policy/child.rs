@@ -1,6 +1,6 @@
 //! A child of the fork server: one call's audio in, one transcript out. It is taken for taken over.
 //! Trusts: nothing.
-//! Touches: its channel, its memory, its threads.
+//! Touches: its channel, its memory, its threads; its standard error is /dev/null, so that it can put no word into the journal.
 //! Next: [`super::forkserver`] must allow all of this too, because filters stack.
 
 use super::shared::{ALL_DENY, CHANNEL, COMPUTE, NO_FILES, NO_FILES_DENY, STDERR, THREADS};

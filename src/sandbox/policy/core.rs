@@ -1,19 +1,20 @@
 //! `salamad`, the core: strangers' connections, the store in its state directory, two channels, the journal.
 //! Trusts: nothing that comes over a connection.
-//! Touches: what landlock grants (state read-write, configuration read-only), the listening socket, Unix datagrams to the journal.
+//! Touches: what landlock grants (state read-write, configuration read-only), the listening socket, datagram sockets to journal and systemd
+//! that were opened before.
 //! Next: `lifecycle` builds the runtime once this is on.
 
 use libc::{EACCES, ENOSYS};
 
 use super::Condition::{Bits, Is};
-use super::shared::{ALL_DENY, CHANNEL, COMPUTE, NO_CLONE3, THREADS};
+use super::shared::{ALL_DENY, CHANNEL, COMPUTE, NO_CLONE3, NO_CONNECT, THREADS};
 use super::{Allowed, Denial, Denied, Policy, Refused, always, bits, dies, fails, refused, when};
 use crate::sys::attempt::Act;
 
 /// Threads, epoll, accepted connections, files under the state directory. No program, no process, no new connection.
 pub const POLICY: Policy = Policy {
     name: "core",
-    allowed: &[COMPUTE, THREADS, CHANNEL, EVENTS, CONNECTIONS, JOURNAL, FILES, PROGRAMS],
+    allowed: &[COMPUTE, THREADS, CHANNEL, EVENTS, CONNECTIONS, FILES, PROGRAMS],
     refused: REFUSED,
     denied: &[ALL_DENY, DENIED],
 };
@@ -36,7 +37,7 @@ const EVENTS: &[Allowed] = &[
 const CONNECTIONS: &[Allowed] = &[
     always(libc::SYS_accept4, "connections to the listening socket that was opened before"),
     always(libc::SYS_recvfrom, "TLS in"),
-    always(libc::SYS_sendto, "TLS out, datagrams to the journal"),
+    when(libc::SYS_sendto, &[Bits(3, NO_CONNECT, 0)], "TLS out, datagrams to the journal; never a connection"),
     always(libc::SYS_readv, "TLS in"),
     always(libc::SYS_writev, "TLS out"),
     always(libc::SYS_shutdown, "connections are closed in order"),
@@ -47,13 +48,6 @@ const CONNECTIONS: &[Allowed] = &[
     when(libc::SYS_ioctl, &[Is(1, 0x5421)], "FIONBIO: the standard library makes sockets non-blocking by it"),
     when(libc::SYS_ioctl, &[Is(1, 0x5401)], "TCGETS: is standard error a terminal?"),
     always(libc::SYS_fcntl, "flags of descriptors, locks of the store"),
-];
-
-const UNIX_DATAGRAM: &[super::Condition] = &[Is(0, bits(libc::AF_UNIX)), Bits(1, 0xf, bits(libc::SOCK_DGRAM))];
-
-const JOURNAL: &[Allowed] = &[
-    when(libc::SYS_socket, UNIX_DATAGRAM, "systemd's notify socket is opened for each message"),
-    always(libc::SYS_connect, "as above; only Unix datagram sockets can be made, so there is nothing else to connect"),
 ];
 
 const FILES: &[Allowed] = &[
@@ -106,5 +100,7 @@ const DENIED: &[Denied] = &[
     Denied { act: Act::ReadPasswd, by: Denial::Landlock },
     Denied { act: Act::CreateFile, by: Denial::Landlock },
     fails(Act::Memfd, ENOSYS),
+    // An accepted connection that is reset by connect(AF_UNSPEC) could be connected again, to anywhere.
+    dies(Act::Connect),
     dies(Act::Fork),
 ];

@@ -30,6 +30,7 @@ const OFFSPRING: &[Allowed] = &[
 /// Used by a child between the fork and its own, narrower policy.
 const CONFINING: &[Allowed] = &[
     always(libc::SYS_close_range, "a child keeps its channel and standard error, nothing else"),
+    when(libc::SYS_dup3, &[Is(1, bits(libc::STDERR_FILENO))], "a child's standard error becomes /dev/null"),
     always(libc::SYS_getppid, "a child whose fork server is already gone ends"),
     always(libc::SYS_landlock_create_ruleset, "a child gets a landlock domain without any right"),
     always(libc::SYS_landlock_restrict_self, "as above"),

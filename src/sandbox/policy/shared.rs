@@ -12,6 +12,9 @@ use crate::sys::attempt::Act;
 const NOT_EXECUTABLE: &[super::Condition] = &[Bits(2, bits(libc::PROT_EXEC), 0)];
 const ON_STDERR: &[super::Condition] = &[Is(0, bits(libc::STDERR_FILENO))];
 
+/// The flag by which sending is connecting (TCP Fast Open, tcp(7)). Landlock looks at `connect` alone.
+pub const NO_CONNECT: u32 = bits(libc::MSG_FASTOPEN);
+
 /// What glibc makes a thread with: pthread_create's flags, which glibc has not changed since 2.3.
 const THREAD: u32 = bits(
     libc::CLONE_VM
@@ -61,10 +64,12 @@ pub const THREADS: &[Allowed] = &[
 ];
 
 /// Talking on the channel that the process was started with, and on no other socket: none can be made.
-pub const CHANNEL: &[Allowed] =
-    &[always(libc::SYS_recvmsg, "requests on the channel"), always(libc::SYS_sendmsg, "answers on the channel")];
+pub const CHANNEL: &[Allowed] = &[
+    always(libc::SYS_recvmsg, "requests on the channel"),
+    when(libc::SYS_sendmsg, &[Bits(2, NO_CONNECT, 0)], "answers on the channel; never a connection"),
+];
 
-/// Complaints of a process that has nothing else to write to.
+/// Complaints of a process that has nothing else to write to. A child's go to /dev/null: they need not kill it.
 pub const STDERR: &[Allowed] = &[when(libc::SYS_write, ON_STDERR, "last words and log lines on standard error")];
 
 /// Threads and processes are made by `clone`, whose flags a filter sees.
@@ -90,7 +95,10 @@ pub const ALL_DENY: &[Denied] = &[
     dies(Act::NetlinkSocket),
     dies(Act::PacketSocket),
     dies(Act::UnixSocket),
+    dies(Act::UnixDatagramSocket),
     dies(Act::Bind),
+    dies(Act::SendtoFastOpen),
+    dies(Act::SendmsgFastOpen),
     dies(Act::Execve),
     dies(Act::Execveat),
     dies(Act::CloneNamespaces),
