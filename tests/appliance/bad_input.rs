@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::json;
@@ -14,7 +14,7 @@ use crate::support::audio;
 use crate::support::client::{CONSENT, Client};
 
 /// A recording that is accepted and then fails for a reason.
-fn failure_of(client: &Client, recording: &PathBuf) -> String {
+fn failure_of(client: &Client, recording: &Path) -> String {
     let id = client.accepted_call(recording);
     let call = client.finished(&id);
     assert_eq!(call["state"], "failed", "{call}");

@@ -279,6 +279,7 @@ impl Appliance {
 }
 
 /// Ends the processes when the test program ends, however that happens: the shared appliance is never dropped.
+#[expect(clippy::zombie_processes, reason = "it ends after this process")]
 fn end_with_this_test(processes: &[u32]) {
     let pids: Vec<String> = processes.iter().map(u32::to_string).collect();
     // By then a number may be another process's.
