@@ -10,6 +10,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::shared;
+use crate::support::appliance::{Appliance, Settings};
 use crate::support::audio;
 use crate::support::client::{CONSENT, Client};
 
@@ -42,6 +43,14 @@ fn recordings_that_are_no_audio_fail_with_the_reason() {
     assert_eq!(failure_of(&client, &file(&folder, "cut.wav", &clip[..clip.len() / 2])), "truncated");
     assert_eq!(failure_of(&client, &three_channels), "channels");
     assert_eq!(failure_of(&client, &slow), "sample_rate");
+}
+
+#[test]
+fn a_recording_longer_than_the_limit_fails_with_the_reason() {
+    let appliance = Appliance::start_with(&Settings { more: "[jobs]\nmax_duration = \"1 min\"\n".to_owned(), ..Settings::default() });
+    let long = appliance.path("long.wav");
+    audio::silence(&long, 61);
+    assert_eq!(failure_of(&appliance.client("counsellor", "long"), &long), "too_long");
 }
 
 #[test]
