@@ -6,7 +6,7 @@ use crate::support::client::words;
 use crate::support::scan::contains_any_case;
 
 /// What is planted in the sample call and must not come out (packaging/sample/script.txt).
-pub const PLANTED: &[&str] = &["Amina", "Hassan", "Joseph", "Daniel", "Nairobi", "Mombasa", "nine years", "0712", "23456789", "dot com"];
+pub const PLANTED: &[&str] = &["Amina", "Hassan", "Joseph", "Daniel", "Nairobi", "Mombasa", "nine years", "23456789", "dot com"];
 
 #[test]
 fn the_sample_call_comes_out_redacted_with_times_for_both_channels() {
@@ -14,7 +14,7 @@ fn the_sample_call_comes_out_redacted_with_times_for_both_channels() {
     let (id, transcript) = client.transcribed(&audio::sample_call());
 
     let text = words(&transcript);
-    for planted in PLANTED {
+    for planted in PLANTED.iter().chain(&["0712"]) {
         assert!(!contains_any_case(text.as_bytes(), planted), "{planted} in {text}");
     }
     for placeholder in ["[PERSON_1]", "[LOCATION_", "[PHONE_", "[NATIONAL_ID_", "[AGE_"] {
