@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
@@ -80,18 +79,4 @@ pub fn open_null() -> io::Result<File> {
 pub fn silence_standard_error(null: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: takes numbers only; standard error is owned by nobody and may be replaced at any time.
     Ok(Errno::result(unsafe { libc::dup3(null.as_raw_fd(), libc::STDERR_FILENO, 0) }).map(drop)?)
-}
-
-/// Size of the file, bytes, by the bare `fstat` call: glibc's own uses `newfstatat`, which confined processes may not.
-///
-/// # Errors
-/// What the kernel says.
-pub fn file_size(file: BorrowedFd<'_>) -> io::Result<u64> {
-    let mut status = MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: the kernel writes one `struct stat` to the pointer, which has room for exactly that.
-    let result = unsafe { libc::syscall(libc::SYS_fstat, file.as_raw_fd(), status.as_mut_ptr()) };
-    Errno::result(result)?;
-    // SAFETY: the call succeeded, so the kernel has filled it.
-    let status = unsafe { status.assume_init() };
-    u64::try_from(status.st_size).map_err(|_| io::ErrorKind::InvalidData.into())
 }
