@@ -158,6 +158,6 @@ pub fn cpu_time() -> Duration {
     spent(usage.user_time()) + spent(usage.system_time())
 }
 
-fn millis(duration: Duration) -> f64 {
+pub fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }

@@ -20,8 +20,10 @@
 #![allow(dead_code, unused_imports, clippy::unreachable, reason = "the modules' tests are compiled without their harness")]
 
 mod calls;
+mod ear;
 #[path = "../../src/model/mod.rs"]
 mod model;
+mod names;
 mod wer;
 #[path = "../../src/worker/mod.rs"]
 mod worker;
@@ -35,6 +37,10 @@ use salama::{base, ipc, sandbox, sys};
 enum CommandLine {
     /// Recordings through decode, voice activity, transcription and redaction, as a child takes them.
     Calls(calls::Arguments),
+    /// Voice activity of a recording.
+    Ear(ear::Arguments),
+    /// Names in a text.
+    Names(names::Arguments),
     /// Word errors: reads lines of `said TAB heard`, prints `errors TAB words` for each.
     Score,
 }
@@ -42,6 +48,8 @@ enum CommandLine {
 fn main() {
     match CommandLine::parse() {
         CommandLine::Calls(arguments) => calls::run(&arguments),
+        CommandLine::Ear(arguments) => ear::run(&arguments),
+        CommandLine::Names(arguments) => names::run(&arguments),
         CommandLine::Score => wer::run(),
     }
 }
