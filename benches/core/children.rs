@@ -28,8 +28,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) {
     let user = nix::unistd::geteuid().is_root().then(|| arguments.user.clone());
     let program: PathBuf = program("salama-worker");
-    let settings =
-        WorkerSettings { program, models: models(), asr: arguments.asr.clone(), user, start_limit: Duration::from_secs(120) };
+    let settings = WorkerSettings { program, models: models(), asr: arguments.asr.clone(), user, start_limit: Duration::from_secs(120) };
     let began = Instant::now();
     let server = ForkServer::start(&settings).unwrap();
     let load = began.elapsed();

@@ -89,7 +89,10 @@ pub fn put(arguments: &PutArguments) {
         let wall = began.elapsed();
         assert!(status.is_success(), "{status} {}", String::from_utf8_lossy(&body));
         let rate = arguments.bytes as f64 / 1e6 / wall.as_secs_f64();
-        println!("{}", json!({ "wall_ms": millis(wall), "mb_per_s": rate, "cpu_ms": super::cpu_ms(), "reply": String::from_utf8_lossy(&body) }));
+        println!(
+            "{}",
+            json!({ "wall_ms": millis(wall), "mb_per_s": rate, "cpu_ms": super::cpu_ms(), "reply": String::from_utf8_lossy(&body) })
+        );
     });
 }
 

@@ -98,7 +98,9 @@ fn list(models: &Models, arguments: &Arguments) {
             let (wrong, count) = wer::score(&said, &heard.text);
             let seconds = heard.summary.audio_ms as f64 / 1000.0;
             let name = file.file_stem().unwrap_or_default().display();
-            println!("{name:32} {seconds:6.1} s  wall {of_wall:7.0} ms  cpu {of_cpu:7.0} ms  redact {redact:4.0} ms  errors {wrong}/{count}");
+            println!(
+                "{name:32} {seconds:6.1} s  wall {of_wall:7.0} ms  cpu {of_cpu:7.0} ms  redact {redact:4.0} ms  errors {wrong}/{count}"
+            );
             for stage in &heard.summary.stages {
                 print!(" {:?} {}", stage.stage, stage.millis);
             }

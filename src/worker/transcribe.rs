@@ -95,8 +95,7 @@ impl Call<'_> {
 
     fn decode(&self, mut decoder: Decoder, regions: &SyncSender<Region>) -> Result<(), CallFailure> {
         let channels = decoder.info().channels;
-        let segmenters: Result<Vec<_>, _> = (0..channels).map(|channel| Segmenter::new(&self.models.speech, channel)).collect();
-        let mut segmenters = segmenters.map_err(model_failed)?;
+        let mut segmenters: Vec<_> = (0..channels).map(|channel| Segmenter::new(&self.models.speech, channel)).collect();
         let mut block = vec![Vec::new(); usize::from(channels)];
         loop {
             block.iter_mut().for_each(Vec::clear);

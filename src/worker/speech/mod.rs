@@ -35,7 +35,7 @@ use vad::VadModel;
 use whisper::{Whisper, WhisperParts};
 
 use crate::ipc::transcript::Utterance;
-use crate::model::load::{self, LoadError};
+use crate::model::load::{self, LoadError, Weights};
 use crate::model::verify::VerifiedModel;
 
 const VAD_GRAPH: &str = "silero_vad_16k_sequence.onnx";
@@ -44,7 +44,7 @@ const ONE_LANGUAGE: &str = "en";
 
 /// The models of a worker, read-only: shared by threads, kept over forks.
 pub struct SpeechModels {
-    vad: VadModel,
+    vad: Arc<VadModel>,
     whisper: Whisper,
 }
 
@@ -63,7 +63,7 @@ impl SpeechModels {
     /// [`SpeechError`] when a graph does not run.
     pub fn warm_up(&self) -> Result<(), SpeechError> {
         let silence = vec![0f32; vad::BATCH * vad::FRAME];
-        Segmenter::new(self, 0)?.push(&silence)?;
+        Segmenter::new(self, 0).push(&silence)?;
         let window = self.whisper.listen(&silence, whisper::window_frames(silence.len()))?;
         decode_loop::decode(&self.whisper, &window, None)?;
         Ok(())
@@ -149,7 +149,7 @@ impl Reader {
 }
 
 /// The voice-activity model alone, to hear its golden recording.
-pub struct Ear(VadModel);
+pub struct Ear(Arc<VadModel>);
 
 impl Ear {
     /// Takes the graph out of the verified model.
@@ -163,20 +163,20 @@ impl Ear {
     /// Probability of speech, 0..=1, of each whole frame of 32 ms of 16 kHz sound.
     ///
     /// # Errors
-    /// [`SpeechError::Vad`] when tract fails.
+    /// [`SpeechError::Vad`] for sound that is no numbers.
     pub fn probabilities(&self, samples: &[f32]) -> Result<Vec<f32>, SpeechError> {
-        let mut state = self.0.listen().map_err(SpeechError::Vad)?;
+        let mut state = self.0.listen();
         let mut probabilities = Vec::with_capacity(samples.len() / vad::FRAME + vad::BATCH);
         for batch in samples.chunks(vad::BATCH * vad::FRAME) {
-            probabilities.extend(state.hear(batch).map_err(SpeechError::Vad)?);
+            probabilities.extend(state.hear(batch).ok_or(SpeechError::Vad)?);
         }
         probabilities.truncate(samples.len() / vad::FRAME);
         Ok(probabilities)
     }
 }
 
-fn load_vad(model: &mut VerifiedModel) -> Result<VadModel, SpeechLoadError> {
-    Ok(VadModel::new(plan(model, VAD_GRAPH)?))
+fn load_vad(model: &mut VerifiedModel) -> Result<Arc<VadModel>, SpeechLoadError> {
+    Ok(Arc::new(VadModel::new(&Weights::read(&model.take(VAD_GRAPH)?)?)?))
 }
 
 fn load_whisper(model: &mut VerifiedModel) -> Result<Whisper, SpeechLoadError> {
@@ -206,9 +206,9 @@ fn check_length(region: &Region) -> Result<(), SpeechError> {
 /// Why speech could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SpeechError {
-    /// The voice activity graph failed.
-    #[error("the voice activity model failed")]
-    Vad(#[source] TractError),
+    /// The voice activity model gave no probabilities.
+    #[error("the voice activity model gave no probabilities")]
+    Vad,
     /// The encoder failed.
     #[error("the speech recogniser's encoder failed")]
     Encoder(#[source] TractError),

@@ -24,7 +24,7 @@ const SENTENCES: [(&str, &str); 5] = [
 ];
 
 fn regions(models: &SpeechModels, channel: u8, samples: &[f32]) -> Vec<Region> {
-    let mut segmenter = Segmenter::new(models, channel).expect("a segmenter");
+    let mut segmenter = Segmenter::new(models, channel);
     let mut regions = segmenter.push(samples).expect("the model runs");
     regions.extend(segmenter.finish().expect("the model runs"));
     regions
