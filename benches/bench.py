@@ -6,13 +6,11 @@ usage: bench.py --bin DIRECTORY --work DIRECTORY [--write docs/PERFORMANCE.md] [
 Without rows all are run; only then --write writes the document. `make bench` builds, sets up and calls this; `make bench ROW=vad` runs one row.
 """
 import argparse
-import json
-import os
-import shutil
 import sys
 import time
 from pathlib import Path
 
+sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import rows_daemon

@@ -77,7 +77,7 @@ def once(command, **options):
     """The JSON that a program prints last."""
     ran = subprocess.run([str(word) for word in command], capture_output=True, text=True, **options)
     if ran.returncode != 0:
-        raise RuntimeError(f"{' '.join(str(word) for word in command[:3])}… failed: {ran.stderr[-2000:]}")
+        raise RuntimeError(f"{' '.join(str(word) for word in command[:3])}… failed: {ran.stderr[:1000]}")
     return json.loads(ran.stdout.strip().splitlines()[-1])
 
 

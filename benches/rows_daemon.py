@@ -1,5 +1,6 @@
 """Rows of the daemon: uploads, reads, children, start-up and memory."""
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -58,35 +59,61 @@ def cpu_ms(pid):
     return (int(fields[11]) + int(fields[12])) * 10
 
 
+def plain_write(path):
+    """MB/s of writing as many bytes to a file and waiting until they are on the disk: what the disk alone allows."""
+    block = bytes(range(256)) * 4096
+    began = time.monotonic()
+    with open(path, "wb", buffering=0) as file:
+        for _ in range(UPLOAD // len(block)):
+            file.write(block)
+        os.fdatasync(file.fileno())
+    rate = UPLOAD / 1e6 / (time.monotonic() - began)
+    path.unlink()
+    return rate
+
+
 def upload(bench, rounds=5):
     put = [bench.program("core"), "put", "--bytes", UPLOAD]
-    rates, servers = {"into sealed segments": [], "into the sink": []}, {"into sealed segments": [], "into the sink": []}
+    sealed, keyed = "into sealed segments", "the same with an idempotency key, so hashed too"
+    rates = {"into the sink": [], sealed: [], keyed: []}
+    servers = {name: [] for name in rates}
+    disk = []
     with tempfile.TemporaryDirectory() as folder, Appliance(bench, "--asr", "whisper-tiny-en") as appliance:
         with Talker([bench.program("core"), "sink", folder]) as sink:
             place = sink.answer()
             there = ["--address", place["address"], "--ca", f"{folder}/ca.pem", "--identity", f"{folder}/client.pem"]
-            sides = [("into the sink", there, place["pid"]), ("into sealed segments", appliance.server(), appliance.place["pid"])]
+            daemon = (appliance.server(), appliance.place["pid"])
+            sides = [("into the sink", there, place["pid"]), (sealed, *daemon), (keyed, *daemon)]
             for number in range(rounds + 1):
                 for name, server, pid in sides:
                     used = cpu_ms(pid)
-                    told = once(put + server)
+                    told = once(put + server + (["--key", f"bench-{number}"] if name == keyed else []))
                     if number:
                         rates[name].append(told["mb_per_s"])
                         servers[name].append(cpu_ms(pid) - used)
-                    if name == "into sealed segments":
+                    if name != "into the sink":
                         appliance.wait(json.loads(told["reply"])["id"])
-    share = Spread(100 * mine / sink for mine, sink in zip(rates["into sealed segments"], rates["into the sink"]))
+                disk.append(plain_write(Path(appliance.place["ca"]).with_name("plain")))
+    sink = rates["into the sink"]
+    share, with_key = (Spread(100 * mine / most for mine, most in zip(rates[name], sink)) for name in (sealed, keyed))
+    of_disk = Spread(100 * mine / most for mine, most in zip(rates[sealed], disk[1:]))
     table = [("", "MB/s", "processor time of the server, s")]
     for name in rates:
         table.append((name, Spread(rates[name]).text(0), Spread(value / 1000 for value in servers[name]).text(2)))
+    table.append(("plain bytes to a file and synced, without any server", Spread(disk).text(0), ""))
     return Result(
         "500 MB upload over mutual TLS into sealed segments",
         "the same bytes over the same TLS and HTTP settings into a handler that drops them",
-        [Line("upload, share of the sink's rate", share.text(0, " %"), share.median, 60, goal=">= 60 %")],
+        [
+            Line("upload, share of the sink's rate", share.text(0, " %"), share.median, 60, goal=">= 60 %"),
+            Line("upload with an idempotency key, share of the sink's rate", with_key.text(0, " %"), with_key.median),
+            Line("upload, share of the rate of plain synced writes to the same disk", of_disk.text(0, " %"), of_disk.median),
+        ],
         table,
         [
             f"{UPLOAD // 10**6} MB from memory, TLS 1.3 with client certificate, HTTP/1.1; {rounds} rounds after a warm-up. The clock stops "
-            "at the reply, when the recording is synced to disk, its call is durable and queued. Client and server share the machine.",
+            "at the reply, when the recording is synced to disk, its call is durable and queued. Client and server share the machine. The "
+            "sink waits for no disk: where plain synced writes are slower than 60 % of the sink, no upload that is durable can reach the goal.",
         ],
         "`benches/rows_daemon.py`, `benches/core`",
     )
@@ -100,7 +127,7 @@ def get(bench, rounds=5):
         call = appliance.post(bench.sounds / "clips" / "vm-review.wav")
         if appliance.wait(call) != "done":
             raise RuntimeError("the call was not transcribed")
-        paths = {"record": f"/api/v1/calls/{call}", "transcript": f"/api/v1/calls/{call}/transcript"}
+        paths = {"record": f"/api/v1/calls/{call}"}
         for kind, path in paths.items():
             (folder / f"{kind}.json").write_text(json.dumps(appliance.curl("GET", path)))
         nginx, there = web_server(bench, folder)
@@ -114,8 +141,6 @@ def get(bench, rounds=5):
                             told = once([bench.program("core"), *run])
                             if number:
                                 found.setdefault((kind, connections, side), []).append(told)
-                # Stays below the appliance's own limit of reads a minute.
-                time.sleep(2)
         finally:
             nginx.terminate()
             nginx.wait()
@@ -137,7 +162,8 @@ def get(bench, rounds=5):
         table,
         [
             f"{requests} requests a run, {rounds} rounds after a warm-up. Ours checks identity, role, rate and ownership, writes an audit "
-            "entry, has the record opened under its key (the transcript's by the keeper) and renders it.",
+            "entry, opens the sealed record of the call and renders it. Transcripts are not measured so: the keeper opens only so many a "
+            "minute, on purpose.",
         ],
         "`benches/rows_daemon.py`, `benches/core`",
     )

@@ -1,7 +1,11 @@
 """Rows of a child's work: transcription, voice activity, names, and where the time of a call goes."""
 import json
+import re
+import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 from harness import Spread, Talker, once, ratio
@@ -263,6 +267,73 @@ def ner(bench, rounds=7):
     )
 
 
+# What the functions do, first match counts. Names of the kernels are tract's own.
+WORK = (
+    ("matrix products: tract's kernels", r"mmm|gemm|gemv|sgemm|_f32_\d+x\d+|tile"),
+    ("matrix products: our int8 and f32 kernels", r"rows_dot|simd|affine|sum_512|sum_256|salama::sys|sys::"),
+    ("packing of operands", r"pack"),
+    ("softmax, exponentials, GELU", r"softmax|gelu|erf|exp|sigmoid|tanh|silu"),
+    ("layer norm and other element-wise work", r"reduce|norm|element|binary|unary|by_scalar|zip|map|ndarray"),
+    ("copies", r"memmove|memcpy|memset|copy|clone"),
+    ("spectrograms", r"fft|mel|butterfl"),
+    ("allocation", r"malloc|free|alloc"),
+)
+
+
 def profile(bench):
-    """Where a call's time goes, by function, as perf sees it."""
-    raise NotImplementedError
+    """Where a call's time goes: by stage as the child reports it, by function as perf sees it."""
+    table = [("what", "share of processor time")]
+    with ours(bench, "whisper-base", 2) as mine:
+        mine.ask(bench.sounds / "clips" / "vm-review.wav")
+        with tempfile.TemporaryDirectory() as folder:
+            data = Path(folder) / "perf.data"
+            perf = None
+            if shutil.which("perf"):
+                record = ["perf", "record", "--quiet", "-F", "499", "-o", data, "-p", str(mine.process.pid)]
+                perf = subprocess.Popen(record, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                time.sleep(1)
+            told = mine.ask(bench.sounds / "five-minutes.wav")
+            shares = functions(perf, data) if perf else []
+    stages = [("stage, busy time of all threads", "seconds", "share")]
+    busy = sum(told["stages"].values())
+    for name, millis in told["stages"].items():
+        stages.append((name, f"{millis / 1000:.2f}", f"{100 * millis / busy:.1f} %"))
+    grouped = {}
+    for share, name in shares:
+        work = next((what for what, pattern in WORK if re.search(pattern, name, re.IGNORECASE)), "everything else")
+        grouped.setdefault(work, []).append((share, name))
+    for work, found in sorted(grouped.items(), key=lambda item: -sum(share for share, _ in item[1])):
+        table.append((f"**{work}**", f"**{sum(share for share, _ in found):.1f} %**"))
+        table += [(f"`{name[:100]}`", f"{share:.1f} %") for share, name in found[:3] if share >= 1]
+    notes = [
+        f"Five minutes, one channel, Whisper base, two threads: {told['wall_ms'] / 1000:.1f} s of wall time, "
+        f"{told['cpu_ms'] / 1000:.1f} s of processor time. By stage: "
+        + "; ".join(f"{name} {seconds} s ({share})" for name, seconds, share in stages[1:])
+        + ". Sealing is the daemon's: see [upload](#upload) and [store](#store)."
+    ]
+    if not shares:
+        notes.append("perf is not there or may not be used here, so there is no table of functions.")
+    transcribe = 100 * told["stages"]["transcribe"] / busy
+    return Result(
+        "Where the time of a call goes",
+        "nobody",
+        [Line("share of a call's busy time that is transcription", f"{transcribe:.0f} %", transcribe)],
+        table if shares else stages,
+        notes,
+        "`benches/rows_models.py`, `benches/speech`, perf",
+    )
+
+
+def functions(perf, data):
+    """Share of the samples and name of each function, greatest first."""
+    perf.send_signal(signal.SIGINT)
+    perf.wait()
+    report = ["perf", "report", "-i", data, "--stdio", "--no-children", "--sort", "symbol", "--field-separator", ";", "-g", "none"]
+    ran = subprocess.run([str(word) for word in report], capture_output=True, text=True)
+    found = []
+    for line in ran.stdout.splitlines():
+        cells = line.strip().split(";")
+        if not line.startswith("#") and len(cells) >= 2 and re.fullmatch(r"\d+\.\d+%?", cells[0].strip()):
+            name = re.sub(r"^\[.\]\s*", "", cells[1].strip())
+            found.append((float(cells[0].strip().rstrip("%")), re.sub(r"\s*[-;\s]*$", "", name)))
+    return sorted(found, reverse=True)

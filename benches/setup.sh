@@ -7,7 +7,7 @@ models=$here/../firmware-models
 mkdir -p "$1"
 work=$(cd "$1" && pwd)
 
-packages="asterisk-core-sounds-en asterisk-core-sounds-en-wav python3-venv nginx-light libsqlcipher-dev"
+packages="asterisk-core-sounds-en asterisk-core-sounds-en-wav python3-venv nginx-light libsqlcipher-dev linux-perf"
 missing=
 for package in $packages; do
     dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing="$missing $package"

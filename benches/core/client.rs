@@ -48,6 +48,9 @@ pub struct PutArguments {
     /// Bytes of the recording.
     #[arg(long, default_value_t = 500_000_000)]
     bytes: usize,
+    /// Idempotency key: the daemon then also hashes the recording.
+    #[arg(long)]
+    key: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -79,9 +82,9 @@ pub fn put(arguments: &PutArguments) {
         let request = request("POST", "/api/v1/calls")
             .header("content-type", "audio/wav")
             .header("content-length", arguments.bytes)
-            .header("salama-metadata", r#"{"consent":{"basis":"caller","purposes":["transcription"]}}"#)
-            .body(StreamBody::new(pieces).boxed())
-            .unwrap();
+            .header("salama-metadata", r#"{"consent":{"basis":"caller","purposes":["transcription"]}}"#);
+        let request = arguments.key.iter().fold(request, |request, key| request.header("idempotency-key", key));
+        let request = request.body(StreamBody::new(pieces).boxed()).unwrap();
         let began = Instant::now();
         let response = sender.send_request(request).await.unwrap();
         let status = response.status();

@@ -3,7 +3,7 @@
 //! Touches: loopback, a software TPM, folders of its own.
 //! Next: `benches/bench.py` runs it in turn with a peer and compares.
 
-#![expect(
+#![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

@@ -8,7 +8,7 @@
 //! speech calls --asr whisper-base --threads 1 --cpu 1 CLIPS/*.wav
 //! ```
 
-#![expect(
+#![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

@@ -4,7 +4,7 @@
 //! Next: `segment` turns the probabilities into regions.
 //!
 //! The network is written out here instead of being run by tract: it is small, always the same, and heard for every second of
-//! every channel (docs/adr/0012). Its weights and their names are those of the sequence graph:
+//! every channel (docs/adr/0014). Its weights and their names are those of the sequence graph:
 //!
 //! ```text
 //! 64 + 512 samples > 64 mirrored > 4 spectra of 129 > 4 convolutions > LSTM of 128 > one probability
@@ -47,7 +47,7 @@ pub struct VadModel {
     fourth: Layer,
     input: Layer,
     recurrent: Layer,
-    output: Vec<f32>,
+    output: [f32; WIDE],
     output_bias: f32,
 }
 
@@ -69,7 +69,7 @@ impl VadModel {
             fourth: convolution(weights, 3, WIDE, NARROW, 1..2)?,
             input: Layer::new(WIDE, 4 * WIDE, |gate, i| at(gates_in, gate * WIDE + i), |gate| at(bias_in, gate) + at(bias_back, gate)),
             recurrent: Layer::new(WIDE, 4 * WIDE, |gate, i| at(gates_back, gate * WIDE + i), |_| 0.0),
-            output: weights.of("output.weight", WIDE)?.to_vec(),
+            output: *weights.of("output.weight", WIDE)?.first_chunk().ok_or(LoadError::NoGraph)?,
             output_bias: at(weights.of("output.bias", 1)?, 0),
         })
     }
@@ -192,21 +192,20 @@ impl VadState {
     }
 
     /// The recurrent layer, frame by frame. Gates in the order of ONNX: input, output, forget, cell.
+    #[expect(clippy::indexing_slicing, reason = "four arrays of one length, within it; adaptors would not be inlined here")]
     fn recall(&mut self) -> Vec<f32> {
         let Self { model, hidden, cell, room, .. } = self;
         let mut told = Vec::with_capacity(BATCH);
-        for gates in room.gates.chunks_exact(4 * WIDE) {
+        let gates: (&[[f32; WIDE]], _) = room.gates.as_chunks();
+        for ahead in gates.0.as_chunks::<4>().0 {
             model.recurrent.apply(hidden.as_slice(), each(WIDE), &mut room.back);
-            let mut sums = gates.iter().zip(&room.back).map(|(ahead, back)| ahead + back);
-            let mut gate = || std::array::from_fn::<f32, WIDE, _>(|_| sums.next().unwrap_or_default());
-            let (input, output, forget, fresh) = (gate(), gate(), gate(), gate());
-            let gates = input.iter().zip(&output).zip(&forget).zip(&fresh);
+            let Some(back) = room.back.as_chunks::<WIDE>().0.first_chunk::<4>() else { continue };
             let mut sum = model.output_bias;
-            for ((((((input, output), forget), fresh), cell), hidden), weight) in gates.zip(&mut *cell).zip(&mut *hidden).zip(&model.output)
-            {
-                *cell = sigmoid(*forget) * *cell + sigmoid(*input) * fresh.tanh();
-                *hidden = sigmoid(*output) * cell.tanh();
-                sum += weight * hidden.max(0.0);
+            for at in 0..WIDE {
+                let gate = |number: usize| ahead[number][at] + back[number][at];
+                cell[at] = sigmoid(gate(2)) * cell[at] + sigmoid(gate(0)) * tanh(gate(3));
+                hidden[at] = sigmoid(gate(1)) * tanh(cell[at]);
+                sum += model.output[at] * hidden[at].max(0.0);
             }
             told.push(sigmoid(sum));
         }
@@ -236,4 +235,8 @@ fn rectify(numbers: &mut [f32]) {
 
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
+}
+
+fn tanh(x: f32) -> f32 {
+    2.0 * sigmoid(2.0 * x) - 1.0
 }

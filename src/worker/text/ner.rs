@@ -85,6 +85,7 @@ impl Ner {
     /// # Errors
     /// [`NerError::Window`].
     #[cfg(test)]
+    #[allow(dead_code, reason = "the benchmark of names asks, its peer needs the same windows")]
     pub fn ids_of(&self, text: &str) -> Result<Vec<Vec<i64>>, NerError> {
         let mut windows_ids = Vec::new();
         for window in windows(text) {
