@@ -99,6 +99,12 @@ pub enum LoadError {
         /// Its name.
         tensor: String,
     },
+    /// Weights that the program has no place for.
+    #[error("the tensor {tensor} has no place in what this program computes; build the model again with `salama model import`")]
+    Unused {
+        /// Its name.
+        tensor: String,
+    },
     /// A quantised product of another kind than ours.
     #[error("the node {node} is quantised in a way that is not supported (4 bits, single-precision scales, no zero points)")]
     Quantised {
@@ -111,7 +117,7 @@ pub enum LoadError {
 }
 
 /// Tensors of the graph, of its nodes' attributes and of graphs inside those. Nesting is bounded by the decoder.
-fn refuse_external_data(graph: &GraphProto) -> Result<(), LoadError> {
+pub(super) fn refuse_external_data(graph: &GraphProto) -> Result<(), LoadError> {
     let sparse = |tensor: &TensorProto| refuse_external(tensor);
     graph.initializer.iter().try_for_each(refuse_external)?;
     for tensor in &graph.sparse_initializer {
@@ -200,7 +206,7 @@ fn single(name: &str, dims: Vec<i64>, numbers: impl Iterator<Item = f32>) -> Ten
     TensorProto { name: name.to_owned(), dims, data_type: DataType::Float.into(), raw_data, ..Default::default() }
 }
 
-fn element_count(dims: &[i64]) -> Option<usize> {
+pub(super) fn element_count(dims: &[i64]) -> Option<usize> {
     dims.iter().try_fold(1_usize, |count, &dim| count.checked_mul(usize::try_from(dim).ok()?))
 }
 
