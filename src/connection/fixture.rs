@@ -4,6 +4,7 @@
 //! Next: the tests of `connection` and `api`.
 
 use std::net::SocketAddr;
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -188,6 +189,30 @@ impl Appliance {
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         let stream = TcpStream::connect(self.address).await?;
         TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
+    }
+}
+
+impl Appliance {
+    /// Runs curl as a second witness beside our own client.
+    pub(crate) async fn curl(&self, key: &ClientKey, path: &str, arguments: &[&str]) -> Output {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let (ca, certificate, private) =
+            (file("ca.pem", &self.authority.pem()), file("cert.pem", &key.pem), file("key.pem", &key.key.serialize_pem()));
+        let mut command = Command::new("curl");
+        command.arg("--silent").arg("--show-error").args(arguments);
+        command.arg("--resolve").arg(format!("localhost:{}:127.0.0.1", self.address.port()));
+        command.arg("--cacert").arg(ca).arg("--cert").arg(certificate).arg("--key").arg(private);
+        command.arg(format!("https://localhost:{}{path}", self.address.port()));
+        let run = move || {
+            let _kept = directory;
+            command.output().expect("curl is missing; run: apt-get install curl")
+        };
+        tokio::task::spawn_blocking(run).await.unwrap()
     }
 }
 

@@ -27,6 +27,7 @@ use tower::ServiceExt;
 
 use super::idle::Requests;
 use super::linger::Lingering;
+use super::rest::Rest;
 use super::tls::H2;
 use crate::admission::source::{Place, Places};
 use crate::api::Connected;
@@ -148,7 +149,9 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, std::convert::Infallible> {
     let busy = requests.begin();
-    let mut request = request.map(Body::new);
+    let (head, body) = request.into_parts();
+    let body = Body::new(Rest::new(&head.headers, body));
+    let mut request = Request::from_parts(head, body);
     request.extensions_mut().insert(connected);
     let response = router.oneshot(request).await?;
     Ok(response.map(|body| Held::body(body, busy)))

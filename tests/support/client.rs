@@ -115,8 +115,7 @@ impl Client {
     pub fn post_call(&self, audio: &Path, metadata: &str, more: &[&str]) -> Reply {
         let metadata = format!("metadata={metadata};type=application/json");
         let audio = format!("audio=@{};type=application/octet-stream", audio.display());
-        // Over HTTP/2, curl may take the end of a refused upload's stream for an error and drop the reply.
-        let mut arguments = vec!["--http1.1", "--form", &metadata, "--form", &audio];
+        let mut arguments = vec!["--form", metadata.as_str(), "--form", audio.as_str()];
         arguments.extend(more);
         self.request("POST", "/api/v1/calls", &arguments)
     }

@@ -6,6 +6,7 @@
 mod audit;
 mod calls;
 mod limits;
+mod refusals;
 mod routes;
 mod transport;
 mod uploads;

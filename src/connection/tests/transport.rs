@@ -3,7 +3,6 @@
 //! Touches: loopback sockets.
 //! Next: [`super::routes`].
 
-use std::process::{Command, Output};
 use std::time::Duration;
 
 use http::Request;
@@ -14,7 +13,7 @@ use tokio_rustls::client::TlsStream;
 use crate::api::fake_desk::CallState;
 use crate::base::ids::CallId;
 use crate::config::Config;
-use crate::connection::fixture::{Appliance, Authority, Client, ClientKey, signing_key};
+use crate::connection::fixture::{Appliance, Authority, Client, signing_key};
 use crate::connection::tls::server_config;
 
 const COUNSELLOR: &str = "salama://box/counsellor/asha";
@@ -76,35 +75,12 @@ async fn a_genuine_certificate_with_an_unknown_role_gets_no_reply() {
     assert_eq!(rest(&mut stream).await, b"");
 }
 
-/// Runs curl as a second witness beside our own client.
-async fn curl(appliance: &Appliance, key: &ClientKey, arguments: &'static [&'static str]) -> Output {
-    let directory = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = directory.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    };
-    let (ca, certificate, private) =
-        (file("ca.pem", &appliance.authority.pem()), file("cert.pem", &key.pem), file("key.pem", &key.key.serialize_pem()));
-    let resolve = format!("localhost:{}:127.0.0.1", appliance.address.port());
-    let url = format!("https://localhost:{}/health", appliance.address.port());
-    let mut command = Command::new("curl");
-    command.arg("--silent").arg("--show-error").arg("--resolve").arg(resolve).args(arguments);
-    command.arg("--cacert").arg(ca).arg("--cert").arg(certificate).arg("--key").arg(private).arg(url);
-    tokio::task::spawn_blocking(move || {
-        let _kept = directory;
-        command.output().expect("curl is missing; run: apt-get install curl")
-    })
-    .await
-    .unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn curl_is_served_over_tls_1_3_by_both_protocols() {
     let appliance = Appliance::start().await;
     let key = appliance.authority.client(COUNSELLOR, None);
-    for arguments in [&["--http1.1"], &["--http2"]] {
-        let output = curl(&appliance, &key, arguments).await;
+    for version in ["--http1.1", "--http2"] {
+        let output = appliance.curl(&key, "/health", &[version]).await;
         assert!(output.status.success(), "{output:?}");
         assert!(String::from_utf8(output.stdout).unwrap().contains("\"alive\""));
     }
@@ -114,7 +90,7 @@ async fn curl_is_served_over_tls_1_3_by_both_protocols() {
 async fn tls_1_2_is_refused() {
     let appliance = Appliance::start().await;
     let key = appliance.authority.client(COUNSELLOR, None);
-    let output = curl(&appliance, &key, &["--tls-max", "1.2"]).await;
+    let output = appliance.curl(&key, "/health", &["--tls-max", "1.2"]).await;
     // 35: the handshake failed.
     assert_eq!(output.status.code(), Some(35), "{output:?}");
     assert!(String::from_utf8(output.stderr).unwrap().contains("version"));
