@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
 use super::problem::{Kind, Problem};
+use crate::base::object;
 
 /// A body under limits.
 pub(super) struct BodyReader {
@@ -93,12 +94,15 @@ pub(super) fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(Kind::UnsupportedMediaType, "Send `Content-Type: application/json`."))
 }
 
-/// Strict JSON: our types refuse unknown and doubled keys, and nothing may follow the value.
+/// Strict JSON: one object in UTF-8, nothing after it; our types refuse unknown and doubled keys.
 ///
 /// # Errors
 /// 400 when it is no JSON; 422 of `kind` when it is not what is asked for.
 pub(super) fn strict_json<T: DeserializeOwned>(bytes: &[u8], kind: Kind) -> Result<T, Problem> {
-    serde_json::from_slice(bytes).map_err(|error| {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| Problem::new(Kind::MalformedJson, format!("The JSON is not UTF-8 from its byte {} on.", error.valid_up_to())))?;
+    let mut json = serde_json::Deserializer::from_str(text);
+    object::only(&mut json).and_then(|value| json.end().map(|()| value)).map_err(|error| {
         let kind = if error.is_data() { kind } else { Kind::MalformedJson };
         Problem::new(kind, error.to_string())
     })

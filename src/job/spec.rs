@@ -6,7 +6,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::base::characters::{CodePoint, is_out_of_place};
 use crate::base::ids::CallId;
+use crate::base::object;
 use crate::ipc::transcript::{EntityCount, Utterance};
 use crate::ipc::worker::{AudioInfo, CallFailure, Stage, StageTime, TextLanguage};
 
@@ -59,6 +61,7 @@ pub struct Consent {
 #[serde(deny_unknown_fields)]
 pub struct CallMetadata {
     /// Consent to processing.
+    #[serde(deserialize_with = "object::only")]
     pub consent: Consent,
     /// ISO 639-1 code of the spoken language when known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -66,7 +69,7 @@ pub struct CallMetadata {
     /// When the call was recorded, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recorded_at: Option<String>,
-    /// The helpline's own reference of the call, at most 256 characters.
+    /// The helpline's own reference of the call, at most 256 characters that can be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
 }
@@ -251,11 +254,19 @@ pub enum MetadataError {
     /// No consent to transcription.
     #[error("consent to the purpose `transcription` is required; without it nothing is stored")]
     NoTranscriptionConsent,
-    /// A text is longer than [`METADATA_TEXT_MAX`] or holds control characters.
-    #[error("`{field}` must be at most {METADATA_TEXT_MAX} characters without control characters")]
-    Text {
+    /// A text is longer than [`METADATA_TEXT_MAX`].
+    #[error("`{field}` must be at most {METADATA_TEXT_MAX} characters")]
+    TooLong {
         /// Which.
         field: &'static str,
+    },
+    /// A text holds a character that nobody sees.
+    #[error("`{field}` must not contain {character}: characters that cannot be seen have no place in it")]
+    Character {
+        /// Which.
+        field: &'static str,
+        /// The first.
+        character: CodePoint,
     },
     /// Not a two-letter language code.
     #[error("`language` must be an ISO 639-1 code of two lower-case letters, for example `en` or `sw`")]
@@ -282,10 +293,13 @@ impl CallMetadata {
         {
             return Err(MetadataError::Language);
         }
-        if let Some(reference) = &self.reference
-            && (reference.chars().count() > METADATA_TEXT_MAX || reference.chars().any(char::is_control))
-        {
-            return Err(MetadataError::Text { field: "reference" });
+        if let Some(reference) = &self.reference {
+            if reference.chars().count() > METADATA_TEXT_MAX {
+                return Err(MetadataError::TooLong { field: "reference" });
+            }
+            if let Some(hidden) = reference.chars().find(|c| is_out_of_place(*c)) {
+                return Err(MetadataError::Character { field: "reference", character: CodePoint(hidden) });
+            }
         }
         for (field, moment) in [("consent.given_at", &self.consent.given_at), ("recorded_at", &self.recorded_at)] {
             if let Some(moment) = moment

@@ -5,6 +5,7 @@
 
 mod audit;
 mod calls;
+mod hostile;
 mod limits;
 mod refusals;
 mod routes;
