@@ -194,7 +194,8 @@ impl From<MetadataError> for Problem {
             MetadataError::TooLong { .. }
             | MetadataError::Character { .. }
             | MetadataError::Language
-            | MetadataError::Moment { .. } => Kind::InvalidMetadata,
+            | MetadataError::Moment { .. }
+            | MetadataError::Channels => Kind::InvalidMetadata,
         };
         Self::new(kind, error.to_string())
     }

@@ -42,6 +42,7 @@ async fn metadata_that_says_something_twice_or_something_unknown_is_refused_by_i
     for (sent, named) in [
         (metadata(r#""language":"sw","language":"en""#), "duplicate field `language`"),
         (metadata(r#""language":"sw","\u006canguage":"en""#), "duplicate field `language`"),
+        (metadata(r#""channels":["caller"],"channels":["counsellor"]"#), "duplicate field `channels`"),
         (metadata(r#""consent":{"basis":"guardian","purposes":["transcription"]}"#), "duplicate field `consent`"),
         (br#"{"consent":{"basis":"caller","basis":"guardian","purposes":["transcription"]}}"#.to_vec(), "duplicate field `basis`"),
         (metadata(r#""call_id":"../x""#), "unknown field `call_id`"),
@@ -110,6 +111,27 @@ async fn a_reference_holds_nothing_that_cannot_be_seen() {
     }
     for seen in ["Kesi ya 17/2026", "قضية ١٧", "дело № 17"] {
         assert_eq!(upload(&mut client, &metadata(&format!(r#""reference":"{seen}""#))).await.status, 202, "{seen}");
+    }
+}
+
+#[tokio::test]
+async fn channels_name_one_or_two_roles_each_once() {
+    let appliance = Appliance::start().await;
+    let mut client = appliance.connect(ASHA).await;
+    let wrong = "must name one or two channels";
+    for (channels, named) in [
+        ("[]", wrong),
+        (r#"["caller","caller"]"#, wrong),
+        (r#"["caller","counsellor","caller"]"#, wrong),
+        (r#"["caller","teacher"]"#, "unknown variant `teacher`, expected `counsellor` or `caller`"),
+        (r#""caller""#, "expected a sequence"),
+    ] {
+        let reply = upload(&mut client, &metadata(&format!(r#""channels":{channels}"#))).await;
+        assert_refused(&reply, (422, "invalid-metadata", named));
+    }
+    assert!(appliance.desk.lock().calls.is_empty());
+    for channels in [r#"["caller"]"#, r#"["caller","counsellor"]"#, r#"["counsellor","caller"]"#] {
+        assert_eq!(upload(&mut client, &metadata(&format!(r#""channels":{channels}"#))).await.status, 202, "{channels}");
     }
 }
 

@@ -3,6 +3,7 @@
 //! Touches: temporary directories.
 //! Next: nobody.
 
+mod channels;
 mod counts;
 mod intake;
 mod restart;
