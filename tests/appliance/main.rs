@@ -15,6 +15,7 @@ mod support;
 mod bad_input;
 mod crash;
 mod formats;
+mod full_disk;
 mod nothing_in_clear;
 mod roles;
 mod start_up;

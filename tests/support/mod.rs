@@ -4,6 +4,7 @@
 pub mod appliance;
 pub mod audio;
 pub mod client;
+pub mod disk;
 pub mod journal;
 pub mod keys;
 pub mod scan;

@@ -5,6 +5,7 @@
 
 mod channels;
 mod counts;
+mod full_disk;
 mod intake;
 mod restart;
 mod support;
