@@ -60,6 +60,8 @@ kinds! {
     CertificateExpired, "certificate-expired", FORBIDDEN, "The certificate has expired";
     /// The peer came too often.
     RateLimited, "rate-limited", TOO_MANY_REQUESTS, "Too many requests";
+    /// More head than is looked at.
+    HeadTooLarge, "head-too-large", REQUEST_HEADER_FIELDS_TOO_LARGE, "The head of the request is too large";
     /// A header or parameter is wrong.
     BadRequest, "bad-request", BAD_REQUEST, "The request is not well-formed";
     /// JSON that is none.

@@ -171,9 +171,24 @@ async fn a_head_that_is_too_long_is_refused() {
     let appliance = Appliance::start().await;
     let key = appliance.authority.client(COUNSELLOR, None);
     let mut stream = appliance.tls(Some(&key), &[b"http/1.1"]).await.unwrap();
-    let head = format!("GET /health HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "a".repeat(70_000));
+    let head = format!("GET /health HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "a".repeat(200_000));
     _ = stream.write_all(head.as_bytes()).await;
     assert!(rest(&mut stream).await.starts_with(b"HTTP/1.1 431"));
+}
+
+#[tokio::test]
+async fn a_head_that_is_somewhat_too_long_is_refused_with_a_document_over_both_protocols() {
+    let appliance = Appliance::start().await;
+    let key = appliance.authority.client(COUNSELLOR, None);
+    for protocol in [b"http/1.1".as_slice(), b"h2"] {
+        let mut client = Client::over(appliance.tls(Some(&key), &[protocol]).await.unwrap()).await;
+        let long = Request::get("https://localhost/health").header("x", "a".repeat(66_000));
+        let many = (0..70).fold(Request::get("https://localhost/health"), |request, number| request.header(format!("x-{number}"), "a"));
+        for request in [long, many] {
+            assert_eq!(client.send(request, "").await.problem(), (431, "head-too-large".to_owned()));
+        }
+        assert_eq!(client.send(Request::get("https://localhost/health"), "").await.status, 200);
+    }
 }
 
 #[tokio::test]
