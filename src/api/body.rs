@@ -60,16 +60,23 @@ impl BodyReader {
         }
     }
 
-    /// All of it.
+    /// All of a small body, which may take no longer as a whole than a large one may be silent: else one byte now and then would keep
+    /// a request for days.
     ///
     /// # Errors
     /// As [`Self::next`].
     pub(super) async fn all(mut self) -> Result<Bytes, Problem> {
-        let mut all = BytesMut::new();
-        while let Some(piece) = self.next().await? {
-            all.extend_from_slice(&piece);
-        }
-        Ok(all.freeze())
+        let limit = self.silence;
+        let whole = async {
+            let mut all = BytesMut::new();
+            while let Some(piece) = self.next().await? {
+                all.extend_from_slice(&piece);
+            }
+            Ok(all.freeze())
+        };
+        tokio::time::timeout(limit, whole).await.unwrap_or_else(|_| {
+            Err(Problem::new(Kind::BodyTimeout, format!("This body may take {} seconds as a whole.", limit.as_secs_f32())))
+        })
     }
 }
 
@@ -106,4 +113,21 @@ pub(super) fn strict_json<T: DeserializeOwned>(bytes: &[u8], kind: Kind) -> Resu
         let kind = if error.is_data() { kind } else { Kind::MalformedJson };
         Problem::new(kind, error.to_string())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_small_body_that_trickles_for_ever_is_refused() {
+        let bytes = stream::unfold((), async |()| {
+            tokio::task::yield_now().await;
+            Some((Ok::<_, std::io::Error>(Bytes::from_static(b" ")), ()))
+        });
+        let reader = BodyReader::new(&HeaderMap::new(), Body::from_stream(bytes), u64::MAX, Duration::from_millis(50)).unwrap();
+        assert_eq!(reader.all().await.unwrap_err().kind(), Kind::BodyTimeout);
+    }
 }

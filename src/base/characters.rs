@@ -60,7 +60,8 @@ mod tests {
 
     #[test]
     fn letters_and_joiners_of_every_script_keep_their_order() {
-        for text in ["Habari yako, naitwa Amina.", "اسمي أمينة", "می\u{200C}خواهم", "ක්\u{200D}ෂ", "שלום\u{200F}!"] {
+        for text in ["Habari yako, naitwa Amina.", "اسمي أمينة", "می\u{200C}خواهم", "ක්\u{200D}ෂ", "שלום\u{200F}!"]
+        {
             assert!(!text.chars().any(|c| is_reordering(c) || is_smuggling(c)), "{text}");
         }
     }

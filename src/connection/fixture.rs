@@ -176,6 +176,21 @@ impl Appliance {
 
     /// TLS 1.3 with this certificate.
     pub(crate) async fn tls(&self, key: Option<&ClientKey>, alpn: &[&[u8]]) -> std::io::Result<TlsStream<TcpStream>> {
+        let config = self.client_config(key, alpn);
+        let stream = TcpStream::connect(self.address).await?;
+        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
+    }
+
+    /// The first bytes of a handshake.
+    pub(crate) fn hello(&self) -> Vec<u8> {
+        let config = Arc::new(self.client_config(None, &[]));
+        let mut hello = Vec::new();
+        let mut connection = rustls::ClientConnection::new(config, ServerName::try_from("localhost").unwrap()).unwrap();
+        connection.write_tls(&mut hello).unwrap();
+        hello
+    }
+
+    fn client_config(&self, key: Option<&ClientKey>, alpn: &[&[u8]]) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.0.der().clone()).unwrap();
         let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
@@ -187,8 +202,7 @@ impl Appliance {
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        let stream = TcpStream::connect(self.address).await?;
-        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
+        config
     }
 }
 

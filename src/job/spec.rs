@@ -336,7 +336,8 @@ impl CallMetadata {
             }
         }
         if let Some(channels) = &self.channels
-            && !matches!(channels.as_slice(), [_]) && !matches!(channels.as_slice(), [one, other] if one != other)
+            && !matches!(channels.as_slice(), [_])
+            && !matches!(channels.as_slice(), [one, other] if one != other)
         {
             return Err(MetadataError::Channels);
         }

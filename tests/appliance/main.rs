@@ -13,6 +13,8 @@
 mod support;
 
 mod bad_input;
+mod bad_posts;
+mod channels;
 mod crash;
 mod formats;
 mod full_disk;

@@ -66,6 +66,12 @@ impl Client {
         Self { base: base.to_owned(), ..self.clone() }
     }
 
+    /// Where the certificate of the authority and the identity lie, and the port: for a connection without curl.
+    pub fn parts(&self) -> (&Path, &Path, u16) {
+        let port = self.base.rsplit_once(':').unwrap().1.parse().unwrap();
+        (&self.ca, self.identity.as_deref().expect("a client with a certificate"), port)
+    }
+
     /// The curl command for `path`, for tests that drive it themselves.
     pub fn command(&self, path: &str) -> Command {
         let mut curl = Command::new("curl");

@@ -7,5 +7,6 @@ pub mod client;
 pub mod disk;
 pub mod journal;
 pub mod keys;
+pub mod raw;
 pub mod scan;
 pub mod swtpm;

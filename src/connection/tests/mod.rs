@@ -5,6 +5,7 @@
 
 mod audit;
 mod calls;
+mod cuts;
 mod hostile;
 mod limits;
 mod refusals;

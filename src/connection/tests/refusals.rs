@@ -39,7 +39,8 @@ async fn curl_reads_every_early_refusal_over_both_protocols() {
             let role = posted(&roomy, &key(&roomy, "monitor/prometheus"), &[version]).await;
             let policy = posted(&roomy, &key(&roomy, "counsellor/asha"), &[version, "--header", "salama-metadata: {}"]).await;
             let announced = posted(&narrow, &key(&narrow, "counsellor/asha"), &[version, "--header", &metadata]).await;
-            let counted = posted(&narrow, &key(&narrow, "counsellor/asha"), &[version, "--header", &metadata, "--header", unannounced]).await;
+            let counted =
+                posted(&narrow, &key(&narrow, "counsellor/asha"), &[version, "--header", &metadata, "--header", unannounced]).await;
             assert_eq!(role, (Some(0), "403 not-allowed".to_owned()), "{version}");
             assert_eq!(policy, (Some(0), "422 consent-required".to_owned()), "{version}");
             assert_eq!(announced, (Some(0), "413 too-large".to_owned()), "{version}");

@@ -191,6 +191,43 @@ async fn a_head_that_is_somewhat_too_long_is_refused_with_a_document_over_both_p
     }
 }
 
+/// A frame of HTTP/2 (RFC 9113, 4.1) on stream 1, or on the connection for SETTINGS.
+fn h2_frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    [&[0, 0, length, kind, flags, 0, 0, 0, u8::from(kind != 4)], payload].concat()
+}
+
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+#[tokio::test]
+async fn an_http_2_head_that_does_not_end_is_closed() {
+    let mut config = tiny();
+    (config.limits.idle_timeout, config.limits.drain_timeout) = (TINY, TINY);
+    let appliance = Appliance::start_config(config).await;
+    let key = appliance.authority.client(COUNSELLOR, None);
+    let mut stream = appliance.tls(Some(&key), &[b"h2"]).await.unwrap();
+    // HEADERS without END_HEADERS, and no CONTINUATION.
+    stream.write_all(&[H2_PREFACE, &h2_frame(4, 0, &[]), &h2_frame(1, 0, &[0x82])].concat()).await.unwrap();
+    rest(&mut stream).await;
+}
+
+#[tokio::test]
+async fn an_http_2_body_that_falls_silent_is_refused() {
+    let mut config = tiny();
+    (config.limits.body_timeout, config.limits.idle_timeout, config.limits.drain_timeout) = (TINY, TINY, TINY);
+    let appliance = Appliance::start_config(config).await;
+    let key = appliance.authority.client(COUNSELLOR, None);
+    let mut stream = appliance.tls(Some(&key), &[b"h2"]).await.unwrap();
+    let literal = |name: &[u8], value: &[u8]| [name, &[u8::try_from(value.len()).unwrap()], value].concat();
+    // HPACK (RFC 7541): POST, https, then :path, :authority and content-type as literals with indexed names.
+    let head =
+        [vec![0x83, 0x87], literal(&[4], b"/api/v1/text/redact"), literal(&[1], b"localhost"), literal(&[15, 16], b"application/json")];
+    stream.write_all(&[H2_PREFACE, &h2_frame(4, 0, &[]), &h2_frame(1, 4, &head.concat())].concat()).await.unwrap();
+    let reply = rest(&mut stream).await;
+    let said = String::from_utf8_lossy(&reply);
+    assert!(said.contains("urn:salama:problem:body-timeout"), "{said}");
+}
+
 #[tokio::test]
 async fn an_http_2_connection_without_requests_is_closed() {
     let mut config = tiny();
