@@ -313,13 +313,15 @@ impl Calls {
         }
     }
 
-    /// How the desk is, for health and metrics.
+    /// How the desk is, for health and metrics. Blocks for a moment when the ballast is taken back.
     pub fn health(&self) -> DeskHealth {
         let desk = &self.desk;
+        let space = desk.space.admits(0);
         DeskHealth {
             store: desk.store.is_open(),
-            ballast: desk.store.has_ballast(),
-            space: desk.space.admits(0),
+            // Room may have come back by other ways than an erasure.
+            ballast: if space { desk.store.restore_ballast() } else { desk.store.has_ballast() },
+            space,
             workers: !desk.children.lost(),
             runners: self.runners_live(),
             waiting: desk.queue.len(),

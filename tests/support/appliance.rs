@@ -21,6 +21,8 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 pub struct Settings {
     /// More lines for the settings file, section headers included.
     pub more: String,
+    /// More lines for its section `[listen]`.
+    pub listen: &'static str,
     /// The speech model; `whisper-tiny-en` unless a test needs the other.
     pub asr: Option<&'static str>,
     /// More environment for the daemon.
@@ -107,7 +109,8 @@ impl Appliance {
         assert!(chown.success(), "the user `salama` is missing: run `make setup` as root");
         fs::set_permissions(self.state(), Permissions::from_mode(0o700)).unwrap();
         let text = format!(
-            "[listen]\naddress = \"127.0.0.1:0\"\n[state]\ndirectory = \"{}\"\nballast = \"16 MiB\"\nreserve = \"64 MiB\"\n[keeper]\ndirectory = \"{}\"\ntpm = \"{}\"\n[models]\ndirectory = \"{}\"\nasr = \"{}\"\n{}",
+            "[listen]\naddress = \"127.0.0.1:0\"\n{}\n[state]\ndirectory = \"{}\"\nballast = \"16 MiB\"\nreserve = \"64 MiB\"\n[keeper]\ndirectory = \"{}\"\ntpm = \"{}\"\n[models]\ndirectory = \"{}\"\nasr = \"{}\"\n{}",
+            settings.listen,
             self.state().display(),
             self.keys().display(),
             self.swtpm.tcti(),
@@ -116,6 +119,11 @@ impl Appliance {
             settings.more,
         );
         fs::write(self.path("salama.toml"), text).unwrap();
+    }
+
+    /// The next start has these words before the daemon's command line.
+    pub fn launch_by(&mut self, launcher: Vec<String>) {
+        self.launcher = launcher;
     }
 
     /// Starts the daemon and waits for READY.

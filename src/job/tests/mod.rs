@@ -3,7 +3,9 @@
 //! Touches: temporary directories.
 //! Next: nobody.
 
+mod channels;
 mod counts;
+mod full_disk;
 mod intake;
 mod restart;
 mod support;
