@@ -247,10 +247,10 @@ pub struct Summary {
 #[serde(rename_all = "snake_case")]
 pub enum CallFailure {
     /// No known container was found.
-    #[error("the file is not audio in a supported format (WAV, MP3, FLAC, M4A, OGG Vorbis)")]
+    #[error("the file is not audio in a supported format (WAV, MP3, FLAC, M4A, OGG, Sun .au, GSM 06.10)")]
     NotAudio,
     /// The container is known, the codec in it is not.
-    #[error("the audio codec is not supported; send WAV, MP3, FLAC, M4A (AAC, ALAC) or OGG Vorbis")]
+    #[error("the audio codec is not supported; send WAV, MP3, FLAC, M4A (AAC, ALAC), OGG Vorbis, Sun .au or GSM 06.10")]
     UnsupportedCodec,
     /// The recording ends in the middle.
     #[error("the recording is truncated: it ends before its header says so; send it again")]
