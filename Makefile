@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
 BIN = $(TARGET)/debug
 
-.PHONY: help setup build models sample demo test bench check deny dist clean
+.PHONY: help setup build models sample demo test fuzz bench check deny dist clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -32,6 +32,9 @@ bench: models ## compare with named peers and write docs/PERFORMANCE.md; ROW=vad
 	@benches/setup.sh $(TARGET)/bench
 	$(CARGO) build --locked --bins --bench speech --bench core
 	@python3 benches/bench.py --bin $(BIN) --work $(TARGET)/bench --write docs/PERFORMANCE.md $(ROW)
+
+fuzz: setup ## one fuzz target for longer: TARGET=wav SECONDS=600
+	@fuzz/run.sh "$(if $(filter command,$(origin TARGET)),$(TARGET))" "$(or $(SECONDS),600)"
 
 check: setup ## formatting and lints
 	$(CARGO) fmt --check

@@ -4,6 +4,7 @@
 //! Next: `worker` fixes the inputs' shapes and optimises the graph.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use prost::Message;
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
@@ -33,7 +34,9 @@ pub fn graph(onnx: &[u8]) -> Result<InferenceModel, LoadError> {
             tensor.shape = None;
         }
     }
-    tract_onnx::onnx().model_for_proto_model(&model).map_err(LoadError::Unsupported)
+    // tract panics on some damage, such as raw bytes of a type that has none.
+    let built = catch_unwind(AssertUnwindSafe(|| tract_onnx::onnx().model_for_proto_model(&model)));
+    built.map_err(|_| LoadError::Broken)?.map_err(LoadError::Unsupported)
 }
 
 /// The single-precision weights of an ONNX file by name, for a network that is written out in code.
@@ -111,6 +114,9 @@ pub enum LoadError {
         /// Its name.
         node: String,
     },
+    /// tract gave up on the graph.
+    #[error("the model's graph is damaged inside; install the model again")]
+    Broken,
     /// tract refused the graph.
     #[error("the model's graph cannot be run: {0}")]
     Unsupported(#[source] TractError),
