@@ -74,6 +74,8 @@ pub struct JobSettings {
     pub time_base: Duration,
     /// On top, seconds for each second of audio.
     pub time_per_audio: u32,
+    /// Longest time for any call, however long it is.
+    pub time_limit: Duration,
     /// Longest time without a word from the child.
     pub silence: Duration,
     /// Texts that are redacted at once.

@@ -168,7 +168,12 @@ impl<'a> Started<'a> {
         let call = header.call;
         let settings = &desk.settings;
         let order = Order { language, threads: settings.threads, max_audio_seconds: settings.max_audio_seconds };
-        let limits = TimeLimits { base: settings.time_base, per_audio: settings.time_per_audio, silence: settings.silence };
+        let limits = TimeLimits {
+            base: settings.time_base,
+            per_audio: settings.time_per_audio,
+            most: settings.time_limit,
+            silence: settings.silence,
+        };
         let mut tell = |progress| desk.hub.progress(call, progress);
         let heard = conversation::transcribe(&*child, &mut recording, order, limits, &mut tell);
         let exit = desk.end(child);

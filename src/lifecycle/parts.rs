@@ -155,6 +155,7 @@ pub fn job_settings(config: &Config) -> JobSettings {
         child_cpu_seconds: seconds(jobs.time_limit).saturating_mul(jobs.threads.into()),
         time_base: CALL_TIME_BASE,
         time_per_audio: CALL_TIME_PER_AUDIO,
+        time_limit: jobs.time_limit,
         silence: CHILD_SILENCE_LIMIT,
         text_concurrent: TEXTS_AT_ONCE,
         text_time: TEXT_LIMIT,
