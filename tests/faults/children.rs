@@ -24,7 +24,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// Ends hangs within seconds; as little memory as the settings allow.
-const SETTINGS: &str = "[jobs]\nthreads = 1\ntime_limit = \"3 s\"\nmemory = \"512 MiB\"\n[limits]\nuploads_per_minute = 6000\nreads_per_minute = 60000\n";
+pub const SETTINGS: &str = "[jobs]\nthreads = 1\ntime_limit = \"3 s\"\nmemory = \"512 MiB\"\n[limits]\nuploads_per_minute = 6000\nreads_per_minute = 60000\n";
 
 /// One appliance for all: it must go on serving whatever came before.
 fn office() -> &'static Office {

@@ -17,6 +17,7 @@ mod children;
 #[allow(dead_code, reason = "it is the worker's")]
 mod forkserver;
 mod kills;
+mod lost;
 mod office;
 #[path = "../confinement/runner.rs"]
 mod runner;
@@ -34,5 +35,5 @@ fn main() -> std::process::ExitCode {
         return stand_in::fork_server(arguments);
     }
     let arguments: Vec<String> = arguments.collect();
-    runner::run(&arguments, &[children::TESTS, kills::TESTS])
+    runner::run(&arguments, &[children::TESTS, lost::TESTS, kills::TESTS])
 }

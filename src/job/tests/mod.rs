@@ -5,6 +5,7 @@
 
 mod counts;
 mod intake;
+mod lasting;
 mod restart;
 mod support;
 mod work;

@@ -157,6 +157,7 @@ pub(super) fn settings(state: &Path) -> JobSettings {
         silence: Duration::from_secs(20),
         text_concurrent: 1,
         pause: Duration::from_millis(1),
+        setbacks: 50,
         text_time: Duration::from_secs(20),
     }
 }
