@@ -289,7 +289,9 @@ pub enum CallFailure {
     #[error("a model failed on this recording")]
     ModelFailed,
     /// The disk did not give the recording, try after try.
-    #[error("the sealed recording could not be read, try after try; check the disk (the daemon's journal has its errors), then send the call again")]
+    #[error(
+        "the sealed recording could not be read, try after try; check the disk (the daemon's journal has its errors), then send the call again"
+    )]
     RecordingUnread,
     /// No child could be started, try after try.
     #[error("no worker process could be started, try after try; check the machine's memory and process limits, then send the call again")]

@@ -134,10 +134,7 @@ impl<'a> Checked<'a> {
         let (desk, call) = (self.desk, self.header.call);
         let header = desk.change(call, Change::Start, &|_| (), &[])?;
         let allowance = Allowance { memory: desk.settings.child_memory, cpu_seconds: desk.settings.child_cpu_seconds };
-        let child = desk
-            .children
-            .spawn(allowance)
-            .map_err(|SpawnRefused| Stopped::Hindered { by: Hindrance::Workers, counted: false })?;
+        let child = desk.children.spawn(allowance).map_err(|SpawnRefused| Stopped::Hindered { by: Hindrance::Workers, counted: false })?;
         let stoppable = Stoppable::register(desk, call, &*child);
         // Whoever cancelled or erased the call before the child could be stopped has changed the header.
         if desk.stored_header(call)?.0.state != CallState::Running {

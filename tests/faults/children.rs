@@ -20,11 +20,15 @@ pub const TESTS: &[Test] = &[
     ("a_flood_ends_its_call_and_leaves_nothing_in_the_core", a_flood_ends_its_call_and_leaves_nothing_in_the_core),
     ("frames_that_lie_end_their_call", frames_that_lie_end_their_call),
     ("words_out_of_turn_end_their_call", words_out_of_turn_end_their_call),
-    ("a_child_that_lingers_after_its_result_is_killed_and_its_result_kept", a_child_that_lingers_after_its_result_is_killed_and_its_result_kept),
+    (
+        "a_child_that_lingers_after_its_result_is_killed_and_its_result_kept",
+        a_child_that_lingers_after_its_result_is_killed_and_its_result_kept,
+    ),
 ];
 
 /// Ends hangs within seconds; as little memory as the settings allow.
-pub const SETTINGS: &str = "[jobs]\nthreads = 1\ntime_limit = \"3 s\"\nmemory = \"512 MiB\"\n[limits]\nuploads_per_minute = 6000\nreads_per_minute = 60000\n";
+const SETTINGS: &str =
+    "[jobs]\nthreads = 1\ntime_limit = \"3 s\"\nmemory = \"512 MiB\"\n[limits]\nuploads_per_minute = 6000\nreads_per_minute = 60000\n";
 
 /// One appliance for all: it must go on serving whatever came before.
 fn office() -> &'static Office {

@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::chance::{Chance, asked};
 use crate::office::Office;
 use crate::runner::Test;
 use crate::stand_in::{SLOW, digest_of};
@@ -27,23 +28,6 @@ const CHECK_EVERY: u32 = 25;
 const CLIENTS: usize = 2;
 /// One call may meet many kills while it runs; a test of the limit of attempts is elsewhere.
 const SETTINGS: &str = "[jobs]\nattempts = 10\nconcurrent = 2\nthreads = 1\n[limits]\nuploads_per_minute = 6000\nreads_per_minute = 60000\nchanges_per_minute = 6000\n";
-
-/// Sebastiano Vigna's splitmix64: enough to choose moments, and the same everywhere.
-#[derive(Clone)]
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-}
 
 /// When a life ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -226,8 +210,13 @@ fn live(office: &mut Office, callers: &[Caller; 2], ledger: &Mutex<Ledger>, mome
         std::thread::scope(|scope| {
             for number in 0..CLIENTS {
                 let (life, chance) = (&life, Chance(chance.next()));
-                // Its connection breaks when the daemon dies; whatever else goes wrong is a panic.
-                scope.spawn(move || drop(life.client(chance, number == 0)));
+                scope.spawn(move || {
+                    // Its connection breaks when the daemon dies; whatever else goes wrong is a panic.
+                    let _broken = life.client(chance, number == 0);
+                    if number == 0 {
+                        life.kill();
+                    }
+                });
             }
             if let Moment::Serving(micros) = moment {
                 pause(micros);
@@ -236,6 +225,7 @@ fn live(office: &mut Office, callers: &[Caller; 2], ledger: &Mutex<Ledger>, mome
         });
     }
     office.appliance.ended();
+    office.until_all_are_gone();
 }
 
 /// Everything is worked off; then each call is one that a client knows, whole and readable, and nothing else is left.
@@ -302,12 +292,8 @@ fn files(office: &Office) -> BTreeSet<String> {
 }
 
 fn no_kill_loses_what_was_acknowledged() {
-    let asked = |name| std::env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let seed = asked("SALAMA_SEED").unwrap_or(u64::try_from(now.as_millis()).unwrap());
     let kills = asked("SALAMA_KILLS").map_or(KILLS, |kills| u32::try_from(kills).unwrap());
-    println!("  SALAMA_SEED={seed}");
-    let (mut chance, began) = (Chance(seed), Instant::now());
+    let (mut chance, began) = (Chance::seeded(), Instant::now());
     let mut office = Office::provision(SETTINGS);
     office.set("[keeper]", "unwraps_per_minute = 600");
     let appliance = &office.appliance;
@@ -330,12 +316,7 @@ fn no_kill_loses_what_was_acknowledged() {
 
     let ledger = ledger.into_inner().unwrap();
     println!("  {kills} kills in {:?} (start to ready: {start:?}): {moments:?}", began.elapsed());
-    println!(
-        "  {} calls kept and read back, {} erased, {} uploads cut",
-        ledger.acknowledged.len(),
-        ledger.erased.len(),
-        ledger.cut.len()
-    );
+    println!("  {} calls kept and read back, {} erased, {} uploads cut", ledger.acknowledged.len(), ledger.erased.len(), ledger.cut.len());
     assert_eq!(moments.values().sum::<u32>(), kills);
     let enough = |number: usize, share: u32| number >= usize::try_from(kills / share).unwrap();
     assert!(enough(ledger.acknowledged.len(), 2) && enough(ledger.erased.len(), 50) && enough(ledger.cut.len(), 50));

@@ -12,6 +12,7 @@
     reason = "a test says what it expects, loudly"
 )]
 
+mod chance;
 mod children;
 #[path = "../../src/worker/forkserver.rs"]
 #[allow(dead_code, reason = "it is the worker's")]
@@ -21,6 +22,7 @@ mod lost;
 mod office;
 #[path = "../confinement/runner.rs"]
 mod runner;
+mod soak;
 mod stand_in;
 #[path = "../support/mod.rs"]
 mod support;
@@ -35,5 +37,8 @@ fn main() -> std::process::ExitCode {
         return stand_in::fork_server(arguments);
     }
     let arguments: Vec<String> = arguments.collect();
+    if arguments == ["soak"] {
+        return soak::run();
+    }
     runner::run(&arguments, &[children::TESTS, lost::TESTS, kills::TESTS])
 }

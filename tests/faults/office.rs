@@ -6,6 +6,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -15,7 +16,7 @@ use crate::support::appliance::{Appliance, Settings, program};
 /// The programs, and the appliance that runs them.
 pub struct Office {
     pub appliance: Appliance,
-    _programs: TempDir,
+    programs: TempDir,
 }
 
 impl Office {
@@ -28,7 +29,7 @@ impl Office {
         }
         copy(&std::env::current_exe().unwrap(), &programs.path().join(stand_in::NAME));
         let settings = Settings { more: more.to_owned(), programs: Some(programs.path().to_owned()), ..Settings::default() };
-        Self { appliance: Appliance::provision(&settings), _programs: programs }
+        Self { appliance: Appliance::provision(&settings), programs }
     }
 
     pub fn start(more: &str) -> Self {
@@ -42,6 +43,20 @@ impl Office {
         let file = self.appliance.path("salama.toml");
         let text = fs::read_to_string(&file).unwrap().replace(section, &format!("{section}\n{setting}"));
         fs::write(&file, text).unwrap();
+    }
+
+    /// Waits until no process of the appliance is left, as systemd does before it starts a service again. Without it a keeper that is
+    /// still starting would share the TPM with the next one, and a TPM without a resource manager has room for one.
+    pub fn until_all_are_gone(&self) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while fs::read_dir("/proc").unwrap().filter_map(Result::ok).any(|process| self.is_ours(&process.path())) {
+            assert!(Instant::now() < deadline, "a process outlives its daemon");
+            std::thread::yield_now();
+        }
+    }
+
+    fn is_ours(&self, process: &Path) -> bool {
+        fs::read_link(process.join("exe")).is_ok_and(|program| program.starts_with(self.programs.path()))
     }
 
     /// The fork server's process id.

@@ -78,11 +78,7 @@ impl Wire {
 
     /// Posts a recording; `sent` is called with the bytes that have been sent, after each piece.
     pub fn post(&mut self, recording: &[u8], mut sent: impl FnMut(usize)) -> io::Result<Reply> {
-        let head = format!(
-            "POST /api/v1/calls HTTP/1.1\r\nhost: salama.test\r\ncontent-type: application/octet-stream\r\nsalama-metadata: {CONSENT}\r\ncontent-length: {}\r\n\r\n",
-            recording.len()
-        );
-        self.send(&head)?;
+        self.begin(recording.len(), &[])?;
         let mut total = 0;
         for piece in recording.chunks(16 * 1024) {
             self.0.get_mut().write_all(piece)?;
@@ -91,6 +87,15 @@ impl Wire {
             sent(total);
         }
         self.reply()
+    }
+
+    /// Begins to post a recording of this length.
+    pub fn begin(&mut self, length: usize, first: &[u8]) -> io::Result<()> {
+        self.send(&format!(
+            "POST /api/v1/calls HTTP/1.1\r\nhost: salama.test\r\ncontent-type: application/octet-stream\r\nsalama-metadata: {CONSENT}\r\ncontent-length: {length}\r\n\r\n"
+        ))?;
+        self.0.get_mut().write_all(first)?;
+        self.0.get_mut().flush()
     }
 
     /// Follows a call's events to their end and returns the call.
