@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
 BIN = $(TARGET)/debug
 
-.PHONY: help setup build models sample demo test fuzz bench check deny dist clean
+.PHONY: help setup build models sample demo test fuzz soak bench check deny dist clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -35,6 +35,9 @@ bench: models ## compare with named peers and write docs/PERFORMANCE.md; ROW=vad
 
 fuzz: setup ## one fuzz target for longer: TARGET=wav SECONDS=600
 	@fuzz/run.sh "$(if $(filter command,$(origin TARGET)),$(TARGET))" "$(or $(SECONDS),600)"
+
+soak: models ## a long run, at most 15 minutes: 200 calls while uploads, children and the daemon are cut off, then an account of what is left
+	$(CARGO) test --locked --test faults -- soak
 
 check: setup ## formatting and lints
 	$(CARGO) fmt --check

@@ -288,6 +288,20 @@ pub enum CallFailure {
     /// A model failed in the child.
     #[error("a model failed on this recording")]
     ModelFailed,
+    /// The disk did not give the recording, try after try.
+    #[error(
+        "the sealed recording could not be read, try after try; check the disk (the daemon's journal has its errors), then send the call again"
+    )]
+    RecordingUnread,
+    /// No child could be started, try after try.
+    #[error("no worker process could be started, try after try; check the machine's memory and process limits, then send the call again")]
+    NoWorker,
+    /// The keeper did not open the call's key, try after try.
+    #[error("the key keeper did not open the call's key, try after try; see its entries in the journal, then send the call again")]
+    NoKey,
+    /// The store failed, try after try.
+    #[error("the store failed, try after try; check the disk, then send the call again")]
+    StoreFailed,
 }
 
 impl CallFailure {
@@ -302,9 +316,16 @@ impl CallFailure {
             | Self::TooLong
             | Self::SampleRate
             | Self::Channels => true,
-            Self::WorkerDied | Self::TimedOut | Self::WorkerMisbehaved | Self::TriedTooOften | Self::Unreadable | Self::ModelFailed => {
-                false
-            }
+            Self::WorkerDied
+            | Self::TimedOut
+            | Self::WorkerMisbehaved
+            | Self::TriedTooOften
+            | Self::Unreadable
+            | Self::ModelFailed
+            | Self::RecordingUnread
+            | Self::NoWorker
+            | Self::NoKey
+            | Self::StoreFailed => false,
         }
     }
 

@@ -7,6 +7,7 @@ mod channels;
 mod counts;
 mod full_disk;
 mod intake;
+mod lasting;
 mod restart;
 mod support;
 mod work;
