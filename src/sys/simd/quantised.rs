@@ -3,8 +3,8 @@
 //! Touches: nothing.
 //! Next: `worker::speech` uses it for its large products, where the processor has it.
 //!
-//! Each column of the matrix has a scale of its own, found once; each row that it is multiplied with has one, found for each product.
-//! So a product is to be trusted to about one part in 200 of its largest term: the precision of CTranslate2's int8 mode.
+//! The depth is cut into blocks. In each, every column of the matrix has a scale of its own, found once, and every row that it is
+//! multiplied with has one, found for each product: so one large number takes precision from its neighbours only.
 
 use super::half::Half;
 use super::panels::{PANEL, Panels};
@@ -14,6 +14,8 @@ use super::product::{Rows, RowsMut};
 const TILE: usize = 12;
 /// Bytes that one instruction multiplies and adds in each column.
 const GROUP: usize = 4;
+/// Rows of the matrix that share a scale in each column.
+const BLOCK: usize = 256;
 /// What is added to signed bytes of a row, because the instruction takes its first operand as unsigned.
 const SHIFT: i32 = 128;
 /// Tiles whose rows are quantised before the matrix is gone through: 24 tiles of 12 x 2048 bytes are 590 KB.
@@ -25,10 +27,10 @@ pub struct Quantised {
     width: usize,
     /// `[panel][group of rows][column of the panel][row of the group]`
     cells: Vec<[i8; PANEL * GROUP]>,
-    /// For each column, with those that fill the last panel.
-    scales: Vec<f32>,
-    /// [`SHIFT`] times the sum of each column's bytes: what the shift of the rows adds.
-    offsets: Vec<i32>,
+    /// `[panel][block]`
+    scales: Vec<[f32; PANEL]>,
+    /// [`SHIFT`] times the sum of a column's bytes in a block: what the shift of the rows adds. `[panel][block]`
+    offsets: Vec<[i32; PANEL]>,
 }
 
 impl Quantised {
@@ -50,34 +52,46 @@ impl Quantised {
         if !depth.is_multiple_of(GROUP) {
             return None;
         }
-        let padded = matrix.padded_width();
-        let mut made = Self { depth, width, cells: Vec::new(), scales: vec![1.0; padded], offsets: vec![0; padded] };
-        for panel in 0..padded / PANEL {
-            let rows = matrix.panel(panel);
-            let mut peaks = [0f32; PANEL];
-            for row in rows {
-                for (peak, value) in peaks.iter_mut().zip(row) {
-                    *peak = peak.max(value.wide().abs());
-                }
+        let mut made = Self { depth, width, cells: Vec::new(), scales: Vec::new(), offsets: Vec::new() };
+        for panel in 0..made.panels() {
+            for block in matrix.panel(panel).chunks(BLOCK) {
+                made.push_block(block);
             }
-            let scales = peaks.map(|peak| if peak > 0.0 && peak.is_finite() { peak / 127.0 } else { 1.0 });
-            let factors = scales.map(|scale| 1.0 / scale);
-            let mut sums = [0i32; PANEL];
-            for group in rows.chunks_exact(GROUP) {
-                let mut cells = [0i8; PANEL * GROUP];
-                for (place, row) in group.iter().enumerate() {
-                    for (column, value) in row.iter().enumerate() {
-                        let rounded = nearest(value.wide() * factors[column]);
-                        cells[column * GROUP + place] = rounded;
-                        sums[column] += i32::from(rounded);
-                    }
-                }
-                made.cells.push(cells);
-            }
-            made.scales[panel * PANEL..][..PANEL].copy_from_slice(&scales);
-            made.offsets[panel * PANEL..][..PANEL].copy_from_slice(&sums.map(|sum| sum * SHIFT));
         }
         Some(made)
+    }
+
+    fn push_block(&mut self, rows: &[[Half; PANEL]]) {
+        let mut peaks = [0f32; PANEL];
+        for row in rows {
+            for (peak, value) in peaks.iter_mut().zip(row) {
+                *peak = peak.max(value.wide().abs());
+            }
+        }
+        let scales = peaks.map(|peak| if peak > 0.0 && peak.is_finite() { peak / 127.0 } else { 1.0 });
+        let factors = scales.map(|scale| 1.0 / scale);
+        let mut sums = [0i32; PANEL];
+        for group in rows.chunks_exact(GROUP) {
+            let mut cells = [0i8; PANEL * GROUP];
+            for (place, row) in group.iter().enumerate() {
+                for (column, value) in row.iter().enumerate() {
+                    let rounded = nearest(value.wide() * factors[column]);
+                    cells[column * GROUP + place] = rounded;
+                    sums[column] += i32::from(rounded);
+                }
+            }
+            self.cells.push(cells);
+        }
+        self.scales.push(scales);
+        self.offsets.push(sums.map(|sum| sum * SHIFT));
+    }
+
+    const fn panels(&self) -> usize {
+        self.width.div_ceil(PANEL)
+    }
+
+    const fn blocks(&self) -> usize {
+        self.depth.div_ceil(BLOCK)
     }
 
     /// Columns.
@@ -105,7 +119,7 @@ pub fn product_quantised(a: Rows<'_>, b: &Quantised, out: RowsMut<'_>) {
     if a.count == 0 {
         return;
     }
-    let padded = b.scales.len();
+    let padded = b.panels() * PANEL;
     assert!(
         out.data.len() >= (a.count - 1) * out.stride + padded && (a.count == 1 || out.stride >= padded),
         "the product fits where it goes"
@@ -121,17 +135,18 @@ pub fn product_quantised(a: Rows<'_>, b: &Quantised, out: RowsMut<'_>) {
 
 /// The same, slowly: what the kernel must give.
 fn portable(a: Rows<'_>, b: &Quantised, out: RowsMut<'_>) {
-    let depth = b.depth / GROUP;
     for row in 0..a.count {
-        let values = a.row(row);
-        let scale = row_scale(values.iter().fold(0.0, |peak, value| f32::max(peak, value.abs())));
-        let factor = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-        let bytes: Vec<i32> = values.iter().map(|value| i32::from(nearest(value * factor))).collect();
-        for column in 0..b.width {
-            let cells = &b.cells[column / PANEL * depth..][..depth];
-            let weights = cells.iter().flat_map(|cell| cell[column % PANEL * GROUP..][..GROUP].iter().copied());
-            let sum: i32 = bytes.iter().zip(weights).map(|(byte, weight)| byte * i32::from(weight)).sum();
-            out.data[row * out.stride + column] += exact(sum) * (b.scales[column] * scale);
+        for (block, values) in a.row(row).chunks(BLOCK).enumerate() {
+            let scale = row_scale(values.iter().fold(0.0, |peak, value| f32::max(peak, value.abs())));
+            let factor = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+            let bytes: Vec<i32> = values.iter().map(|value| i32::from(nearest(value * factor))).collect();
+            for column in 0..b.width {
+                let panel = column / PANEL;
+                let cells = b.cells[panel * (b.depth / GROUP) + block * (BLOCK / GROUP)..].iter();
+                let weights = cells.flat_map(|cell| cell[column % PANEL * GROUP..][..GROUP].iter().copied());
+                let sum: i32 = bytes.iter().zip(weights).map(|(byte, weight)| byte * i32::from(weight)).sum();
+                out.data[row * out.stride + column] += exact(sum) * (b.scales[panel * b.blocks() + block][column % PANEL] * scale);
+            }
         }
     }
 }
@@ -153,56 +168,72 @@ mod vnni {
 
     use super::*;
 
-    /// Rows quantised, interleaved by tile: `[tile][group][row of the tile]`, four bytes each.
+    /// Rows quantised, interleaved by tile.
     #[derive(Default)]
-    struct Block {
+    struct Interleaved {
+        /// `[tile][group][row of the tile]`, four bytes each.
         groups: Vec<[u32; TILE]>,
+        /// `[tile][block][row of the tile]`
         scales: Vec<[f32; TILE]>,
+        bytes: Vec<u8>,
+    }
+
+    impl Interleaved {
+        #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512vnni,avx2,fma,f16c")]
+        fn fill(&mut self, a: Rows<'_>, first: usize, count: usize, b: &Quantised) {
+            let (depth, blocks, tiles) = (b.depth / GROUP, b.blocks(), count.div_ceil(TILE));
+            self.groups.resize(tiles * depth, [0; TILE]);
+            self.scales.resize(tiles * blocks, [0.0; TILE]);
+            self.bytes.resize(b.depth, 0);
+            for row in 0..count {
+                let (tile, place) = (row / TILE, row % TILE);
+                for (block, (values, bytes)) in a.row(first + row).chunks(BLOCK).zip(self.bytes.chunks_mut(BLOCK)).enumerate() {
+                    self.scales[tile * blocks + block][place] = quantise(values, bytes);
+                }
+                for (group, bytes) in self.groups[tile * depth..][..depth].iter_mut().zip(self.bytes.as_chunks::<GROUP>().0) {
+                    group[place] = u32::from_le_bytes(*bytes);
+                }
+            }
+        }
     }
 
     /// # Safety
     /// The processor has AVX-512 F, VL, BW and VNNI.
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512vnni,avx2,fma,f16c")]
     pub(super) unsafe fn blocks(a: Rows<'_>, b: &Quantised, out: RowsMut<'_>) {
-        let depth = b.depth / GROUP;
-        let mut block = Block::default();
-        let mut bytes = vec![0u8; b.depth];
+        let (depth, blocks) = (b.depth / GROUP, b.blocks());
+        let mut rows = Interleaved::default();
         for first in (0..a.count).step_by(BLOCK_TILES * TILE) {
             let count = (a.count - first).min(BLOCK_TILES * TILE);
-            let tiles = count.div_ceil(TILE);
-            block.groups.resize(tiles * depth, [0; TILE]);
-            block.scales.resize(tiles, [0.0; TILE]);
-            for row in 0..count {
-                let scale = quantise(a.row(first + row), &mut bytes);
-                block.scales[row / TILE][row % TILE] = scale;
-                let groups = &mut block.groups[row / TILE * depth..][..depth];
-                for (group, bytes) in groups.iter_mut().zip(bytes.as_chunks::<GROUP>().0) {
-                    group[row % TILE] = u32::from_le_bytes(*bytes);
-                }
-            }
-            for panel in 0..b.scales.len() / PANEL {
-                let cells = &b.cells[panel * depth..][..depth];
-                let scales = &b.scales[panel * PANEL..][..PANEL];
-                let offsets = &b.offsets[panel * PANEL..][..PANEL];
-                for tile in 0..tiles {
+            rows.fill(a, first, count, b);
+            for (panel, cells) in b.cells.chunks(depth).enumerate() {
+                for tile in 0..count.div_ceil(TILE) {
                     let row = first + tile * TILE;
-                    let groups = &block.groups[tile * depth..][..depth];
                     let present = (a.count - row).min(TILE);
-                    let mut sums = [[0i32; PANEL]; TILE];
-                    // SAFETY: the features are enabled here too; groups and cells have the same length.
-                    unsafe {
-                        match present {
-                            1 => few::<1>(groups, cells, &mut sums),
-                            2 => few::<2>(groups, cells, &mut sums),
-                            3..=4 => few::<4>(groups, cells, &mut sums),
-                            5..=6 => few::<6>(groups, cells, &mut sums),
-                            _ => few::<TILE>(groups, cells, &mut sums),
+                    let mut whole = [[0f32; PANEL]; TILE];
+                    for (block, cells) in cells.chunks(BLOCK / GROUP).enumerate() {
+                        let groups = &rows.groups[tile * depth + block * (BLOCK / GROUP)..][..cells.len()];
+                        let mut sums = [[0i32; PANEL]; TILE];
+                        // SAFETY: the features are enabled here too; groups and cells have the same length.
+                        unsafe {
+                            match present {
+                                1 => few::<1>(groups, cells, &mut sums),
+                                2 => few::<2>(groups, cells, &mut sums),
+                                3..=4 => few::<4>(groups, cells, &mut sums),
+                                5..=6 => few::<6>(groups, cells, &mut sums),
+                                _ => few::<TILE>(groups, cells, &mut sums),
+                            }
+                        }
+                        let (of_rows, of_columns) = (&rows.scales[tile * blocks + block], panel * blocks + block);
+                        for (place, sums) in sums.iter().take(present).enumerate() {
+                            add(sums, &b.offsets[of_columns], &b.scales[of_columns], of_rows[place], &mut whole[place]);
                         }
                     }
-                    for (place, sums) in sums.iter().take(present).enumerate() {
-                        let scale = block.scales[tile][place];
+                    for (place, sums) in whole.iter().take(present).enumerate() {
                         let out = &mut out.data[(row + place) * out.stride + panel * PANEL..][..PANEL];
-                        add(sums, offsets, scales, scale, out);
+                        for (out, sum) in out.iter_mut().zip(sums) {
+                            *out += sum;
+                        }
                     }
                 }
             }
@@ -211,10 +242,9 @@ mod vnni {
 
     /// `out += (sums - offsets) * scales * scale`
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512vnni,avx2,fma,f16c")]
-    fn add(sums: &[i32; PANEL], offsets: &[i32], scales: &[f32], scale: f32, out: &mut [f32]) {
-        assert!(offsets.len() == PANEL && scales.len() == PANEL && out.len() == PANEL);
+    fn add(sums: &[i32; PANEL], offsets: &[i32; PANEL], scales: &[f32; PANEL], scale: f32, out: &mut [f32; PANEL]) {
         for half in [0, 16] {
-            // SAFETY: all five have 32 numbers.
+            // SAFETY: all have 32 numbers.
             unsafe {
                 let sum = _mm512_sub_epi32(_mm512_loadu_si512(sums.as_ptr().add(half).cast()), _mm512_loadu_si512(offsets.as_ptr().add(half).cast()));
                 let factor = _mm512_mul_ps(_mm512_loadu_ps(scales.as_ptr().add(half)), _mm512_set1_ps(scale));
