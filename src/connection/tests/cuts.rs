@@ -3,6 +3,8 @@
 //! Touches: loopback sockets.
 //! Next: [`super::uploads`].
 
+use std::time::Duration;
+
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::unbounded_channel;
@@ -39,7 +41,7 @@ async fn a_post_that_is_cut_at_any_byte_is_forgotten() {
         stream.flush().await.unwrap();
         drop(stream);
         if cut >= audio {
-            forgotten.recv().await.unwrap();
+            tokio::time::timeout(Duration::from_secs(20), forgotten.recv()).await.expect("the upload is forgotten").unwrap();
         }
     }
 
