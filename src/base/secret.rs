@@ -4,6 +4,7 @@
 //! Next: `keeper` and `keys` make ciphers of it.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -27,6 +28,44 @@ impl<const N: usize> Secret<N> {
     /// The bytes, for the one call that needs them.
     pub const fn expose(&self) -> &[u8; N] {
         &self.0
+    }
+}
+
+/// Plain bytes of any length: wiped on drop with the speed of `memset`, where `Zeroizing<Vec<u8>>` writes byte by byte.
+pub struct Wiped(Vec<u8>);
+
+impl Wiped {
+    /// Takes bytes over. The vector must not have grown since they came, or the place before is not wiped.
+    pub const fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// Forgets what comes after the first `len` bytes; it is wiped with the rest.
+    pub fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+}
+
+impl Deref for Wiped {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for Wiped {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+impl Drop for Wiped {
+    fn drop(&mut self) {
+        self.0.clear();
+        // Within its capacity: nothing is moved.
+        self.0.resize(self.0.capacity(), 0);
+        zeroize::optimization_barrier(self.0.as_slice());
     }
 }
 

@@ -150,6 +150,8 @@ pub enum Arrival {
 pub struct Upload {
     /// Absent after a failure, and while a write is under way.
     incoming: Option<Box<Incoming>>,
+    /// While this piece is sealed and written, the next is gathered.
+    writing: Option<JoinTask<Written>>,
     gathered: Zeroizing<Vec<u8>>,
     bytes: u64,
     limit: u64,
@@ -163,7 +165,8 @@ impl Upload {
     pub async fn push(&mut self, bytes: Bytes) -> Result<(), CallsError> {
         self.bytes = self.bytes.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
         if self.bytes > self.limit {
-            self.incoming = None;
+            // Before the answer, so that nothing of it is left by then.
+            drop(self.written().await);
             return Err(CallsError::TooLarge { limit: self.limit });
         }
         for piece in bytes.chunks(WRITE_BYTES) {
@@ -185,22 +188,37 @@ impl Upload {
             return Err(CallsError::Empty);
         }
         self.write().await?;
-        let incoming = self.incoming.take().ok_or(CallsError::Internal)?;
+        let (incoming, _) = self.written().await?;
         off_thread("finish upload", None, move || incoming.finish()).await
     }
 
-    /// A caller that goes away in the middle leaves the write to end by itself, and the upload to be forgotten then.
+    /// Begins to write what is gathered, once the piece before is written. A caller that goes away in the middle leaves the write
+    /// to end by itself, and the upload to be forgotten then.
     async fn write(&mut self) -> Result<(), CallsError> {
-        let mut incoming = self.incoming.take().ok_or(CallsError::Internal)?;
-        let gathered = std::mem::replace(&mut self.gathered, Zeroizing::new(Vec::with_capacity(WRITE_BYTES)));
-        let written = off_thread("write upload", None, move || {
+        let (mut incoming, spare) = self.written().await?;
+        let mut gathered = std::mem::replace(&mut self.gathered, spare);
+        self.writing = Some(tokio::task::spawn_blocking(move || {
             incoming.write(&gathered)?;
-            Ok(incoming)
-        });
-        self.incoming = Some(written.await?);
+            // Kept for the next piece but one: wiping it for each costs more than sealing it.
+            gathered.clear();
+            Ok((incoming, gathered))
+        }));
         Ok(())
     }
+
+    /// The upload with nothing under way, and a buffer to gather in.
+    async fn written(&mut self) -> Result<Written, CallsError> {
+        match self.writing.take() {
+            Some(writing) => finished("write upload", None, writing).await,
+            None => Ok((self.incoming.take().ok_or(CallsError::Internal)?, Zeroizing::new(Vec::with_capacity(WRITE_BYTES)))),
+        }
+    }
 }
+
+/// An upload after a write, and the buffer that was written.
+type Written = (Box<Incoming>, Zeroizing<Vec<u8>>);
+/// Blocking work away from the connections' threads.
+type JoinTask<T> = tokio::task::JoinHandle<Result<T, DeskError>>;
 
 /// Why the desk refuses.
 #[derive(Debug, thiserror::Error)]
@@ -261,7 +279,11 @@ async fn off_thread<T: Send + 'static>(
     call: Option<CallId>,
     work: impl FnOnce() -> Result<T, DeskError> + Send + 'static,
 ) -> Result<T, CallsError> {
-    match tokio::task::spawn_blocking(work).await {
+    finished(step, call, tokio::task::spawn_blocking(work)).await
+}
+
+async fn finished<T>(step: &'static str, call: Option<CallId>, work: JoinTask<T>) -> Result<T, CallsError> {
+    match work.await {
         Ok(answer) => answer.map_err(|error| error.reply(step, call)),
         Err(error) => {
             record_fault(step, call, &error);
@@ -359,7 +381,7 @@ impl Calls {
         let limit = desk.settings.max_audio_bytes;
         off_thread("admit", None, move || {
             let incoming = Some(Box::new(Incoming::admit(&desk, &owner, &metadata, key.as_deref())?));
-            Ok(Upload { incoming, gathered: Zeroizing::new(Vec::with_capacity(WRITE_BYTES)), bytes: 0, limit })
+            Ok(Upload { incoming, writing: None, gathered: Zeroizing::new(Vec::with_capacity(WRITE_BYTES)), bytes: 0, limit })
         })
         .await
     }

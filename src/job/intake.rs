@@ -30,7 +30,8 @@ pub(super) const IDEMPOTENCY_LIFETIME: Duration = Duration::from_hours(24);
 pub(super) struct Incoming {
     desk: Arc<Desk>,
     metadata: KeyedHash,
-    body: digest::Context,
+    /// Only with an idempotency key is the recording ever compared with another.
+    body: Option<digest::Context>,
     fate: Fate,
 }
 
@@ -63,7 +64,7 @@ impl Incoming {
         if let Some(known) = idempotency.map(|hash| desk.remembered(hash)).transpose()?.flatten() {
             // Only its end tells whether this is the same recording: until then it must not be taken for one that is kept.
             return if known.metadata == metadata_hash {
-                Ok(Self::new(desk, metadata_hash, Fate::Compared(known)))
+                Ok(Self::new(desk, metadata_hash, true, Fate::Compared(known)))
             } else {
                 Err(DeskError::Refused(CallsError::IdempotencyConflict))
             };
@@ -79,16 +80,18 @@ impl Incoming {
         let writer = desk.segments.create(call, &envelope)?;
         let owner = owner.to_owned();
         let kept = Kept { call, owner, metadata: stored, idempotency, wrapped, envelope, writer, _place: place };
-        Ok(Self::new(desk, metadata_hash, Fate::Kept(Box::new(kept))))
+        Ok(Self::new(desk, metadata_hash, idempotency.is_some(), Fate::Kept(Box::new(kept))))
     }
 
-    fn new(desk: &Arc<Desk>, metadata: KeyedHash, fate: Fate) -> Self {
-        Self { desk: Arc::clone(desk), metadata, body: digest::Context::new(&digest::SHA256), fate }
+    fn new(desk: &Arc<Desk>, metadata: KeyedHash, has_key: bool, fate: Fate) -> Self {
+        Self { desk: Arc::clone(desk), metadata, body: has_key.then(|| digest::Context::new(&digest::SHA256)), fate }
     }
 
     /// Takes the next bytes: into the digest and, sealed, into the file.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), DeskError> {
-        self.body.update(bytes);
+        if let Some(body) = &mut self.body {
+            body.update(bytes);
+        }
         let Fate::Kept(kept) = &mut self.fate else { return Ok(()) };
         let piece = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         if !self.desk.space.admits(piece) {
@@ -100,17 +103,18 @@ impl Incoming {
     /// The recording is complete. One with a key that came before must be the same to the byte; then the answer is the first one's call.
     pub(super) fn finish(self) -> Result<Arrival, DeskError> {
         let Self { desk, metadata, body, fate } = self;
-        let body = desk.index.digest(&[b"body", body.finish().as_ref()]);
-        match fate {
-            Fate::Kept(kept) => kept.finish(&desk, metadata, body),
-            Fate::Compared(first) => desk.repeated(&first, metadata, body),
+        let body = body.map(|body| desk.index.digest(&[b"body", body.finish().as_ref()]));
+        match (fate, body) {
+            (Fate::Kept(kept), body) => kept.finish(&desk, metadata, body),
+            (Fate::Compared(first), Some(body)) => desk.repeated(&first, metadata, body),
+            (Fate::Compared(_), None) => Err(DeskError::NotFound),
         }
     }
 }
 
 impl Kept {
     /// `recording durable > call durable > queued`, unless another upload with the same key was faster.
-    fn finish(self, desk: &Desk, metadata_hash: KeyedHash, body: KeyedHash) -> Result<Arrival, DeskError> {
+    fn finish(self, desk: &Desk, metadata_hash: KeyedHash, body: Option<KeyedHash>) -> Result<Arrival, DeskError> {
         let Self { call, owner, metadata, idempotency, wrapped, envelope, writer, _place } = self;
         let audio_bytes = writer.finish()?;
         let now = desk.clock.now();
@@ -129,9 +133,9 @@ impl Kept {
             event: 1,
             idempotency,
         };
-        let remembered = Remembered { call, metadata: metadata_hash, body, at: now };
+        let remembered = body.map(|body| Remembered { call, metadata: metadata_hash, body, at: now });
         desk.hub.open(call);
-        let stored = desk.store_new(header, &metadata, &wrapped, &envelope, &remembered);
+        let stored = desk.store_new(header, &metadata, &wrapped, &envelope, remembered.as_ref());
         if !matches!(stored, Ok(Some(_))) {
             desk.hub.forget(call);
             // No call refers to the file; if it cannot be removed now, the next start does.
@@ -147,7 +151,7 @@ impl Kept {
             }
             None => {
                 let first = idempotency.map(|hash| desk.remembered(hash)).transpose()?.flatten().ok_or(DeskError::NotFound)?;
-                desk.repeated(&first, metadata_hash, body)
+                desk.repeated(&first, metadata_hash, body.ok_or(DeskError::NotFound)?)
             }
         }
     }
@@ -174,14 +178,14 @@ impl Desk {
         metadata: &StoredMetadata,
         wrapped: &WrappedDek,
         envelope: &Envelope,
-        remembered: &Remembered,
+        remembered: Option<&Remembered>,
     ) -> Result<Option<Header>, DeskError> {
         let call = header.call;
         let index = self.index.envelope();
         let (dek, content) = (Slot::of_call(Table::WrappedDek, call), Slot::of_call(Table::Metadata, call));
         let mut batch =
             Batch::new().put(dek.clone(), index.seal_value(&dek, wrapped)?).put(content.clone(), envelope.seal_value(&content, metadata)?);
-        if let Some(slot) = header.idempotency.as_ref().map(Slot::idempotency) {
+        if let (Some(slot), Some(remembered)) = (header.idempotency.as_ref().map(Slot::idempotency), remembered) {
             batch = batch.require_absent(slot.clone()).put(slot.clone(), index.seal_value(&slot, remembered)?);
         }
         let pending = {

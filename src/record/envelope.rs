@@ -6,6 +6,8 @@
 //! Layout: version u16 LE, nonce 12, ciphertext, tag 16.
 //! Associated data: `salama record 1`, table name, 0, version, key (NIST SP 800-38D for GCM; the binding stops moving values between rows).
 
+use std::sync::LazyLock;
+
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -13,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::base::secret::Secret;
+use crate::base::secret::{Secret, Wiped};
 
 use super::schema::{Custody, Slot};
 
@@ -133,7 +135,7 @@ impl Envelope {
     ///
     /// # Errors
     /// `Forged` for everything that is not exactly that.
-    pub fn open(&self, slot: &Slot, sealed: &SealedRecord) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    pub fn open(&self, slot: &Slot, sealed: &SealedRecord) -> Result<Wiped, OpenError> {
         let table = slot.table();
         let forged = || OpenError::Forged(table.name());
         if table.custody() != self.custody {
@@ -145,7 +147,7 @@ impl Envelope {
             return Err(OpenError::Version { table: table.name(), found: version, expected: table.version() });
         }
         let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>().ok_or_else(forged)?;
-        let mut body = Zeroizing::new(body.to_vec());
+        let mut body = Wiped::new(body.to_vec());
         let cipher = self.cipher(slot).map_err(|_| forged())?;
         let aad = Aad::from(associated_data(slot, version));
         let opened = cipher.open_in_place(Nonce::assume_unique_for_key(*nonce), aad, &mut body).map_err(|_| forged())?.len();
@@ -182,7 +184,8 @@ impl Envelope {
 
 /// HKDF-SHA-256 (RFC 5869) with `info` naming the purpose.
 pub(in crate::record) fn derive(key: &Secret<KEY_BYTES>, info: &[&[u8]]) -> Result<Secret<KEY_BYTES>, ring::error::Unspecified> {
-    let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, b"salama store 1").extract(key.expose());
+    static SALT: LazyLock<hkdf::Salt> = LazyLock::new(|| hkdf::Salt::new(hkdf::HKDF_SHA256, b"salama store 1"));
+    let prk = SALT.extract(key.expose());
     Secret::try_fill(|to| prk.expand(info, hkdf::HKDF_SHA256)?.fill(to))
 }
 
@@ -216,7 +219,7 @@ mod tests {
         fn what_was_sealed_is_opened(plaintext: Vec<u8>, call: u8) {
             let envelope = Envelope::of_call(secret(7));
             let sealed = envelope.seal(&slot(Table::Clear, call), &plaintext).unwrap();
-            prop_assert_eq!(&*envelope.open(&slot(Table::Clear, call), &sealed).unwrap(), &plaintext);
+            prop_assert_eq!(&*envelope.open(&slot(Table::Clear, call), &sealed).unwrap(), plaintext.as_slice());
         }
 
         #[test]

@@ -10,6 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -22,6 +23,8 @@ use super::envelope::{Envelope, KEY_BYTES, SealError};
 
 /// Plain bytes of a chunk.
 pub const CHUNK: usize = 64 * 1024;
+/// Sealed chunks after which the disk begins to write: 16 MiB. Else it would only begin at the end, when somebody waits for it.
+const CHUNKS_AHEAD: u32 = 256;
 const TAG: usize = 16;
 const MAGIC: &[u8; 9] = b"SALSEGv1\n";
 const PREFIX: usize = 7;
@@ -137,6 +140,7 @@ impl SegmentDirectory {
             buffer: Zeroizing::new(Vec::with_capacity(CHUNK + TAG)),
             counter: 0,
             bytes: 0,
+            syncing: None,
             kept: false,
         };
         written.map_err(SegmentError::io("write"))?;
@@ -242,6 +246,8 @@ pub struct SegmentWriter {
     buffer: Zeroizing<Vec<u8>>,
     counter: u32,
     bytes: u64,
+    /// Makes what was written so far durable, beside the writing.
+    syncing: Option<JoinHandle<io::Result<()>>>,
     kept: bool,
 }
 
@@ -278,6 +284,7 @@ impl SegmentWriter {
 
     fn finish_with(mut self, sync: impl FnOnce(&SegmentDirectory) -> Result<(), SegmentError>) -> Result<u64, SegmentError> {
         self.write_chunk(true)?;
+        self.synced()?;
         self.file.sync_all().map_err(SegmentError::io("sync"))?;
         let finished = self.directory.file(self.stream.call, FINISHED);
         fs::rename(&self.path, &finished).map_err(SegmentError::io("rename"))?;
@@ -296,8 +303,22 @@ impl SegmentWriter {
         self.file.write_all(&self.buffer).map_err(SegmentError::io("write"))?;
         self.buffer.clear();
         self.counter = self.counter.checked_add(1).ok_or(SegmentError::TooLong)?;
+        if self.counter.is_multiple_of(CHUNKS_AHEAD) && self.syncing.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.synced()?;
+            self.syncing = self.file.try_clone().and_then(sync_beside).ok();
+        }
         Ok(())
     }
+
+    /// Waits for the sync beside the writing. Its failure must count: the kernel tells it once, and the last sync would not see it.
+    fn synced(&mut self) -> Result<(), SegmentError> {
+        let ended = self.syncing.take().map_or(Ok(Ok(())), JoinHandle::join);
+        ended.unwrap_or_else(|_| Err(io::ErrorKind::Other.into())).map_err(SegmentError::io("sync"))
+    }
+}
+
+fn sync_beside(file: File) -> io::Result<JoinHandle<io::Result<()>>> {
+    thread::Builder::new().name("segment-sync".into()).spawn(move || file.sync_data())
 }
 
 impl Drop for SegmentWriter {

@@ -6,10 +6,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 use std::thread::JoinHandle;
 
-use redb::{Builder, Database, Durability, ReadTransaction, ReadableDatabase, TableDefinition, TableHandle};
+use redb::{Builder, Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition, TableHandle};
 
 use super::envelope::SealedRecord;
 use super::schema::{Slot, Table};
@@ -89,6 +89,9 @@ impl From<redb::Error> for StoreError {
 /// What the writer and the readers share.
 pub(in crate::record) struct Shared {
     path: PathBuf,
+    /// The state since the last commit, for readers: to open it costs more than to read a record. Before the database, so that it
+    /// is dropped first.
+    snapshot: Mutex<Option<Arc<Snapshot>>>,
     database: RwLock<Option<Database>>,
     pub(in crate::record) ballast: Ballast,
     ballast_gone: AtomicBool,
@@ -108,6 +111,7 @@ impl OpenStore {
         Ok(Self {
             shared: Arc::new(Shared {
                 path,
+                snapshot: Mutex::new(None),
                 database: RwLock::new(Some(database)),
                 ballast,
                 ballast_gone: AtomicBool::new(!held),
@@ -269,8 +273,8 @@ impl Store {
     pub fn view<T, E: From<StoreError>>(&self, read: impl FnOnce(&Snapshot) -> Result<T, E>) -> Result<T, E> {
         let database = self.inner.shared.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = database.as_ref().ok_or(StoreError::Closed)?;
-        let transaction = database.begin_read().map_err(|error| StoreError::from(redb::Error::from(error)))?;
-        read(&Snapshot { transaction })
+        let snapshot = self.inner.shared.newest(database)?;
+        read(&snapshot)
     }
 
     /// One record.
@@ -313,19 +317,31 @@ impl Store {
     }
 }
 
+type Opened = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
 /// A consistent view.
 pub struct Snapshot {
-    transaction: ReadTransaction,
+    tables: Vec<(Table, Opened)>,
 }
 
 impl Snapshot {
+    fn open(database: &Database) -> Result<Self, redb::Error> {
+        let transaction = database.begin_read()?;
+        let tables = Table::ALL.iter().map(|table| Ok((*table, transaction.open_table(definition(*table))?)));
+        Ok(Self { tables: tables.collect::<Result<_, redb::Error>>()? })
+    }
+
+    fn table(&self, wanted: Table) -> Result<&Opened, StoreError> {
+        // All are opened, in a short list.
+        self.tables.iter().find(|(table, _)| *table == wanted).map(|(_, opened)| opened).ok_or(StoreError::Closed)
+    }
+
     /// One record.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn get(&self, slot: &Slot) -> Result<Option<SealedRecord>, StoreError> {
-        let table = self.transaction.open_table(definition(slot.table())).map_err(redb::Error::from)?;
-        let value = table.get(slot.key()).map_err(redb::Error::from)?;
+        let value = self.table(slot.table())?.get(slot.key()).map_err(redb::Error::from)?;
         Ok(value.map(|value| SealedRecord::from_stored(value.value())))
     }
 
@@ -336,8 +352,7 @@ impl Snapshot {
     pub fn newest(&self, table: Table, prefix: &[u8], before: u64, limit: usize) -> Result<Vec<(Slot, SealedRecord)>, StoreError> {
         let lowest = [prefix, &0_u64.to_be_bytes()].concat();
         let end = [prefix, &before.to_be_bytes()].concat();
-        let open = self.transaction.open_table(definition(table)).map_err(redb::Error::from)?;
-        let range = open.range(lowest.as_slice()..end.as_slice()).map_err(redb::Error::from)?;
+        let range = self.table(table)?.range(lowest.as_slice()..end.as_slice()).map_err(redb::Error::from)?;
         let found = range.rev().take(limit).map(|entry| found(table, entry));
         found.collect()
     }
@@ -347,8 +362,7 @@ impl Snapshot {
     /// # Errors
     /// [`StoreError`].
     pub fn all(&self, table: Table) -> Result<Vec<(Slot, SealedRecord)>, StoreError> {
-        let open = self.transaction.open_table(definition(table)).map_err(redb::Error::from)?;
-        let range = open.range::<&[u8]>(..).map_err(redb::Error::from)?;
+        let range = self.table(table)?.range::<&[u8]>(..).map_err(redb::Error::from)?;
         range.map(|entry| found(table, entry)).collect()
     }
 }
@@ -361,6 +375,23 @@ fn found(table: Table, entry: Result<Entry<'_>, redb::StorageError>) -> Result<(
 }
 
 impl Shared {
+    /// What the last commit left. A reader that begins before a commit and finds it after is no fault: nobody has been told of that
+    /// commit before the old snapshot was put away.
+    fn newest(&self, database: &Database) -> Result<Arc<Snapshot>, StoreError> {
+        let mut kept = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(snapshot) = &*kept {
+            return Ok(Arc::clone(snapshot));
+        }
+        let snapshot = Arc::new(Snapshot::open(database)?);
+        *kept = Some(Arc::clone(&snapshot));
+        Ok(snapshot)
+    }
+
+    /// The next reader takes a new one. Old pages are freed once the last reader of the old one has gone.
+    fn put_snapshot_away(&self) {
+        drop(self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
     /// Runs `write` in one durable transaction and counts it.
     pub(in crate::record) fn transact<T>(
         &self,
@@ -368,7 +399,11 @@ impl Shared {
     ) -> Result<T, StoreError> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = database.as_ref().ok_or(StoreError::Closed)?;
-        let written = transact(database, write)?;
+        // Before, so that it keeps no pages from being used again; after, so that nobody reads what is old.
+        self.put_snapshot_away();
+        let written = transact(database, write);
+        self.put_snapshot_away();
+        let written = written?;
         self.commits.fetch_add(1, Ordering::Relaxed);
         Ok(written)
     }
@@ -381,6 +416,7 @@ impl Shared {
     /// After a failed write redb takes no more until it is opened again (`PreviousIo`).
     pub(in crate::record) fn reopen(&self) {
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        self.put_snapshot_away();
         // The old one holds the file's lock until it is dropped.
         drop(database.take());
         match open_database(&self.path) {
