@@ -7,6 +7,7 @@
 
 pub mod attempt;
 pub mod descriptors;
+pub mod heap;
 pub mod limits;
 pub mod pidfd;
 pub mod process;
