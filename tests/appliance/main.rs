@@ -13,10 +13,12 @@
 mod support;
 
 mod bad_input;
+mod core_dump;
 mod crash;
 mod formats;
 mod nothing_in_clear;
 mod roles;
+mod searches;
 mod start_up;
 mod way_of_a_call;
 
