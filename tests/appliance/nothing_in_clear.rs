@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::crash::until_at;
 use crate::support::appliance::{Appliance, Settings};
 use crate::support::client::{CONSENT, Reply};
-use crate::support::disk::Disk;
+use crate::support::image::Disk;
 use crate::support::journal::Journal;
 use crate::support::keys::OpenedCopy;
 use crate::support::needles::{Needles, Search};

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use nix::unistd::User;
 use tempfile::TempDir;
 
-use crate::support::disk::Disk;
+use crate::support::image::Disk;
 use crate::support::journal::Journal;
 use crate::support::needles::Needles;
 use crate::support::plants;

@@ -4,7 +4,7 @@
 pub mod appliance;
 pub mod audio;
 pub mod client;
-pub mod disk;
+pub mod image;
 pub mod journal;
 pub mod keys;
 pub mod needles;
