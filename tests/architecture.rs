@@ -127,7 +127,7 @@ fn every_unsafe_site_has_its_safety_note() {
 
 #[test]
 fn every_file_says_what_it_does_trusts_touches_and_leads_to() {
-    for file in rust_files(&source()) {
+    for file in rust_files(&source()).into_iter().chain(rust_files(&source().with_file_name("fuzz"))) {
         let text = fs::read_to_string(&file).unwrap();
         let header: Vec<&str> = text.lines().take_while(|line| line.starts_with("//!")).collect();
         if file.ends_with("lib.rs") {

@@ -77,14 +77,20 @@ impl fmt::Display for Role {
     }
 }
 
-/// A peer that TLS has verified. Made only by [`PeerIdentity::of`].
+/// What a certificate says of its holder. Proves nothing: anybody can write one.
 #[derive(Debug)]
-pub struct PeerIdentity {
+pub struct Claim {
     role: Role,
     name: String,
     box_name: String,
-    fingerprint: String,
     valid_until: Timestamp,
+}
+
+/// A peer that TLS has verified. Made only by [`PeerIdentity::of`].
+#[derive(Debug)]
+pub struct PeerIdentity {
+    claim: Claim,
+    fingerprint: String,
 }
 
 /// Why a verified certificate names nobody here. The connection is closed; the peer is told nothing.
@@ -118,6 +124,48 @@ impl PeerIdentity {
     }
 
     fn from_leaf(der: &[u8]) -> Result<Self, PeerError> {
+        let claim = Claim::read(der)?;
+        let hash = digest::digest(&digest::SHA256, der);
+        Ok(Self { claim, fingerprint: hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect() })
+    }
+
+    /// Its role.
+    pub const fn role(&self) -> Role {
+        self.claim.role
+    }
+
+    /// Its name, unique in its role: `[a-z0-9._-]{1,64}`.
+    pub fn name(&self) -> &str {
+        &self.claim.name
+    }
+
+    /// The box that the certificate was issued for.
+    pub fn box_name(&self) -> &str {
+        &self.claim.box_name
+    }
+
+    /// `role/name`, as calls record their owner.
+    pub fn owner(&self) -> String {
+        format!("{}/{}", self.claim.role, self.claim.name)
+    }
+
+    /// SHA-256 of the certificate, hexadecimal.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// End of the certificate's validity. TLS checks it at the handshake only; a connection may outlive it.
+    pub const fn valid_until(&self) -> Timestamp {
+        self.claim.valid_until
+    }
+}
+
+impl Claim {
+    /// Reads a certificate, DER, whoever wrote it.
+    ///
+    /// # Errors
+    /// When it does not name exactly one known role and name.
+    pub fn read(der: &[u8]) -> Result<Self, PeerError> {
         let (rest, certificate) = X509Certificate::from_der(der).map_err(|_| PeerError::Malformed)?;
         if !rest.is_empty() {
             return Err(PeerError::Malformed);
@@ -135,44 +183,23 @@ impl PeerIdentity {
         };
         let (box_name, role, name) = split(uri)?;
         let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
-        let hash = digest::digest(&digest::SHA256, der);
-        Ok(Self {
-            role,
-            name: name.to_owned(),
-            box_name: box_name.to_owned(),
-            fingerprint: hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
-            valid_until: Timestamp::from_unix_millis(seconds.saturating_mul(1000)),
-        })
+        let valid_until = Timestamp::from_unix_millis(seconds.saturating_mul(1000));
+        Ok(Self { role, name: name.to_owned(), box_name: box_name.to_owned(), valid_until })
     }
 
-    /// Its role.
+    /// As what.
     pub const fn role(&self) -> Role {
         self.role
     }
 
-    /// Its name, unique in its role: `[a-z0-9._-]{1,64}`.
+    /// As whom: `[a-z0-9._-]{1,64}`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The box that the certificate was issued for.
+    /// On which box: `[a-z0-9._-]{1,64}`.
     pub fn box_name(&self) -> &str {
         &self.box_name
-    }
-
-    /// `role/name`, as calls record their owner.
-    pub fn owner(&self) -> String {
-        format!("{}/{}", self.role, self.name)
-    }
-
-    /// SHA-256 of the certificate, hexadecimal.
-    pub fn fingerprint(&self) -> &str {
-        &self.fingerprint
-    }
-
-    /// End of the certificate's validity. TLS checks it at the handshake only; a connection may outlive it.
-    pub const fn valid_until(&self) -> Timestamp {
-        self.valid_until
     }
 }
 
@@ -206,7 +233,7 @@ pub(crate) mod test_peers {
     /// A peer whose certificate ends.
     pub(crate) fn peer_until(role: Role, name: &str, valid_until: Timestamp) -> Arc<PeerIdentity> {
         let (name, box_name) = (name.to_owned(), "box".to_owned());
-        Arc::new(PeerIdentity { role, name, box_name, fingerprint: "00".repeat(32), valid_until })
+        Arc::new(PeerIdentity { claim: Claim { role, name, box_name, valid_until }, fingerprint: "00".repeat(32) })
     }
 }
 

@@ -4,6 +4,7 @@
 //! Next: `worker` fixes the inputs' shapes and optimises the graph.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use prost::Message;
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
@@ -33,7 +34,39 @@ pub fn graph(onnx: &[u8]) -> Result<InferenceModel, LoadError> {
             tensor.shape = None;
         }
     }
-    tract_onnx::onnx().model_for_proto_model(&model).map_err(LoadError::Unsupported)
+    // tract panics on some damage, such as raw bytes of a type that has none.
+    let built = catch_unwind(AssertUnwindSafe(|| tract_onnx::onnx().model_for_proto_model(&model)));
+    built.map_err(|_| LoadError::Broken)?.map_err(LoadError::Unsupported)
+}
+
+/// The single-precision weights of an ONNX file by name, for a network that is written out in code.
+#[derive(Debug)]
+pub struct Weights(HashMap<String, Vec<f32>>);
+
+impl Weights {
+    /// Takes them out of the file.
+    ///
+    /// # Errors
+    /// `Damaged`, `NoGraph`, `ExternalData`; `Shape` for a tensor whose data do not fill its shape.
+    pub fn read(onnx: &[u8]) -> Result<Self, LoadError> {
+        let graph = ModelProto::decode(onnx).map_err(LoadError::Damaged)?.graph.ok_or(LoadError::NoGraph)?;
+        refuse_external_data(&graph)?;
+        let floats = graph.initializer.iter().filter(|tensor| tensor.data_type == i32::from(DataType::Float));
+        let read = floats.map(|tensor| {
+            let numbers = singles(tensor).filter(|numbers| element_count(&tensor.dims) == Some(numbers.len()));
+            numbers.map(|numbers| (tensor.name.clone(), numbers)).ok_or_else(|| LoadError::Shape { tensor: tensor.name.clone() })
+        });
+        read.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The numbers of one tensor.
+    ///
+    /// # Errors
+    /// `Shape` when it is not there or does not have `count` numbers.
+    pub fn of(&self, tensor: &str, count: usize) -> Result<&[f32], LoadError> {
+        let numbers = self.0.get(tensor).filter(|numbers| numbers.len() == count);
+        numbers.map(Vec::as_slice).ok_or_else(|| LoadError::Shape { tensor: tensor.to_owned() })
+    }
 }
 
 /// Why a file of a verified model cannot be used.
@@ -69,19 +102,28 @@ pub enum LoadError {
         /// Its name.
         tensor: String,
     },
+    /// Weights that the program has no place for.
+    #[error("the tensor {tensor} has no place in what this program computes; build the model again with `salama model import`")]
+    Unused {
+        /// Its name.
+        tensor: String,
+    },
     /// A quantised product of another kind than ours.
     #[error("the node {node} is quantised in a way that is not supported (4 bits, single-precision scales, no zero points)")]
     Quantised {
         /// Its name.
         node: String,
     },
+    /// tract gave up on the graph.
+    #[error("the model's graph is damaged inside; install the model again")]
+    Broken,
     /// tract refused the graph.
     #[error("the model's graph cannot be run: {0}")]
     Unsupported(#[source] TractError),
 }
 
 /// Tensors of the graph, of its nodes' attributes and of graphs inside those. Nesting is bounded by the decoder.
-fn refuse_external_data(graph: &GraphProto) -> Result<(), LoadError> {
+pub(super) fn refuse_external_data(graph: &GraphProto) -> Result<(), LoadError> {
     let sparse = |tensor: &TensorProto| refuse_external(tensor);
     graph.initializer.iter().try_for_each(refuse_external)?;
     for tensor in &graph.sparse_initializer {
@@ -170,7 +212,7 @@ fn single(name: &str, dims: Vec<i64>, numbers: impl Iterator<Item = f32>) -> Ten
     TensorProto { name: name.to_owned(), dims, data_type: DataType::Float.into(), raw_data, ..Default::default() }
 }
 
-fn element_count(dims: &[i64]) -> Option<usize> {
+pub(super) fn element_count(dims: &[i64]) -> Option<usize> {
     dims.iter().try_fold(1_usize, |count, &dim| count.checked_mul(usize::try_from(dim).ok()?))
 }
 

@@ -4,12 +4,14 @@
 pub mod appliance;
 pub mod audio;
 pub mod client;
+pub mod disk;
 pub mod image;
 pub mod journal;
 pub mod keys;
 pub mod needles;
 pub mod plants;
 pub mod process;
+pub mod raw;
 pub mod scan;
 pub mod swtpm;
 pub mod wiretap;

@@ -174,6 +174,20 @@ fn shipped(name: &str) -> VerifiedModel {
 }
 
 #[test]
+fn damage_on_which_tract_panics_is_refused() {
+    let text =
+        TensorProto { name: "w".into(), dims: vec![1], data_type: DataType::String.into(), raw_data: vec![0; 4], ..Default::default() };
+    let onnx = file(GraphProto {
+        initializer: vec![text],
+        node: vec![node("Add", &["x", "w"], "y", &[])],
+        input: vec![value("x", &[1])],
+        output: vec![value("y", &[1])],
+        ..Default::default()
+    });
+    assert!(matches!(graph(&onnx), Err(LoadError::Broken)));
+}
+
+#[test]
 fn silero_gives_its_golden_probabilities() {
     let model = shipped("silero-vad");
     let Some(GoldenAnswer::Speech { samples, probabilities, tolerance }) = model.golden().unwrap() else { panic!("no golden answer") };

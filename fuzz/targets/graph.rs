@@ -1,0 +1,91 @@
+//! A model's graph: `model::load` of damaged ONNX.
+//! Trusts: nothing here; in the worker the bytes have the manifest's digest.
+//! Touches: memory.
+//! Next: tract runs it.
+
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto};
+
+use prost::Message;
+
+use super::Target;
+use crate::model::load;
+
+/// ONNX.
+pub const TARGET: Target = Target {
+    name: "graph",
+    run,
+    seeds,
+    corpus: "",
+    words: &[
+        b"Cast",
+        b"MatMul",
+        b"MatMulNBits",
+        b"Add",
+        b"If",
+        b"Loop",
+        b"Constant",
+        b"to",
+        b"bits",
+        b"block_size",
+        b"K",
+        b"N",
+        b"w.f16",
+        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+        b"\xff\xff\xff\xff\x07",
+        b"\x08\x0a",
+        b"\x10\x01",
+        b"\x7a\x00",
+        b"../../etc/passwd",
+    ],
+    memory: 16 << 20,
+    longest: 16_384,
+    smoke: 4000,
+};
+
+/// Promise: damaged bytes are refused or give a graph; no size in them is believed before it is checked against the bytes that are there.
+fn run(data: &[u8]) {
+    let _ = load::graph(data);
+}
+
+fn tensor(name: &str, dims: &[i64], data_type: DataType, raw_data: Vec<u8>) -> TensorProto {
+    TensorProto { name: name.into(), dims: dims.to_vec(), data_type: data_type.into(), raw_data, ..Default::default() }
+}
+
+fn node(op: &str, inputs: &[&str], output: &str, attributes: &[(&str, i64)]) -> NodeProto {
+    let attribute = attributes.iter().map(|(name, i)| AttributeProto { name: (*name).into(), r#type: 2, i: *i, ..Default::default() });
+    NodeProto {
+        op_type: op.into(),
+        name: output.into(),
+        input: inputs.iter().map(|input| (*input).into()).collect(),
+        output: vec![output.into()],
+        attribute: attribute.collect(),
+        ..Default::default()
+    }
+}
+
+fn file(initializer: Vec<TensorProto>, node: Vec<NodeProto>) -> Vec<u8> {
+    let value = |name: &str| ValueInfoProto { name: name.into(), ..Default::default() };
+    let graph = GraphProto { initializer, node, input: vec![value("x")], output: vec![value("y")], ..Default::default() };
+    let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: 18 }];
+    ModelProto { ir_version: 9, opset_import, graph: Some(graph), ..Default::default() }.encode_to_vec()
+}
+
+fn seeds() -> Vec<Vec<u8>> {
+    let half = file(
+        vec![tensor("w.f16", &[2, 2], DataType::Float16, vec![0, 60, 0, 64, 0, 66, 0, 68])],
+        vec![node("Cast", &["w.f16"], "w", &[("to", 1)]), node("MatMul", &["x", "w"], "y", &[])],
+    );
+    let quantised = file(
+        vec![
+            tensor("q", &[2, 1, 16], DataType::Uint8, vec![0x98; 32]),
+            tensor("s", &[2], DataType::Float, vec![0, 0, 128, 63, 0, 0, 0, 64]),
+        ],
+        vec![node("MatMulNBits", &["x", "q", "s"], "y", &[("K", 32), ("N", 2), ("bits", 4), ("block_size", 32)])],
+    );
+    let plain = file(
+        vec![tensor("b", &[1], DataType::Float, vec![0, 0, 128, 63])],
+        vec![node("Add", &["x", "b"], "z", &[]), node("Relu", &["z"], "y", &[])],
+    );
+    vec![half, quantised, plain]
+}

@@ -1,0 +1,9 @@
+//! Of the worker, what reads a stranger's bytes.
+//! Trusts: nothing.
+//! Touches: memory.
+//! Next: the targets `decode` and `redaction`.
+
+#[path = "../src/worker/decode/mod.rs"]
+pub mod decode;
+#[path = "../src/worker/text/mod.rs"]
+pub mod text;
