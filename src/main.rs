@@ -18,6 +18,11 @@ use salama::lifecycle::parts::{self, Parts};
 use salama::record::store::OpenStore;
 use salama::sandbox::policy;
 use salama::sandbox::process;
+use salama::sys::heap::WipingHeap;
+
+/// What was served of a call is not found in this process afterwards.
+#[global_allocator]
+static HEAP: WipingHeap = WipingHeap;
 
 fn main() -> ExitCode {
     match run() {

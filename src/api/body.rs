@@ -111,8 +111,23 @@ pub(super) fn strict_json<T: DeserializeOwned>(bytes: &[u8], kind: Kind) -> Resu
     let mut json = serde_json::Deserializer::from_str(text);
     object::only(&mut json).and_then(|value| json.end().map(|()| value)).map_err(|error| {
         let kind = if error.is_data() { kind } else { Kind::MalformedJson };
-        Problem::new(kind, error.to_string())
+        Problem::new(kind, without_values(error.to_string()))
     })
+}
+
+/// What serde says, but for the values that it quotes: a problem document names fields, and says nothing of what was in them.
+fn without_values(message: String) -> String {
+    let told = |what: &str, border: &str| {
+        let rest = message.strip_prefix(what)?;
+        let (found, expected) = rest.rsplit_once(border)?;
+        // `string "…"`, `integer `5``: the sort is ours, what is quoted is the client's.
+        let sort = found.split(['"', '`']).next().unwrap_or_default().trim_end();
+        Some(format!("{what}{sort}, expected {expected}"))
+    };
+    [("invalid type: ", ", expected "), ("invalid value: ", ", expected "), ("unknown variant", "`, expected ")]
+        .into_iter()
+        .find_map(|(what, border)| told(what, border))
+        .unwrap_or(message)
 }
 
 #[cfg(test)]
@@ -129,5 +144,33 @@ mod tests {
         });
         let reader = BodyReader::new(&HeaderMap::new(), Body::from_stream(bytes), u64::MAX, Duration::from_millis(50)).unwrap();
         assert_eq!(reader.all().await.unwrap_err().kind(), Kind::BodyTimeout);
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Word {
+        Yes,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Asked {
+        _word: Option<Word>,
+        _number: Option<u8>,
+        _list: Option<Vec<u8>>,
+    }
+
+    #[test]
+    fn a_problem_names_fields_and_quotes_no_value() {
+        let told = |json: &str| {
+            let detail = strict_json::<Asked>(json.as_bytes(), Kind::InvalidBody).unwrap_err().document(String::new()).detail;
+            detail.split(" at line").next().unwrap_or_default().to_owned()
+        };
+        assert_eq!(told(r#"{"_word": "Amina`, expected \"x"}"#), "unknown variant, expected `yes`");
+        assert_eq!(told(r#"{"_number": "Amina, expected me"}"#), "invalid type: string, expected u8");
+        assert_eq!(told(r#"{"_number": 712345678}"#), "invalid value: integer, expected u8");
+        assert_eq!(told(r#"{"_list": "Amina"}"#), "invalid type: string, expected a sequence");
+        assert_eq!(told(r#"{"insecure": "Amina"}"#).split(',').next(), Some("unknown field `insecure`"));
+        assert!(!told(r#"{"_word": "Amina"#).contains("Amina"));
     }
 }

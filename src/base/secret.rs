@@ -110,6 +110,28 @@ impl<'de, const N: usize> Visitor<'de> for SecretVisitor<N> {
     }
 }
 
+/// Runs `work`, then overwrites the stack that it used: ciphers leave their expanded keys there, and hashes what they were given.
+///
+/// What `work` returns is not wiped; return secrets as [`Secret`], whose bytes are on the heap.
+pub fn leaving_no_trace<T>(work: impl FnOnce() -> T) -> T {
+    let done = one_frame_down(work);
+    wipe_below();
+    done
+}
+
+/// A frame of its own for `work`, so that [`wipe_below`] takes its place afterwards.
+#[inline(never)]
+fn one_frame_down<T>(work: impl FnOnce() -> T) -> T {
+    work()
+}
+
+#[inline(never)]
+fn wipe_below() {
+    /// More than the key schedules and hash states of one record or chunk: these take about 3 KiB.
+    const DEPTH: usize = 12 << 10;
+    std::hint::black_box(&mut [0_u8; DEPTH]);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,7 +27,12 @@ use salama::ipc::keeper::KeeperReply;
 use salama::sandbox::policy;
 use salama::sandbox::process::{Confined, Hardened, harden};
 use salama::sys::descriptors::take_inherited;
+use salama::sys::heap::WipingHeap;
 use salama::{base, ipc, sandbox};
+
+/// Keys that pass through buffers of libraries do not stay there.
+#[global_allocator]
+static HEAP: WipingHeap = WipingHeap;
 
 fn main() -> ExitCode {
     let exit = match Arguments::try_parse() {

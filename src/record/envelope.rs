@@ -9,13 +9,14 @@
 use std::sync::LazyLock;
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::error::Unspecified;
 use ring::hkdf;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::base::secret::{Secret, Wiped};
+use crate::base::secret::{Secret, Wiped, leaving_no_trace};
 
 use super::schema::{Custody, Slot};
 
@@ -101,7 +102,7 @@ impl Envelope {
     /// # Errors
     /// `Crypto`, which ring does not give for these lengths.
     pub(in crate::record) fn sub_key(&self, label: &'static str) -> Result<Secret<KEY_BYTES>, SealError> {
-        derive(&self.key, &[b"salama sub-key 1 ", label.as_bytes()]).map_err(|_| SealError::Crypto)
+        leaving_no_trace(|| derive(&self.key, &[b"salama sub-key 1 ", label.as_bytes()])).map_err(|_| SealError::Crypto)
     }
 
     /// Seals `plaintext` for `slot`.
@@ -121,9 +122,9 @@ impl Envelope {
         sealed.extend_from_slice(&nonce);
         sealed.extend_from_slice(plaintext);
         let body = sealed.get_mut(VERSION_BYTES + NONCE_LEN..).ok_or(SealError::Crypto)?;
-        let cipher = self.cipher(slot).map_err(|_| SealError::Crypto)?;
         let aad = Aad::from(associated_data(slot, version));
-        let Ok(tag) = cipher.seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), aad, body) else {
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let Ok(tag) = leaving_no_trace(|| self.cipher(slot)?.seal_in_place_separate_tag(nonce, aad, body)) else {
             sealed.zeroize();
             return Err(SealError::Crypto);
         };
@@ -148,9 +149,10 @@ impl Envelope {
         }
         let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>().ok_or_else(forged)?;
         let mut body = Wiped::new(body.to_vec());
-        let cipher = self.cipher(slot).map_err(|_| forged())?;
         let aad = Aad::from(associated_data(slot, version));
-        let opened = cipher.open_in_place(Nonce::assume_unique_for_key(*nonce), aad, &mut body).map_err(|_| forged())?.len();
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let opened = leaving_no_trace(|| Ok::<_, Unspecified>(self.cipher(slot)?.open_in_place(nonce, aad, &mut body)?.len()));
+        let opened = opened.map_err(|_| forged())?;
         body.truncate(opened);
         Ok(body)
     }
@@ -176,14 +178,14 @@ impl Envelope {
         }
     }
 
-    fn cipher(&self, slot: &Slot) -> Result<LessSafeKey, ring::error::Unspecified> {
+    fn cipher(&self, slot: &Slot) -> Result<LessSafeKey, Unspecified> {
         let key = derive(&self.key, &[b"salama record key 1 ", slot.table().name().as_bytes()])?;
         Ok(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.expose())?))
     }
 }
 
 /// HKDF-SHA-256 (RFC 5869) with `info` naming the purpose.
-pub(in crate::record) fn derive(key: &Secret<KEY_BYTES>, info: &[&[u8]]) -> Result<Secret<KEY_BYTES>, ring::error::Unspecified> {
+pub(in crate::record) fn derive(key: &Secret<KEY_BYTES>, info: &[&[u8]]) -> Result<Secret<KEY_BYTES>, Unspecified> {
     static SALT: LazyLock<hkdf::Salt> = LazyLock::new(|| hkdf::Salt::new(hkdf::HKDF_SHA256, b"salama store 1"));
     let prk = SALT.extract(key.expose());
     Secret::try_fill(|to| prk.expand(info, hkdf::HKDF_SHA256)?.fill(to))

@@ -17,7 +17,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
 use crate::base::ids::CallId;
-use crate::base::secret::Secret;
+use crate::base::secret::{Secret, leaving_no_trace};
 
 use super::envelope::{Envelope, KEY_BYTES, SealError};
 
@@ -298,8 +298,8 @@ impl SegmentWriter {
     fn write_chunk(&mut self, last: bool) -> Result<(), SegmentError> {
         let failed = |_| SegmentError::Seal(SealError::Crypto);
         let nonce = self.stream.nonce(self.counter, last);
-        let cipher = self.stream.cipher().map_err(failed)?;
-        cipher.seal_in_place_append_tag(nonce, self.stream.aad(), &mut *self.buffer).map_err(failed)?;
+        let Self { stream, buffer, .. } = self;
+        leaving_no_trace(|| stream.cipher()?.seal_in_place_append_tag(nonce, stream.aad(), &mut **buffer)).map_err(failed)?;
         self.file.write_all(&self.buffer).map_err(SegmentError::io("write"))?;
         self.buffer.clear();
         self.counter = self.counter.checked_add(1).ok_or(SegmentError::TooLong)?;
@@ -382,9 +382,9 @@ impl SegmentReader {
         let mut chunk = Zeroizing::new(vec![0; plain + TAG]);
         let position = wide(HEADER) + u64::from(number) * wide(CHUNK + TAG);
         self.file.read_exact_at(&mut chunk, position).map_err(SegmentError::read)?;
-        let cipher = self.stream.cipher().map_err(|_| SegmentError::Seal(SealError::Crypto))?;
         let nonce = self.stream.nonce(number, number == self.last);
-        cipher.open_in_place(nonce, self.stream.aad(), &mut chunk).map_err(|_| SegmentError::Forged)?;
+        let opened = leaving_no_trace(|| self.stream.cipher()?.open_in_place(nonce, self.stream.aad(), &mut chunk).map(drop));
+        opened.map_err(|_| SegmentError::Forged)?;
         chunk.truncate(plain);
         Ok(chunk)
     }

@@ -8,6 +8,7 @@
 pub mod affine;
 pub mod attempt;
 pub mod descriptors;
+pub mod heap;
 pub mod limits;
 pub mod pidfd;
 pub mod process;

@@ -28,11 +28,16 @@ fn until_gone(pid: u32) {
 
 /// Waits, by its event stream, until the call runs; returns when transcription has begun.
 fn until_running(client: &crate::support::client::Client, id: &str) {
+    until_at(client, id, "transcribe");
+}
+
+/// Waits, by its event stream, until the call is at `stage`.
+pub fn until_at(client: &crate::support::client::Client, id: &str, stage: &str) {
     use std::io::BufRead as _;
     let mut stream =
         client.command(&format!("/api/v1/calls/{id}/events")).arg("--no-buffer").stdout(std::process::Stdio::piped()).spawn().unwrap();
     let lines = std::io::BufReader::new(stream.stdout.take().unwrap()).lines();
-    let found = lines.map_while(Result::ok).any(|line| line.contains("transcribe"));
+    let found = lines.map_while(Result::ok).any(|line| line.contains(stage));
     stream.kill().unwrap();
     stream.wait().unwrap();
     assert!(found, "the call ended before it ran");

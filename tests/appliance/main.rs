@@ -15,11 +15,13 @@ mod support;
 mod bad_input;
 mod bad_posts;
 mod channels;
+mod core_dump;
 mod crash;
 mod formats;
 mod full_disk;
 mod nothing_in_clear;
 mod roles;
+mod searches;
 mod start_up;
 mod way_of_a_call;
 

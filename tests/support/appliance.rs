@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::client::Client;
 use super::swtpm::Swtpm;
+use super::wiretap::Wiretap;
 
 /// Longest that a start may take: models are read, hashed and warmed up.
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -30,6 +31,10 @@ pub struct Settings {
     pub environment: Vec<(String, String)>,
     /// Words before the daemon's command line, for example to enter a namespace.
     pub launcher: Vec<String>,
+    /// Where the state directory is made; in the appliance's folder unless a test needs it elsewhere.
+    pub state: Option<PathBuf>,
+    /// Whether all bytes between keeper and TPM are written down.
+    pub wiretap: bool,
     /// A folder with `salamad` and the programs that it finds beside itself; those that cargo built unless a test needs others.
     pub programs: Option<PathBuf>,
 }
@@ -38,6 +43,8 @@ pub struct Settings {
 pub struct Appliance {
     root: TempDir,
     pub swtpm: Swtpm,
+    pub wiretap: Option<Wiretap>,
+    state: PathBuf,
     notify: UnixDatagram,
     daemon: Option<Child>,
     address: String,
@@ -82,7 +89,9 @@ impl Appliance {
         fs::set_permissions(root.path().join("notify"), Permissions::from_mode(0o777)).unwrap();
         notify.set_read_timeout(Some(START_LIMIT)).unwrap();
         let appliance = Self {
+            state: settings.state.clone().unwrap_or_else(|| root.path().join("state")),
             root,
+            wiretap: settings.wiretap.then(|| Wiretap::before(&swtpm)),
             swtpm,
             notify,
             daemon: None,
@@ -100,7 +109,7 @@ impl Appliance {
     fn salama_init(&self) -> std::process::Output {
         Command::new(program("salama"))
             .args(["init", "--name", "testbox", "--server-name", "salama.test", "--server-name", "127.0.0.1", "--owner", "salama-keeper"])
-            .args(["--tpm", &self.swtpm.tcti(), "--keys"])
+            .args(["--tpm", &self.tpm(), "--keys"])
             .arg(self.keys())
             .arg("--ca")
             .arg(self.path("ca.pem"))
@@ -118,7 +127,7 @@ impl Appliance {
             settings.listen,
             self.state().display(),
             self.keys().display(),
-            self.swtpm.tcti(),
+            self.tpm(),
             models().display(),
             settings.asr.unwrap_or("whisper-tiny-en"),
             settings.more,
@@ -254,7 +263,7 @@ impl Appliance {
         let file = self.path(&format!("{role}-{name}.pem"));
         if !file.is_file() {
             let enrol = Command::new(program("salama"))
-                .args(["enrol", name, "--role", role, "--tpm", &self.swtpm.tcti(), "--keys"])
+                .args(["enrol", name, "--role", role, "--tpm", &self.tpm(), "--keys"])
                 .arg(self.keys())
                 .arg("--out")
                 .arg(&file)
@@ -291,7 +300,12 @@ impl Appliance {
     }
 
     pub fn state(&self) -> PathBuf {
-        self.path("state")
+        self.state.clone()
+    }
+
+    /// Where our programs find the TPM.
+    pub fn tpm(&self) -> String {
+        self.wiretap.as_ref().map_or_else(|| self.swtpm.tcti(), Wiretap::tcti)
     }
 
     pub fn keys(&self) -> PathBuf {

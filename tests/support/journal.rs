@@ -32,7 +32,7 @@ impl Journal {
     }
 
     /// The file system as the namespace sees it.
-    fn root(&self) -> PathBuf {
+    pub fn root(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root", self.journald.id()))
     }
 
@@ -48,20 +48,20 @@ impl Journal {
 
     /// All entries of the program `identifier`.
     pub fn entries(&self, identifier: &str) -> Vec<Value> {
+        let read = self.read(&["--output=json", &format!("SYSLOG_IDENTIFIER={identifier}")]);
+        String::from_utf8_lossy(&read).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Every field of every entry as it was sent: in the files, long ones are compressed.
+    pub fn exported(&self) -> Vec<u8> {
+        self.read(&["--output=export"])
+    }
+
+    fn read(&self, arguments: &[&str]) -> Vec<u8> {
         let launcher = self.launcher();
-        let read = Command::new(&launcher[0])
-            .args(&launcher[1..])
-            .args([
-                "journalctl",
-                "--directory=/run/log/journal",
-                "--output=json",
-                "--all",
-                "--quiet",
-                &format!("SYSLOG_IDENTIFIER={identifier}"),
-            ])
-            .output()
-            .unwrap();
-        String::from_utf8_lossy(&read.stdout).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        let mut journalctl = Command::new(&launcher[0]);
+        journalctl.args(&launcher[1..]).args(["journalctl", "--directory=/run/log/journal", "--all", "--quiet"]).args(arguments);
+        journalctl.output().unwrap().stdout
     }
 }
 

@@ -1,27 +1,120 @@
-//! Opens a stopped appliance's keys as the daemon would, so that a test knows what to search for.
+//! Opens an appliance's keys and records as only its own TPM can, so that a test knows what to search for.
 
+use std::fs;
+
+use ring::hkdf;
+use salama::base::secret::Secret;
 use salama::ipc::keeper::{UnwrapPurpose, WrappedDek};
+use salama::ipc::transcript::Utterance;
 use salama::keys::Keeper;
+use salama::record::envelope::Envelope;
 use salama::record::index::IndexKeys;
 use salama::record::schema::{Slot, Table};
-use salama::record::store::OpenStore;
+use salama::record::store::{OpenStore, Store};
 use salama::supervisor::program;
+use tempfile::TempDir;
 
 use super::appliance::{Appliance, program as built};
 
-/// The keys of `call` and of the index, by name. The daemon must not run.
-pub fn opened(appliance: &Appliance, call: &str) -> Vec<(&'static str, Vec<u8>)> {
-    let keys = appliance.keys();
-    let tpm = appliance.swtpm.tcti();
-    let arguments = ["serve", "--directory", keys.to_str().unwrap(), "--tpm", &tpm, "--user", "salama-keeper"];
-    let started = program::spawn(&built("salama-keeper"), arguments).unwrap();
-    let (keeper, greeting) = Keeper::connect(started.channel).unwrap();
-    let index = IndexKeys::derive(&greeting.index_key).unwrap();
-    let store = OpenStore::open(&appliance.state(), 16 << 20).unwrap().start().unwrap();
+type Named = (String, Vec<u8>);
 
-    let call = call.parse().unwrap();
-    let slot = Slot::of_call(Table::WrappedDek, call);
-    let wrapped: WrappedDek = index.envelope().open_value(&slot, &store.get(&slot).unwrap().unwrap()).unwrap();
-    let dek = keeper.unwrap_dek(call, &wrapped, UnwrapPurpose::Read).unwrap();
-    vec![("the call's key", dek.expose().to_vec()), ("the index key", greeting.index_key.expose().to_vec())]
+/// A copy of an appliance's records with a keeper of its own beside it.
+pub struct OpenedCopy {
+    keeper: Keeper,
+    index: IndexKeys,
+    index_key: Vec<u8>,
+    store: Store,
+    // Dropped after the store.
+    _folder: TempDir,
+}
+
+impl OpenedCopy {
+    /// The daemon may run, but must commit nothing meanwhile.
+    pub fn of(appliance: &Appliance) -> Self {
+        let folder = TempDir::new().unwrap();
+        fs::copy(appliance.state().join("store.redb"), folder.path().join("store.redb")).unwrap();
+        let keys = appliance.keys();
+        let arguments = ["serve", "--directory", keys.to_str().unwrap(), "--tpm", &appliance.tpm(), "--user", "salama-keeper"];
+        let started = program::spawn(&built("salama-keeper"), arguments).unwrap();
+        let (keeper, greeting) = Keeper::connect(started.channel).unwrap();
+        let store = OpenStore::open(folder.path(), 4096).unwrap().start().unwrap();
+        let index = IndexKeys::derive(&greeting.index_key).unwrap();
+        Self { keeper, index, index_key: greeting.index_key.expose().to_vec(), store, _folder: folder }
+    }
+
+    /// The key of `call` and all that is derived from it.
+    pub fn call_keys(&self, call: &str) -> Vec<Named> {
+        let dek = self.dek(call);
+        let derived = |info: &[&str]| expand(b"salama store 1", dek.expose(), info);
+        let mut keys = vec![(format!("the key of call {call}"), dek.expose().to_vec())];
+        keys.push((format!("the audio key of call {call}"), derived(&["salama sub-key 1 ", "audio"])));
+        for table in [Table::Clear, Table::Redacted, Table::Entities, Table::Metadata] {
+            keys.push((format!("the {} key of call {call}", table.name()), derived(&["salama record key 1 ", table.name()])));
+        }
+        keys
+    }
+
+    /// The words of the clear transcript of `call`.
+    pub fn words_said(&self, call: &str) -> Vec<String> {
+        let slot = Slot::of_call(Table::Clear, call.parse().unwrap());
+        let sealed = self.store.get(&slot).unwrap().expect("a clear transcript");
+        let said: Vec<Utterance> = Envelope::of_call(self.dek(call)).open_value(&slot, &sealed).unwrap();
+        said.into_iter().flat_map(|utterance| utterance.words).map(|word| word.text).collect()
+    }
+
+    /// The root key, opened by the TPM's own tools, and every key under it.
+    pub fn long_term_keys(&self, appliance: &Appliance) -> Vec<Named> {
+        let root = unsealed(appliance);
+        let derived = |label: &str| (format!("the long-term key `{label}`"), expand(b"salama root key v1", &root, &[label]));
+        let mut keys: Vec<Named> = ["record kek", "index", "audit", "token", "ca wrap", "tls wrap", "file mac"].map(derived).into();
+        assert_eq!(keys[1].1, self.index_key, "this test derives keys as the keeper does");
+        keys.push(("the root key".to_owned(), root));
+        keys
+    }
+
+    fn dek(&self, call: &str) -> Secret<32> {
+        let call = call.parse().unwrap();
+        let slot = Slot::of_call(Table::WrappedDek, call);
+        let wrapped: WrappedDek = self.index.envelope().open_value(&slot, &self.store.get(&slot).unwrap().unwrap()).unwrap();
+        self.keeper.unwrap_dek(call, &wrapped, UnwrapPurpose::Read).unwrap()
+    }
+}
+
+/// HKDF-SHA-256 to 32 bytes.
+fn expand(salt: &[u8], key: &[u8], info: &[&str]) -> Vec<u8> {
+    struct Bytes;
+    impl hkdf::KeyType for Bytes {
+        fn len(&self) -> usize {
+            32
+        }
+    }
+    let info: Vec<&[u8]> = info.iter().map(|part| part.as_bytes()).collect();
+    let mut key_of = vec![0; 32];
+    hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(key).expand(&info, Bytes).unwrap().fill(&mut key_of).unwrap();
+    key_of
+}
+
+/// What the keyslot holds, by tpm2-tools past the wiretap, for they send it in clear.
+fn unsealed(appliance: &Appliance) -> Vec<u8> {
+    const HEADER: usize = 18;
+    const TRAILER: usize = 64;
+    let slot = fs::read(appliance.keys().join("tpm.slot")).unwrap();
+    let body = &slot[HEADER..slot.len() - TRAILER];
+    let (_, public, private): (Vec<u8>, Vec<u8>, Vec<u8>) = postcard::from_bytes(body).unwrap();
+    let (tpm, folder) = (&appliance.swtpm, appliance.swtpm.directory());
+    for (name, bytes) in [("public", public), ("private", private)] {
+        // The tools want their lengths before them.
+        let length = u16::try_from(bytes.len()).unwrap().to_be_bytes();
+        fs::write(folder.join(name), [&length[..], &bytes].concat()).unwrap();
+    }
+    let attributes = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|decrypt|restricted";
+    tpm.tool("tpm2_createprimary", &["-Q", "-C", "o", "-g", "sha256", "-G", "ecc256:aes128cfb", "-a", attributes, "-c", "storage-root"]);
+    tpm.tool("tpm2_load", &["-Q", "-C", "storage-root", "-u", "public", "-r", "private", "-c", "object"]);
+    tpm.tool("tpm2_flushcontext", &["-t"]);
+    tpm.tool("tpm2_startauthsession", &["-Q", "--policy-session", "-S", "session"]);
+    tpm.tool("tpm2_policycommandcode", &["-Q", "-S", "session", "TPM2_CC_Unseal"]);
+    tpm.tool("tpm2_unseal", &["-Q", "-c", "object", "-p", "session:session", "-o", "root"]);
+    tpm.tool("tpm2_flushcontext", &["session"]);
+    tpm.tool("tpm2_flushcontext", &["-t"]);
+    fs::read(folder.join("root")).unwrap()
 }

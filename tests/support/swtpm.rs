@@ -52,6 +52,11 @@ impl Swtpm {
         format!("swtpm:host=127.0.0.1,port={}", self.port)
     }
 
+    /// The first of its two ports.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// What was logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_file()).expect("swtpm writes its log")
@@ -108,7 +113,7 @@ fn spawn(state: &TempDir, port: u16, level: u8) -> Child {
 }
 
 /// Two neighbouring ports that were free a moment ago: libtss2 always takes the second for control.
-fn free_pair() -> u16 {
+pub fn free_pair() -> u16 {
     loop {
         let first = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let port = first.local_addr().expect("an address").port();

@@ -110,7 +110,9 @@ mod tests {
 
     #[test]
     fn what_lies_between_goes_to_the_nearest_and_ties_to_even() {
-        for (value, bits) in [(1.0 + 1.0 / 2048.0, 0x3c00), (1.0 + 3.0 / 2048.0, 0x3c02), (65519.0, 0x7bff), (65520.0, 0x7c00), (3e-8, 1), (1e-9, 0)] {
+        for (value, bits) in
+            [(1.0 + 1.0 / 2048.0, 0x3c00), (1.0 + 3.0 / 2048.0, 0x3c02), (65519.0, 0x7bff), (65520.0, 0x7c00), (3e-8, 1), (1e-9, 0)]
+        {
             let mut vector = [Half::default(); 8];
             narrow(&[value; 8], &mut vector);
 

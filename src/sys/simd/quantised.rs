@@ -38,7 +38,9 @@ impl Quantised {
     pub fn is_fast() -> bool {
         #[cfg(target_arch = "x86_64")]
         {
-            super::unit() == super::Unit::Avx512 && std::arch::is_x86_feature_detected!("avx512bw") && std::arch::is_x86_feature_detected!("avx512vnni")
+            super::unit() == super::Unit::Avx512
+                && std::arch::is_x86_feature_detected!("avx512bw")
+                && std::arch::is_x86_feature_detected!("avx512vnni")
         }
         #[cfg(not(target_arch = "x86_64"))]
         {
@@ -246,7 +248,10 @@ mod vnni {
         for half in [0, 16] {
             // SAFETY: all have 32 numbers.
             unsafe {
-                let sum = _mm512_sub_epi32(_mm512_loadu_si512(sums.as_ptr().add(half).cast()), _mm512_loadu_si512(offsets.as_ptr().add(half).cast()));
+                let sum = _mm512_sub_epi32(
+                    _mm512_loadu_si512(sums.as_ptr().add(half).cast()),
+                    _mm512_loadu_si512(offsets.as_ptr().add(half).cast()),
+                );
                 let factor = _mm512_mul_ps(_mm512_loadu_ps(scales.as_ptr().add(half)), _mm512_set1_ps(scale));
                 let out = out.as_mut_ptr().add(half);
                 _mm512_storeu_ps(out, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), factor, _mm512_loadu_ps(out)));
@@ -272,7 +277,8 @@ mod vnni {
             // SAFETY: sixteen numbers from `at` are below `whole`, and as many bytes.
             unsafe {
                 let rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(row.as_ptr().add(at)), _mm512_set1_ps(factor)));
-                let shifted = _mm512_cvtusepi32_epi8(_mm512_max_epi32(_mm512_add_epi32(rounded, _mm512_set1_epi32(SHIFT)), _mm512_setzero_si512()));
+                let shifted =
+                    _mm512_cvtusepi32_epi8(_mm512_max_epi32(_mm512_add_epi32(rounded, _mm512_set1_epi32(SHIFT)), _mm512_setzero_si512()));
                 _mm_storeu_si128(bytes.as_mut_ptr().add(at).cast(), shifted);
             }
         }
@@ -297,7 +303,8 @@ mod vnni {
                 let weights = [_mm512_loadu_si512(weights.cast()), _mm512_loadu_si512(weights.add(64).cast())];
                 for row in 0..ROWS {
                     let value = _mm512_set1_epi32(*values.add(row));
-                    sums[row] = [_mm512_dpbusd_epi32(sums[row][0], value, weights[0]), _mm512_dpbusd_epi32(sums[row][1], value, weights[1])];
+                    sums[row] =
+                        [_mm512_dpbusd_epi32(sums[row][0], value, weights[0]), _mm512_dpbusd_epi32(sums[row][1], value, weights[1])];
                 }
             }
         }

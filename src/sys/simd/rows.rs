@@ -56,7 +56,9 @@ unsafe fn dot_512<T: Element>(row: &[T], vector: &[f32]) -> (usize, f32) {
         for chain in 0..4 {
             let at = from + 16 * chain;
             // SAFETY: sixteen numbers from `at` are below `whole`.
-            unsafe { sums[chain] = _mm512_fmadd_ps(T::load_512(row.as_ptr().add(at)), _mm512_loadu_ps(vector.as_ptr().add(at)), sums[chain]) };
+            unsafe {
+                sums[chain] = _mm512_fmadd_ps(T::load_512(row.as_ptr().add(at)), _mm512_loadu_ps(vector.as_ptr().add(at)), sums[chain])
+            };
         }
     }
     (whole, _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3]))))
@@ -76,7 +78,9 @@ unsafe fn dot_256<T: Element>(row: &[T], vector: &[f32]) -> (usize, f32) {
         for chain in 0..4 {
             let at = from + 8 * chain;
             // SAFETY: eight numbers from `at` are below `whole`.
-            unsafe { sums[chain] = _mm256_fmadd_ps(T::load_256(row.as_ptr().add(at)), _mm256_loadu_ps(vector.as_ptr().add(at)), sums[chain]) };
+            unsafe {
+                sums[chain] = _mm256_fmadd_ps(T::load_256(row.as_ptr().add(at)), _mm256_loadu_ps(vector.as_ptr().add(at)), sums[chain])
+            };
         }
     }
     let mut lanes = [0f32; 8];

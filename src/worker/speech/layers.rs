@@ -132,7 +132,10 @@ pub struct Norm {
 impl Norm {
     /// Takes `{name}.gamma` and `{name}.beta`.
     pub fn read(source: &mut Source, name: &str, width: usize) -> Result<Self, LoadError> {
-        Ok(Self { gamma: source.tensors.take_wide(&format!("{name}.gamma"), &[width])?, beta: source.tensors.take_wide(&format!("{name}.beta"), &[width])? })
+        Ok(Self {
+            gamma: source.tensors.take_wide(&format!("{name}.gamma"), &[width])?,
+            beta: source.tensors.take_wide(&format!("{name}.beta"), &[width])?,
+        })
     }
 
     /// Each dense row of `x`, normalised.

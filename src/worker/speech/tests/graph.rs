@@ -55,7 +55,8 @@ fn compare(precision: Precision, alike: f32) {
     let mut session = whisper.begin(&window);
 
     for (position, token) in [settings.sot, settings.no_timestamps, 1514, 2651].into_iter().enumerate() {
-        let mut inputs: TVec<TValue> = tvec!(Tensor::from_shape(&[1, 1, settings.dims], &whisper.embed(position, token)).expect("a row").into());
+        let mut inputs: TVec<TValue> =
+            tvec!(Tensor::from_shape(&[1, 1, settings.dims], &whisper.embed(position, token)).expect("a row").into());
         for (past, cross) in past.chunks(2).zip(cross.chunks(2)) {
             inputs.extend(past.iter().chain(cross).cloned());
         }
