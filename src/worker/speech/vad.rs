@@ -4,7 +4,7 @@
 //! Next: `segment` turns the probabilities into regions.
 //!
 //! The network is written out here instead of being run by tract: it is small, always the same, and heard for every second of
-//! every channel (docs/adr/0014). Its weights and their names are those of the sequence graph:
+//! every channel (docs/adr/0013). Its weights and their names are those of the sequence graph:
 //!
 //! ```text
 //! 64 + 512 samples > 64 mirrored > 4 spectra of 129 > 4 convolutions > LSTM of 128 > one probability
