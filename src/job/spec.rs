@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::base::ids::CallId;
 use crate::ipc::transcript::{EntityCount, Utterance};
-use crate::ipc::worker::{AudioInfo, CallFailure, Stage, StageTime, TextLanguage};
+use crate::ipc::worker::{AudioInfo, CallFailure, RawSamples, Stage, StageTime, TextLanguage};
 
 /// Longest free text in the metadata, characters.
 pub const METADATA_TEXT_MAX: usize = 256;
@@ -69,6 +69,10 @@ pub struct CallMetadata {
     /// The helpline's own reference of the call, at most 256 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
+    /// Of a recording without a header: what its Content-Type declares. Never part of what is sent as metadata.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(ignore)]
+    pub samples: Option<RawSamples>,
 }
 
 /// Where a call is on its way.

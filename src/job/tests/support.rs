@@ -242,6 +242,7 @@ pub(super) fn metadata() -> CallMetadata {
         language: Some("sw".into()),
         recorded_at: None,
         reference: Some("case 17".into()),
+        samples: None,
     }
 }
 
