@@ -43,7 +43,7 @@ pub(super) struct UploadForm {
         ("Salama-Metadata" = Option<String>, Header, description = "For a plain body: `CallMetadata` as JSON in ASCII, other characters as \\u escapes"),
     ),
     request_body(
-        description = "A form, or the plain recording as `audio/*` or `application/octet-stream`",
+        description = "A form, or the plain recording as `audio/*` or `application/octet-stream`. A recording is recognised by its content, except samples without a header, which their Content-Type declares: `audio/x-sln; rate=16000` (Asterisk: signed, 16 bits, little-endian; 8000 without `rate`) or `audio/L16; rate=8000; channels=1` (RFC 2586: the same, big-endian)",
         content((UploadForm = "multipart/form-data"), (Vec<u8> = "application/octet-stream"), (Vec<u8> = "audio/*")),
     ),
     responses(

@@ -21,6 +21,7 @@ mod openapi;
 mod params;
 pub mod problem;
 mod render;
+mod samples;
 pub mod state;
 mod text;
 mod transcript;

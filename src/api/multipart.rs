@@ -49,6 +49,8 @@ pub(super) struct PartHead {
     pub(super) name: String,
     /// Its media type without parameters, lower case.
     pub(super) media_type: Option<String>,
+    /// Its Content-Type as it was sent.
+    pub(super) content_type: Option<String>,
 }
 
 /// Why a body is no form.
@@ -201,7 +203,10 @@ fn part_head(head: &[u8]) -> Result<PartHead, FormError> {
                 }
                 part.name = parameter(parameters, "name").ok_or(FormError::Disposition)?;
             }
-            "content-type" => part.media_type = Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()),
+            "content-type" => {
+                part.media_type = Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+                part.content_type = Some(value.to_owned());
+            }
             "content-transfer-encoding" if !["binary", "8bit", "7bit"].contains(&value.to_ascii_lowercase().as_str()) => {
                 return Err(FormError::Encoding);
             }
@@ -212,7 +217,7 @@ fn part_head(head: &[u8]) -> Result<PartHead, FormError> {
 }
 
 /// The value of one parameter of `; a=b; c="d"`, unquoted. A doubled parameter counts for nothing.
-fn parameter(mut text: &str, wanted: &str) -> Option<String> {
+pub(super) fn parameter(mut text: &str, wanted: &str) -> Option<String> {
     let mut found = None;
     while !text.trim().is_empty() {
         let (name, rest) = text.split_once('=')?;

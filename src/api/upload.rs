@@ -12,7 +12,9 @@ use serde::de::IgnoredAny;
 use super::body::{BodyReader, media_type, strict_json};
 use super::multipart::{FormError, Parser, Piece};
 use super::problem::{Kind, Problem};
+use super::samples::declared_samples;
 use super::state::Api;
+use crate::ipc::worker::RawSamples;
 use crate::job::spec::{CallMetadata, IDEMPOTENCY_KEY_MAX};
 
 /// Metadata of a recording that is sent as the plain body: JSON in ASCII (other characters as `\u` escapes).
@@ -30,6 +32,7 @@ pub(super) struct Recording {
     header: Option<Bytes>,
     audio_left: u64,
     audio_limit: u64,
+    samples: Option<RawSamples>,
 }
 
 impl Recording {
@@ -40,10 +43,7 @@ impl Recording {
     pub(super) fn new<D: super::desk::Desk>(headers: &HeaderMap, body: Body, api: &Api<D>) -> Result<Self, Problem> {
         let media = media_type(headers).unwrap_or_default();
         let form = match media.as_str() {
-            "multipart/form-data" => {
-                let full = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-                Some(Parser::new(full)?)
-            }
+            "multipart/form-data" => Some(Parser::new(content_type(headers))?),
             "application/octet-stream" => None,
             audio if audio.starts_with("audio/") => None,
             _ => {
@@ -52,10 +52,11 @@ impl Recording {
                 return Err(Problem::new(Kind::UnsupportedMediaType, detail));
             }
         };
+        let samples = if form.is_none() { declared_samples(content_type(headers))? } else { None };
         let limit = api.max_audio().saturating_add(if form.is_some() { FORM_EXTRA } else { 0 });
         let body = BodyReader::new(headers, body, limit, api.limits().body_timeout)?;
         let header = headers.get(METADATA_HEADER).map(|value| Bytes::copy_from_slice(value.as_bytes()));
-        Ok(Self { body, form, header, audio_left: api.max_audio(), audio_limit: api.max_audio() })
+        Ok(Self { body, form, header, audio_left: api.max_audio(), audio_limit: api.max_audio(), samples })
     }
 
     /// The metadata, checked against policy.
@@ -64,8 +65,15 @@ impl Recording {
     /// 400 or 422 when it is missing, malformed or not acceptable; as [`BodyReader::next`].
     pub(super) async fn metadata(&mut self) -> Result<CallMetadata, Problem> {
         let json = if self.form.is_some() { self.metadata_part().await? } else { self.metadata_header()? };
-        let metadata: CallMetadata = strict_json(&json, Kind::InvalidMetadata).map_err(|problem| consent_first(&json, problem))?;
+        let mut metadata: CallMetadata = strict_json(&json, Kind::InvalidMetadata).map_err(|problem| consent_first(&json, problem))?;
         metadata.check()?;
+        if metadata.samples.is_some() {
+            return Err(Problem::new(
+                Kind::InvalidMetadata,
+                "The metadata has an unknown field `samples`; declare raw samples by Content-Type.",
+            ));
+        }
+        metadata.samples = self.samples;
         Ok(metadata)
     }
 
@@ -106,7 +114,10 @@ impl Recording {
     /// Before anything is admitted, the recording must have begun.
     async fn audio_part(&mut self) -> Result<(), Problem> {
         match self.piece().await? {
-            Piece::Part(head) if head.name == "audio" => Ok(()),
+            Piece::Part(head) if head.name == "audio" => {
+                self.samples = declared_samples(head.content_type.as_deref().unwrap_or_default())?;
+                Ok(())
+            }
             Piece::Part(head) if head.name == "metadata" => Err(form("The part `metadata` must come once.")),
             Piece::Part(_) => Err(form("Only the parts `metadata` and `audio` are known, in this order.")),
             Piece::Data(_) | Piece::PartEnd | Piece::End => Err(form("The part `audio` is missing.")),
@@ -161,6 +172,10 @@ impl Recording {
             }
         }
     }
+}
+
+fn content_type(headers: &HeaderMap) -> &str {
+    headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 impl From<FormError> for Problem {

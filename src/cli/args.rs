@@ -120,7 +120,7 @@ pub struct StatusArgs {
 /// Arguments of `salama call send`.
 #[derive(Clone, Debug, Args)]
 pub struct SendArgs {
-    /// The recording: WAV, MP3, FLAC, M4A, OGG Vorbis, Sun .au or GSM 06.10; one or two channels.
+    /// The recording: WAV, MP3, FLAC, M4A, OGG, WebM, Sun .au or GSM 06.10; one or two channels.
     pub file: PathBuf,
     /// How consent to processing was given. There is no default: someone must know.
     #[arg(long, value_enum)]

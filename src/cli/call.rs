@@ -62,7 +62,7 @@ pub(super) fn metadata(args: &SendArgs) -> Result<CallMetadata, Failure> {
     let consent = Consent { basis: args.consent.into(), purposes, given_at: args.consent_at.clone() };
     let (language, recorded_at, reference) = (args.language.clone(), args.recorded_at.clone(), args.reference.clone());
     let channels = args.channels.as_ref().map(|roles| roles.iter().map(|role| (*role).into()).collect());
-    let metadata = CallMetadata { consent, language, recorded_at, reference, channels };
+    let metadata = CallMetadata { consent, language, recorded_at, reference, channels, samples: None };
     metadata.check().map_err(|error| Failure::Usage(error.to_string()))?;
     Ok(metadata)
 }

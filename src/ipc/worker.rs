@@ -114,6 +114,8 @@ pub enum Task {
         threads: u8,
         /// Longest audio that is transcribed, seconds.
         max_audio_seconds: u32,
+        /// The recording is samples without a header, as its uploader declares; it is recognised by content otherwise.
+        samples: Option<RawSamples>,
     },
     /// The answer to [`ChildEvent::Need`]: the bytes at `offset`, shorter than asked only at the end, empty past it.
     Audio {
@@ -127,6 +129,17 @@ pub enum Task {
         /// The text.
         text: String,
     },
+}
+
+/// What a recording without a header is: signed linear samples of 16 bits, as its uploader declares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RawSamples {
+    /// Samples a second and channel.
+    pub sample_rate: u32,
+    /// Interleaved channels.
+    pub channels: u8,
+    /// The high byte comes first.
+    pub big_endian: bool,
 }
 
 /// A step of the way of a call, in order.
@@ -247,10 +260,12 @@ pub struct Summary {
 #[serde(rename_all = "snake_case")]
 pub enum CallFailure {
     /// No known container was found.
-    #[error("the file is not audio in a supported format (WAV, MP3, FLAC, M4A, OGG, Sun .au, GSM 06.10)")]
+    #[error("the file is not audio in a supported format (WAV, MP3, FLAC, M4A, OGG, WebM, Sun .au, GSM 06.10)")]
     NotAudio,
     /// The container is known, the codec in it is not.
-    #[error("the audio codec is not supported; send WAV, MP3, FLAC, M4A (AAC, ALAC), OGG Vorbis, Sun .au or GSM 06.10")]
+    #[error(
+        "the audio codec is not supported; send WAV, MP3, FLAC, M4A (AAC, ALAC), OGG (Vorbis, Opus), WebM (Opus), Sun .au or GSM 06.10"
+    )]
     UnsupportedCodec,
     /// The recording ends in the middle.
     #[error("the recording is truncated: it ends before its header says so; send it again")]

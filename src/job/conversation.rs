@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::border::{ChildFault, WorkerChild};
 use super::events::Progress;
 use super::hearing::{Collected, Heard, Hearing};
-use crate::ipc::worker::{CallFailure, Summary, Task};
+use crate::ipc::worker::{CallFailure, RawSamples, Summary, Task};
 use crate::record::segments::{SegmentError, SegmentReader};
 
 /// How long a child that has said its last word may take to end.
@@ -30,6 +30,7 @@ pub(super) struct TimeLimits {
 /// What the child is told.
 pub(super) struct Order {
     pub language: Option<String>,
+    pub samples: Option<RawSamples>,
     pub threads: u8,
     pub max_audio_seconds: u32,
 }
@@ -43,8 +44,8 @@ pub(super) fn transcribe(
     tell: &mut dyn FnMut(Progress),
 ) -> Result<(Summary, Collected), Unheard> {
     let audio_bytes = recording.bytes();
-    let Order { language, threads, max_audio_seconds } = order;
-    let mut task = Some(Task::Transcribe { audio_bytes, language, threads, max_audio_seconds });
+    let Order { language, samples, threads, max_audio_seconds } = order;
+    let mut task = Some(Task::Transcribe { audio_bytes, language, threads, max_audio_seconds, samples });
     let mut hearing = Hearing::of(audio_bytes, max_audio_seconds);
     let started = Instant::now();
     let mut heard_ms = 0;

@@ -14,7 +14,7 @@ use super::header::{Header, StoredClear, StoredEntities, StoredMetadata, StoredT
 use super::hearing::Collected;
 use super::hindrance::Hindrance;
 use super::queue::Queue;
-use super::spec::CallState;
+use super::spec::{CallMetadata, CallState};
 use super::state::Change;
 use crate::audit::{self, Event};
 use crate::base::ids::CallId;
@@ -78,7 +78,7 @@ struct Checked<'a> {
     header: Header,
     envelope: Envelope,
     recording: SegmentReader,
-    language: Option<String>,
+    metadata: CallMetadata,
 }
 
 /// A running call: counted, with a child that can be stopped.
@@ -125,8 +125,8 @@ impl<'a> Checked<'a> {
         if recording.bytes() != header.audio_bytes {
             return unreadable(call, DeskError::Segment(SegmentError::Forged));
         }
-        let language = language(desk, call, &envelope).or_else(|error| unreadable(call, error))?;
-        Ok(Self { desk, header, envelope, recording, language })
+        let metadata = metadata(desk, call, &envelope).or_else(|error| unreadable(call, error))?;
+        Ok(Self { desk, header, envelope, recording, metadata })
     }
 
     /// The attempt is durable before the child exists, so that a call that ends the daemon is not tried for ever.
@@ -172,10 +172,11 @@ impl Drop for Stoppable<'_> {
 impl<'a> Started<'a> {
     /// Feeds the child and hears it to its end.
     fn listen(self) -> Result<HeardOut<'a>, Stopped> {
-        let Self { checked: Checked { desk, header, envelope, mut recording, language }, child, _stoppable } = self;
+        let Self { checked: Checked { desk, header, envelope, mut recording, metadata }, child, _stoppable } = self;
         let call = header.call;
         let settings = &desk.settings;
-        let order = Order { language, threads: settings.threads, max_audio_seconds: settings.max_audio_seconds };
+        let CallMetadata { language, samples, .. } = metadata;
+        let order = Order { language, samples, threads: settings.threads, max_audio_seconds: settings.max_audio_seconds };
         let limits = TimeLimits {
             base: settings.time_base,
             per_audio: settings.time_per_audio,
@@ -268,11 +269,11 @@ pub(super) fn durably<T>(queue: &Queue, pause: Duration, write: impl Fn() -> Res
     }
 }
 
-fn language(desk: &Desk, call: CallId, envelope: &Envelope) -> Result<Option<String>, DeskError> {
+fn metadata(desk: &Desk, call: CallId, envelope: &Envelope) -> Result<CallMetadata, DeskError> {
     let slot = Slot::of_call(Table::Metadata, call);
     let sealed = desk.store.get(&slot)?.ok_or(DeskError::NotFound)?;
     let stored: StoredMetadata = envelope.open_value(&slot, &sealed)?;
-    Ok(stored.metadata()?.language)
+    Ok(stored.metadata()?)
 }
 
 /// What was read and does not open never will; a disk that does not read may yet; everything else is for [`Stopped::from`].

@@ -10,7 +10,7 @@ use crate::base::characters::{CodePoint, is_out_of_place};
 use crate::base::ids::CallId;
 use crate::base::object;
 use crate::ipc::transcript::{EntityCount, Utterance};
-use crate::ipc::worker::{AudioInfo, CallFailure, Stage, StageTime, TextLanguage};
+use crate::ipc::worker::{AudioInfo, CallFailure, RawSamples, Stage, StageTime, TextLanguage};
 
 /// Longest free text in the metadata, characters.
 pub const METADATA_TEXT_MAX: usize = 256;
@@ -97,6 +97,10 @@ pub struct CallMetadata {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_items = 1, max_items = 2)]
     pub channels: Option<Vec<ChannelRole>>,
+    /// Of a recording without a header: what its Content-Type declares. Never part of what is sent as metadata.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(ignore)]
+    pub samples: Option<RawSamples>,
 }
 
 /// Where a call is on its way.

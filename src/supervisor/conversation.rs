@@ -248,7 +248,7 @@ mod tests {
     fn transcribing() -> Conversation {
         let mut talk = Conversation::default();
         talk.heard(&ChildEvent::Ready).unwrap();
-        talk.sent(&Task::Transcribe { audio_bytes: 1000, language: None, threads: 1, max_audio_seconds: 10 });
+        talk.sent(&Task::Transcribe { audio_bytes: 1000, language: None, threads: 1, max_audio_seconds: 10, samples: None });
         talk
     }
 

@@ -32,8 +32,8 @@ impl Work for Call {
 fn serve(models: &Models, channel: &Arc<Channel>) -> Result<(), ChannelError> {
     let Some(task) = channel.recv::<Task>()? else { return Ok(()) };
     let outcome = match task {
-        Task::Transcribe { audio_bytes, language, threads, max_audio_seconds } => {
-            transcribe(models, channel, audio_bytes, language, threads, max_audio_seconds).map(ChildEvent::Done)
+        Task::Transcribe { audio_bytes, language, threads, max_audio_seconds, samples } => {
+            transcribe(models, channel, audio_bytes, samples, language, threads, max_audio_seconds).map(ChildEvent::Done)
         }
         Task::Redact { text } => redact(models, &text),
         Task::Audio { .. } => return Err(ChannelError::Malformed),

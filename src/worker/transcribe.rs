@@ -17,7 +17,7 @@ use super::speech::{FRAMES_MAX, Region, Segmenter, SpeechError, SpeechModels};
 use super::text;
 use crate::ipc::channel::Channel;
 use crate::ipc::transcript::{Entity, Utterance};
-use crate::ipc::worker::{CallFailure, ChildEvent, Stage, StageTime, Summary};
+use crate::ipc::worker::{CallFailure, ChildEvent, RawSamples, Stage, StageTime, Summary};
 
 /// Speech regions that wait for a thread; each is at most half a minute, so this bounds the memory of a call of any length.
 const REGIONS_WAITING_MAX: usize = 4;
@@ -36,13 +36,18 @@ pub fn transcribe(
     models: &Models,
     channel: &Arc<Channel>,
     audio_bytes: u64,
+    samples: Option<RawSamples>,
     language: Option<String>,
     threads: u8,
     max_audio_seconds: u32,
 ) -> Result<Summary, CallFailure> {
     let began = Instant::now();
     let source = ChannelSource::new(Arc::clone(channel), audio_bytes);
-    let decoder = Decoder::open(Box::new(source), DecodeLimits { max_seconds: max_audio_seconds })?;
+    let limits = DecodeLimits { max_seconds: max_audio_seconds };
+    let decoder = match samples {
+        Some(samples) => Decoder::open_samples(Box::new(source), samples, limits),
+        None => Decoder::open(Box::new(source), limits),
+    }?;
     send(channel, &ChildEvent::Audio(decoder.info()))?;
 
     let call = Call { models, channel, language, audio_bytes, progress: Progress::new(), times: Times::default() };

@@ -23,6 +23,8 @@ const FORMATS: &[(&str, &[&str])] = &[
     ("mono.flac", &["-c:a", "flac"]),
     ("aac.m4a", &["-c:a", "aac", "-ar", "32000"]),
     ("alac.m4a", &["-c:a", "alac", "-ar", "44100"]),
+    ("opus.ogg", &["-c:a", "libopus", "-b:a", "24k"]),
+    ("opus.webm", &["-c:a", "libopus", "-b:a", "24k"]),
     ("vorbis.ogg", &["-c:a", "libvorbis", "-ar", "24000"]),
 ];
 

@@ -214,7 +214,7 @@ fn a_child_whose_channel_closes_ends() {
 
 fn transcribing(supervisor: &Supervisor, what: &str) -> Child {
     let child = ready(supervisor, LIMITS);
-    let task = Task::Transcribe { audio_bytes: 100, language: Some(what.into()), threads: 1, max_audio_seconds: 10 };
+    let task = Task::Transcribe { audio_bytes: 100, language: Some(what.into()), threads: 1, max_audio_seconds: 10, samples: None };
     child.send(&task).unwrap();
     child
 }

@@ -245,6 +245,7 @@ pub(super) fn metadata() -> CallMetadata {
         recorded_at: None,
         reference: Some("case 17".into()),
         channels: None,
+        samples: None,
     }
 }
 

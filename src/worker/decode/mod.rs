@@ -5,14 +5,18 @@
 //!
 //! The story: `recognised by content > header checked > codec chosen > packets decoded > trimmed > resampled`.
 //! Accepted are exactly WAV (PCM of 1 to 32 bits, float, mu-law, A-law, GSM 06.10, MP3), Sun .au, GSM 06.10, MP3, FLAC,
-//! M4A (AAC, ALAC), OGG Vorbis, 8 to 48 kHz, one or two channels. No reader of tags or pictures is ever built.
+//! M4A (AAC, ALAC), OGG (Vorbis, Opus), WebM (Opus), and samples that are declared, 8 to 48 kHz, one or two channels.
+//! No reader of ID3 tags is built; what a container's own reader keeps of tags is bounded by our check of its header.
 
 mod au;
+#[cfg(test)]
+mod bad_audio;
 mod blocks;
 #[cfg(test)]
 mod conformance;
 mod fault;
 mod gsm;
+mod matroska;
 mod mp4;
 mod open;
 mod own_codec;
@@ -35,7 +39,7 @@ use symphonia::core::packet::Packet;
 use self::open::{Ending, Opened};
 use self::resample::Resampler;
 use self::source::Reading;
-use crate::ipc::worker::{AudioInfo, CallFailure};
+use crate::ipc::worker::{AudioInfo, CallFailure, RawSamples};
 
 /// Samples of 16 kHz that one block holds at least, unless the recording ends: a quarter of a second.
 const BLOCK: u64 = 4000;
@@ -88,7 +92,19 @@ impl Decoder {
     /// Every [`CallFailure`] about recordings: `Empty`, `NotAudio`, `UnsupportedCodec`, `Truncated`, `Damaged`, `TooLong`,
     /// `SampleRate`, `Channels`; `Unreadable` when `source` fails.
     pub fn open(source: Box<dyn MediaSource>, limits: DecodeLimits) -> Result<Self, CallFailure> {
-        let Opened { reader, codec, track, format, sample_rate, channels, length, ending, skip, keep, reading } = open::open(source)?;
+        Self::of(open::open(source)?, limits)
+    }
+
+    /// As [`Self::open`], for samples without a header.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_samples(source: Box<dyn MediaSource>, samples: RawSamples, limits: DecodeLimits) -> Result<Self, CallFailure> {
+        Self::of(open::open_samples(source, samples)?, limits)
+    }
+
+    fn of(opened: Opened, limits: DecodeLimits) -> Result<Self, CallFailure> {
+        let Opened { reader, codec, track, format, sample_rate, channels, length, ending, skip, keep, reading } = opened;
         let max_seconds = u64::from(limits.max_seconds);
         let hint_ms = length.map(|frames| frames.saturating_mul(1000) / u64::from(sample_rate));
         if ending.is_exact() && hint_ms.is_some_and(|hint| hint > max_seconds.saturating_mul(1000)) {

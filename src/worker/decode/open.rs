@@ -7,7 +7,7 @@ use std::io::{Seek, SeekFrom};
 use std::sync::Arc;
 
 use symphonia::core::codecs::CodecParameters;
-use symphonia::core::codecs::audio::well_known::{CODEC_ID_AAC, CODEC_ID_ALAC};
+use symphonia::core::codecs::audio::well_known::{CODEC_ID_AAC, CODEC_ID_ALAC, CODEC_ID_OPUS, CODEC_ID_PCM_S16BE, CODEC_ID_PCM_S16LE};
 use symphonia::core::codecs::audio::{AudioCodecId, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::codecs::registry::CodecRegistry;
 use symphonia::core::errors::Result as SymphoniaResult;
@@ -15,17 +15,17 @@ use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream, ReadBytes};
 use symphonia::core::packet::Packet;
 use symphonia::default::codecs::{AacDecoder, AlacDecoder, FlacDecoder, MpaDecoder, PcmDecoder, VorbisDecoder};
-use symphonia::default::formats::{FlacReader, IsoMp4Reader, MpaReader, OggReader};
+use symphonia::default::formats::{FlacReader, IsoMp4Reader, MkvReader, MpaReader, OggReader};
 
 use super::au::Au;
 use super::blocks::{Blocks, Layout};
 use super::mp4::{self, Edit};
-use super::own_codec::{CODEC_ID_GSM, OwnCodec};
+use super::own_codec::{CODEC_ID_GSM, OPUS_RATE, OwnCodec};
 use super::sniff::{self, Container, MpegHeader};
 use super::source::{Reading, Recording, Window};
 use super::wav::{Coding, Wav};
-use super::{fault, gsm};
-use crate::ipc::worker::CallFailure;
+use super::{fault, gsm, matroska};
+use crate::ipc::worker::{CallFailure, RawSamples};
 
 /// Everything that decoding starts from.
 pub(super) struct Opened {
@@ -60,6 +60,7 @@ struct Plan {
 enum Demuxer {
     Blocks(Layout),
     Flac,
+    Matroska,
     Ogg,
     Mpeg,
     Mp4,
@@ -69,6 +70,28 @@ enum Demuxer {
 pub(super) fn open(source: Box<dyn MediaSource>) -> Result<Opened, CallFailure> {
     let mut recording = Recording::new(source)?;
     let plan = plan(&mut recording)?;
+    build_all(recording, plan)
+}
+
+/// The recording is samples of 16 bits without a header.
+pub(super) fn open_samples(source: Box<dyn MediaSource>, samples: RawSamples) -> Result<Opened, CallFailure> {
+    let recording = Recording::new(source)?;
+    let channels = u16::from(samples.channels);
+    let (name, codec) = if samples.big_endian { ("raw/pcm_s16be", CODEC_ID_PCM_S16BE) } else { ("raw/pcm_s16le", CODEC_ID_PCM_S16LE) };
+    if !(1..=2).contains(&channels) {
+        return Err(CallFailure::Channels);
+    }
+    let block_len = 2 * u32::from(channels);
+    let layout = Layout { codec, sample_rate: samples.sample_rate, channels, block_len, block_frames: 1, single: false };
+    let len = recording.len();
+    match len {
+        0 => Err(CallFailure::Empty),
+        len if !len.is_multiple_of(u64::from(block_len)) => Err(CallFailure::Truncated),
+        len => build_all(recording, blocks(name, layout, 0, len)),
+    }
+}
+
+fn build_all(recording: Recording, plan: Plan) -> Result<Opened, CallFailure> {
     let (window, reading) = recording.window(plan.start, plan.len);
     let opened = build(plan.demuxer, window).and_then(|reader| {
         let (track, codec) = choose_codec(reader.as_ref())?;
@@ -77,13 +100,21 @@ pub(super) fn open(source: Box<dyn MediaSource>) -> Result<Opened, CallFailure> 
     let (reader, track_id, codec) = if reading.failed() { Err(CallFailure::Unreadable) } else { opened }?;
     let track = reader.tracks().iter().find(|track| track.id == track_id).ok_or(CallFailure::Damaged)?;
     let (sample_rate, channels, codec_id) = kind(track)?;
-    let (skip, keep) = plan.edit.map_or((0, u64::MAX), |edit| trim(edit, sample_rate));
+    if matches!(plan.demuxer, Demuxer::Matroska) && codec_id != CODEC_ID_OPUS {
+        return Err(CallFailure::UnsupportedCodec);
+    }
+    let (skip, keep) = match plan.edit {
+        Some(edit) => trim(edit, sample_rate),
+        None if codec_id == CODEC_ID_OPUS => opus_trim(track),
+        None => (0, u64::MAX),
+    };
     let length = track.num_frames.filter(|frames| *frames > 0).map(|frames| frames.saturating_sub(skip).min(keep));
     let mut ending = plan.ending;
     ending.expect(track.num_frames);
     let format = match (plan.demuxer, codec_id) {
         (Demuxer::Mp4, CODEC_ID_AAC) => "m4a/aac",
         (Demuxer::Mp4, CODEC_ID_ALAC) => "m4a/alac",
+        (Demuxer::Ogg, CODEC_ID_OPUS) => "ogg/opus",
         _ => plan.name,
     };
     Ok(Opened { codec, track: track_id, format: format.to_owned(), sample_rate, channels, length, ending, skip, keep, reading, reader })
@@ -111,6 +142,10 @@ fn plan(recording: &mut Recording) -> Result<Plan, CallFailure> {
             if len.is_multiple_of(frame_len) { Ok(blocks("gsm", layout, start, len)) } else { Err(CallFailure::Truncated) }
         }
         Container::Flac => Ok(whole(Demuxer::Flac, "flac", Ending::Stated { samples: None, passed: 0 })),
+        Container::Matroska => {
+            matroska::inspect(recording, start)?;
+            Ok(whole(Demuxer::Matroska, "webm/opus", Ending::Checked))
+        }
         Container::Ogg => Ok(whole(Demuxer::Ogg, "ogg/vorbis", Ending::Marked)),
         Container::Mp4 => Ok(Plan { edit: mp4::inspect(recording, start)?, ..whole(Demuxer::Mp4, "m4a", Ending::Marked) }),
         Container::Mpeg => {
@@ -138,6 +173,7 @@ fn build(demuxer: Demuxer, window: Window) -> Result<Box<dyn FormatReader>, Call
         Ok(match demuxer {
             Demuxer::Blocks(layout) => Box::new(Blocks::new(stream, layout)),
             Demuxer::Flac => Box::new(FlacReader::try_new(stream, options)?),
+            Demuxer::Matroska => Box::new(MkvReader::try_new(stream, options)?),
             Demuxer::Ogg => Box::new(OggReader::try_new(stream, options)?),
             Demuxer::Mpeg => Box::new(MpaReader::try_new(stream, options)?),
             Demuxer::Mp4 => {
@@ -177,7 +213,9 @@ fn codecs() -> CodecRegistry {
 /// Sample rate, channels and codec of a track, within what is accepted.
 fn kind(track: &Track) -> Result<(u32, u8, AudioCodecId), CallFailure> {
     let Some(CodecParameters::Audio(params)) = &track.codec_params else { return Err(CallFailure::UnsupportedCodec) };
-    let rate = params.sample_rate.filter(|rate| (8_000..=48_000).contains(rate)).ok_or(CallFailure::SampleRate)?;
+    // Opus has one rate, whatever a header says of the recording before it was encoded.
+    let rate = if params.codec == CODEC_ID_OPUS { Some(OPUS_RATE) } else { params.sample_rate };
+    let rate = rate.filter(|rate| (8_000..=48_000).contains(rate)).ok_or(CallFailure::SampleRate)?;
     let channels = match params.channels.as_ref().map(|channels| channels.count()) {
         Some(1) => 1,
         Some(2) => 2,
@@ -193,11 +231,23 @@ fn trim(edit: Edit, rate: u32) -> (u64, u64) {
     (scaled(edit.skip, edit.media_scale).unwrap_or(0), keep.unwrap_or(u64::MAX))
 }
 
+/// The identification header says what is to be skipped at the beginning; granule positions count it (RFC 7845 sections 4.2, 5.1).
+fn opus_trim(track: &Track) -> (u64, u64) {
+    let Some(CodecParameters::Audio(params)) = &track.codec_params else { return (0, u64::MAX) };
+    let skip = match params.extra_data.as_deref().and_then(|head| head.get(10..12)) {
+        Some([low, high]) => u64::from(u16::from_le_bytes([*low, *high])),
+        _ => 0,
+    };
+    (skip, track.num_frames.map_or(u64::MAX, |frames| frames.saturating_sub(skip)))
+}
+
 /// How one knows that a recording is whole.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Ending {
     /// The container marks its end, or has been checked: a demuxer that finds the end has found it all.
     Marked,
+    /// All lengths have been checked; what streams without lengths ends where the bytes end.
+    Checked,
     /// The header states the number of samples.
     Stated { samples: Option<u64>, passed: u64 },
     /// MPEG frames: perhaps counted in a tag, and none may be cut.
@@ -211,7 +261,7 @@ impl Ending {
         match self {
             Self::Stated { samples, .. } => *samples = samples.or(frames),
             Self::Frames { samples, tagged: true, .. } => *samples = frames,
-            Self::Frames { .. } | Self::Marked => {}
+            Self::Frames { .. } | Self::Marked | Self::Checked => {}
         }
     }
 
@@ -224,7 +274,7 @@ impl Ending {
     pub(super) fn gap_before(&self, packet: &Packet) -> u64 {
         match self {
             Self::Stated { passed, .. } => u64::try_from(packet.pts.get()).unwrap_or(0).saturating_sub(*passed),
-            Self::Marked | Self::Frames { .. } => 0,
+            Self::Marked | Self::Checked | Self::Frames { .. } => 0,
         }
     }
 
@@ -238,7 +288,7 @@ impl Ending {
                 *passed = end.max(*passed);
                 *bytes = bytes.saturating_add(u64::try_from(packet.data.len()).unwrap_or(u64::MAX));
             }
-            Self::Marked => {}
+            Self::Marked | Self::Checked => {}
         }
     }
 
@@ -246,6 +296,7 @@ impl Ending {
     pub(super) fn is_reached(&self) -> bool {
         match *self {
             Self::Marked => false,
+            Self::Checked => true,
             Self::Stated { samples, passed } | Self::Frames { samples, passed, .. } => samples.is_none_or(|samples| passed >= samples),
         }
     }
@@ -253,7 +304,7 @@ impl Ending {
     /// At the end: was it all?
     pub(super) fn check(&self, reader: Box<dyn FormatReader>) -> Result<(), CallFailure> {
         let whole = match *self {
-            Self::Marked => true,
+            Self::Marked | Self::Checked => true,
             Self::Stated { .. } => self.is_reached(),
             Self::Frames { bytes, .. } => self.is_reached() && !ends_in_a_frame(reader, bytes)?,
         };

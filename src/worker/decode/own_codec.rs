@@ -3,8 +3,10 @@
 //! Touches: its own buffer.
 //! Next: `Decoder` copies the samples.
 
+use ruopus::OpusDecoder;
 use symphonia::core::audio::{AsGenericAudioBufferRef, AudioBuffer, AudioMut, AudioSpec, Channels, GenericAudioBufferRef};
 use symphonia::core::codecs::CodecInfo;
+use symphonia::core::codecs::audio::well_known::CODEC_ID_OPUS;
 use symphonia::core::codecs::audio::{AudioCodecId, AudioCodecParameters, AudioDecoder, FinalizeResult};
 use symphonia::core::common::FourCc;
 use symphonia::core::errors::{Result as SymphoniaResult, decode_error, unsupported_error};
@@ -14,6 +16,9 @@ use super::gsm::{BLOCK_LEN, FRAME_LEN, FRAME_SAMPLES, Gsm};
 
 /// GSM 06.10 in 33 bytes, or in blocks of 65.
 pub(super) const CODEC_ID_GSM: AudioCodecId = AudioCodecId::new(FourCc::new(*b"gsm "));
+
+/// Samples a second that Opus is decoded to, whatever was recorded (RFC 7845 section 5.1).
+pub(super) const OPUS_RATE: u32 = 48_000;
 
 /// Turns one packet into samples.
 trait PacketDecoder: Send + Sync {
@@ -34,13 +39,15 @@ impl OwnCodec {
     pub(super) fn choose(params: &AudioCodecParameters) -> Option<SymphoniaResult<Box<dyn AudioDecoder>>> {
         let make: fn(u16) -> Option<Box<dyn PacketDecoder>> = match params.codec {
             CODEC_ID_GSM => |channels| (channels == 1).then(|| Box::new(Gsm::new()) as Box<dyn PacketDecoder>),
+            CODEC_ID_OPUS => |channels| Opus::new(channels).map(|opus| Box::new(opus) as Box<dyn PacketDecoder>),
             _ => return None,
         };
         Some(Self::new(params, make))
     }
 
     fn new(params: &AudioCodecParameters, make: fn(u16) -> Option<Box<dyn PacketDecoder>>) -> SymphoniaResult<Box<dyn AudioDecoder>> {
-        let (Some(rate), Some(channels)) = (params.sample_rate, params.channels.clone()) else {
+        let rate = if params.codec == CODEC_ID_OPUS { Some(OPUS_RATE) } else { params.sample_rate };
+        let (Some(rate), Some(channels)) = (rate, params.channels.clone()) else {
             return unsupported_error("no rate or channels");
         };
         let Some(decoder) = u16::try_from(channels.count()).ok().and_then(make) else { return unsupported_error("channels") };
@@ -99,6 +106,24 @@ impl PacketDecoder for Gsm {
         } else {
             give(self.frame(<&[u8; FRAME_LEN]>::try_from(packet).ok()?)?);
         }
+        Some(())
+    }
+}
+
+/// Opus at [`OPUS_RATE`].
+struct Opus {
+    decoder: OpusDecoder,
+}
+
+impl Opus {
+    fn new(channels: u16) -> Option<Self> {
+        matches!(channels, 1 | 2).then(|| Self { decoder: OpusDecoder::new(usize::from(channels)) })
+    }
+}
+
+impl PacketDecoder for Opus {
+    fn decode(&mut self, packet: &[u8], samples: &mut Vec<f32>) -> Option<()> {
+        *samples = self.decoder.decode_packet(packet).ok()?;
         Some(())
     }
 }

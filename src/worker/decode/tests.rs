@@ -46,6 +46,10 @@ pub(super) const FORMATS: [(&str, &[&str], &str); 21] = [
     ("vorbis.ogg", &["-c:a", "libvorbis"], "ogg/vorbis"),
 ];
 
+/// What browsers record.
+const BROWSER: [(&str, &[&str], &str); 2] =
+    [("opus.ogg", &["-c:a", "libopus"], "ogg/opus"), ("opus.webm", &["-c:a", "libopus"], "webm/opus")];
+
 /// As [`FORMATS`], for 8 kHz and one channel only.
 pub(super) const TELEPHONE: [(&str, &[&str], &str); 2] =
     [("gsm.gsm", &["-c:a", "libgsm"], "gsm"), ("gsm.wav", &["-c:a", "libgsm_ms"], "wav/gsm")];
@@ -66,7 +70,7 @@ pub(super) fn encode(rate: u32, tones: &[f64], seconds: f64, outputs: &[(&str, &
 }
 
 /// One channel of 8 kHz in this format.
-fn mono(name: &str, options: &[&str]) -> Vec<u8> {
+pub(super) fn mono(name: &str, options: &[&str]) -> Vec<u8> {
     encode(8000, &TONES[..1], LENGTH, &[(name, options)]).pop().unwrap()
 }
 
@@ -82,7 +86,7 @@ fn decode_with(bytes: &[u8], limits: DecodeLimits) -> Result<(AudioInfo, Vec<Vec
     Ok((decoder.info(), out))
 }
 
-fn failure(bytes: &[u8]) -> CallFailure {
+pub(super) fn failure(bytes: &[u8]) -> CallFailure {
     decode_all(bytes).map(|_| ()).expect_err("this recording was accepted")
 }
 
@@ -136,7 +140,7 @@ fn telephone_formats_are_decoded_in_place() {
 
 #[test]
 fn a_cut_recording_is_called_truncated_wherever_it_is_cut() {
-    for (name, options, format) in FORMATS.into_iter().chain(TELEPHONE) {
+    for (name, options, format) in FORMATS.into_iter().chain(TELEPHONE).chain(BROWSER) {
         let whole = mono(name, options);
         for share in [0.15, 0.5, 0.9, 0.99] {
             let len = (whole.len() as f64 * share) as usize;
@@ -182,7 +186,7 @@ fn recordings_outside_the_accepted_kinds_are_refused_by_name() {
         (encode(96_000, &TONES, 1.0, &[("a.flac", &["-c:a", "flac"])]), CallFailure::SampleRate),
         (encode(4000, &TONES, 1.0, &[("a.wav", &["-c:a", "pcm_s16le"])]), CallFailure::SampleRate),
         (encode(8000, &TONES, 1.0, &[("a.wav", &["-c:a", "adpcm_ms"])]), CallFailure::UnsupportedCodec),
-        (encode(48_000, &TONES, 1.0, &[("a.ogg", &["-c:a", "libopus"])]), CallFailure::UnsupportedCodec),
+        (encode(48_000, &TONES, 1.0, &[("a.webm", &["-c:a", "libvorbis"])]), CallFailure::UnsupportedCodec),
         (encode(48_000, &TONES, 1.0, &[("a.m4a", &["-c:a", "ac3"])]), CallFailure::UnsupportedCodec),
         (encode(48_000, &TONES, 1.0, &[("a.mp2", &["-c:a", "mp2"])]), CallFailure::UnsupportedCodec),
         (encode(48_000, &TONES, 1.0, &[("a.aiff", &["-c:a", "pcm_s16be"])]), CallFailure::NotAudio),
@@ -251,11 +255,11 @@ fn samples_that_are_no_numbers_become_silence() {
 }
 
 /// A recording of `repeats` times the same bytes behind a header, never in memory as a whole; remembers the largest read.
-struct Endless {
-    head: Vec<u8>,
-    len: u64,
-    at: u64,
-    largest: Arc<AtomicUsize>,
+pub(super) struct Endless {
+    pub(super) head: Vec<u8>,
+    pub(super) len: u64,
+    pub(super) at: u64,
+    pub(super) largest: Arc<AtomicUsize>,
 }
 
 impl Read for Endless {
@@ -352,6 +356,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let outputs: Vec<(&str, &[&str])> = FORMATS.iter().map(|(name, options, _)| (*name, *options)).collect();
     let mut seeds = encode(8000, &TONES, 0.3, &outputs);
     seeds.extend(encode(8000, &TONES[..1], 0.3, &TELEPHONE.map(|(name, options, _)| (name, options))));
+    seeds.extend(encode(8000, &TONES, 0.3, &BROWSER.map(|(name, options, _)| (name, options))));
     seeds
 }
 
