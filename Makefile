@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
 BIN = $(TARGET)/debug
 
-.PHONY: help setup build models sample demo test fuzz check deny dist clean
+.PHONY: help setup build models sample demo test fuzz soak bench check deny dist clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -28,8 +28,16 @@ demo: models sample ## one call in, one redacted transcript out, on a software T
 test: models sample check deny ## every test, against real parts
 	SALAMA_SAMPLE=$(TARGET)/sample $(CARGO) test --locked
 
+bench: models ## compare with named peers and write docs/PERFORMANCE.md; ROW=vad runs one row (quiet machine, 15 minutes)
+	@benches/setup.sh $(TARGET)/bench
+	$(CARGO) build --locked --bins --bench speech --bench core
+	@python3 benches/bench.py --bin $(BIN) --work $(TARGET)/bench --write docs/PERFORMANCE.md $(ROW)
+
 fuzz: setup ## one fuzz target for longer: TARGET=wav SECONDS=600
 	@fuzz/run.sh "$(if $(filter command,$(origin TARGET)),$(TARGET))" "$(or $(SECONDS),600)"
+
+soak: models ## a long run, at most 15 minutes: 200 calls while uploads, children and the daemon are cut off, then an account of what is left
+	$(CARGO) test --locked --test faults -- soak
 
 check: setup ## formatting and lints
 	$(CARGO) fmt --check

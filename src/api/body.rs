@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
 use super::problem::{Kind, Problem};
+use crate::base::object;
 
 /// A body under limits.
 pub(super) struct BodyReader {
@@ -59,16 +60,23 @@ impl BodyReader {
         }
     }
 
-    /// All of it.
+    /// All of a small body, which may take no longer as a whole than a large one may be silent: else one byte now and then would keep
+    /// a request for days.
     ///
     /// # Errors
     /// As [`Self::next`].
     pub(super) async fn all(mut self) -> Result<Bytes, Problem> {
-        let mut all = BytesMut::new();
-        while let Some(piece) = self.next().await? {
-            all.extend_from_slice(&piece);
-        }
-        Ok(all.freeze())
+        let limit = self.silence;
+        let whole = async {
+            let mut all = BytesMut::new();
+            while let Some(piece) = self.next().await? {
+                all.extend_from_slice(&piece);
+            }
+            Ok(all.freeze())
+        };
+        tokio::time::timeout(limit, whole).await.unwrap_or_else(|_| {
+            Err(Problem::new(Kind::BodyTimeout, format!("This body may take {} seconds as a whole.", limit.as_secs_f32())))
+        })
     }
 }
 
@@ -93,13 +101,33 @@ pub(super) fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(Kind::UnsupportedMediaType, "Send `Content-Type: application/json`."))
 }
 
-/// Strict JSON: our types refuse unknown and doubled keys, and nothing may follow the value.
+/// Strict JSON: one object in UTF-8, nothing after it; our types refuse unknown and doubled keys.
 ///
 /// # Errors
 /// 400 when it is no JSON; 422 of `kind` when it is not what is asked for.
 pub(super) fn strict_json<T: DeserializeOwned>(bytes: &[u8], kind: Kind) -> Result<T, Problem> {
-    serde_json::from_slice(bytes).map_err(|error| {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| Problem::new(Kind::MalformedJson, format!("The JSON is not UTF-8 from its byte {} on.", error.valid_up_to())))?;
+    let mut json = serde_json::Deserializer::from_str(text);
+    object::only(&mut json).and_then(|value| json.end().map(|()| value)).map_err(|error| {
         let kind = if error.is_data() { kind } else { Kind::MalformedJson };
         Problem::new(kind, error.to_string())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_small_body_that_trickles_for_ever_is_refused() {
+        let bytes = stream::unfold((), async |()| {
+            tokio::task::yield_now().await;
+            Some((Ok::<_, std::io::Error>(Bytes::from_static(b" ")), ()))
+        });
+        let reader = BodyReader::new(&HeaderMap::new(), Body::from_stream(bytes), u64::MAX, Duration::from_millis(50)).unwrap();
+        assert_eq!(reader.all().await.unwrap_err().kind(), Kind::BodyTimeout);
+    }
 }

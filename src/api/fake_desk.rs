@@ -126,6 +126,8 @@ fn transcript(call: CallId) -> Transcript {
     let spoken = Utterance { channel: 0, start_ms: 1_000, end_ms: 1_900, language: "en".to_owned(), confidence: 0.9, words };
     Transcript {
         call,
+        channels: None,
+        channels_mismatch: false,
         utterances: vec![spoken],
         redacted: vec![EntityCount { kind: EntityKind::Person, count: 1 }],
         language: Some(TextLanguage { code: "en".to_owned(), confidence: 1.0 }),

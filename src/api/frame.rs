@@ -23,6 +23,10 @@ use crate::authz::action::Action;
 
 /// Names the request in replies and audit entries.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("salama-request-id");
+/// Longest head of a request that is taken, bytes, metadata header included.
+pub const HEAD_MAX: usize = 64 * 1024;
+/// Most header fields of a request.
+pub const HEADERS_MAX: usize = 64;
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
@@ -64,6 +68,10 @@ pub(super) async fn frame<D: Desk>(State(api): State<Api<D>>, mut request: Reque
     request.extensions_mut().insert(Arc::clone(&trace));
 
     let mut response = match api.slots().try_acquire_owned() {
+        _ if is_too_large(&request) => {
+            let detail = format!("A head has at most {HEAD_MAX} bytes and {HEADERS_MAX} fields; send larger metadata in a form.");
+            Problem::new(Kind::HeadTooLarge, detail).into_response()
+        }
         Ok(slot) => next.run(request).await.map(|body| Held::body(body, slot)),
         Err(_) => {
             let detail = "As many requests as allowed are being served; try again in a few seconds.";
@@ -81,6 +89,13 @@ pub(super) async fn frame<D: Desk>(State(api): State<Api<D>>, mut request: Reque
     let class = trace.action.get().map_or("none", |action| action.class().word());
     api.metrics().count_request(class, &route, response.status().as_u16());
     response
+}
+
+/// The server reads somewhat longer heads than are taken, so that the refusal is a document and not its own bare status.
+fn is_too_large(request: &Request) -> bool {
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len().saturating_add(value.len()).saturating_add(4));
+    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    request.headers().len() > HEADERS_MAX || fields.fold(path, usize::saturating_add) > HEAD_MAX
 }
 
 fn write_problem(response: &mut Response, problem: &Problem, id: &str) {

@@ -12,6 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::authz::permit::Refusal;
+use crate::base::characters::plainly;
 use crate::job::calls::CallsError;
 use crate::job::spec::MetadataError;
 
@@ -59,6 +60,8 @@ kinds! {
     CertificateExpired, "certificate-expired", FORBIDDEN, "The certificate has expired";
     /// The peer came too often.
     RateLimited, "rate-limited", TOO_MANY_REQUESTS, "Too many requests";
+    /// More head than is looked at.
+    HeadTooLarge, "head-too-large", REQUEST_HEADER_FIELDS_TOO_LARGE, "The head of the request is too large";
     /// A header or parameter is wrong.
     BadRequest, "bad-request", BAD_REQUEST, "The request is not well-formed";
     /// JSON that is none.
@@ -160,7 +163,7 @@ impl Problem {
             kind: format!("urn:salama:problem:{}", self.kind.word()),
             title: self.kind.title(),
             status: self.kind.status().as_u16(),
-            detail: self.detail.chars().take(DETAIL_MAX).collect(),
+            detail: plainly(&self.detail).chars().take(DETAIL_MAX).collect(),
             instance,
         }
     }
@@ -190,7 +193,11 @@ impl From<MetadataError> for Problem {
     fn from(error: MetadataError) -> Self {
         let kind = match error {
             MetadataError::NoTranscriptionConsent => Kind::ConsentRequired,
-            MetadataError::Text { .. } | MetadataError::Language | MetadataError::Moment { .. } => Kind::InvalidMetadata,
+            MetadataError::TooLong { .. }
+            | MetadataError::Character { .. }
+            | MetadataError::Language
+            | MetadataError::Moment { .. }
+            | MetadataError::Channels => Kind::InvalidMetadata,
         };
         Self::new(kind, error.to_string())
     }
@@ -233,6 +240,12 @@ mod tests {
         for kind in Kind::ALL {
             assert!(kind.status().is_client_error() || kind.status().is_server_error(), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn what_a_client_sent_cannot_bend_the_document_that_quotes_it() {
+        let problem = Problem::new(Kind::BadRequest, "unknown field `\u{202E}x\u{1b}`");
+        assert_eq!(problem.document(String::new()).detail, "unknown field `U+202ExU+001B`");
     }
 
     #[test]

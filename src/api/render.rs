@@ -6,6 +6,7 @@
 use std::fmt::Write;
 
 use crate::ipc::transcript::{Utterance, Word};
+use crate::job::spec::{ChannelRole, Transcript};
 
 /// Longest cue, characters: two lines of 42, as broadcasters do.
 const CUE_CHARS: usize = 84;
@@ -23,42 +24,47 @@ struct Cue {
     text: String,
 }
 
-/// `[00:00:01.200 - 00:00:03.400] Channel 1: …`, one line an utterance.
-pub(super) fn text(utterances: &[Utterance]) -> String {
+/// `[00:00:01.200 - 00:00:03.400] Counsellor: …`, one line an utterance.
+pub(super) fn text(transcript: &Transcript) -> String {
     let mut out = String::new();
-    for utterance in utterances {
+    for utterance in &transcript.utterances {
         let (start, end) = (clock(utterance.start_ms, '.'), clock(utterance.end_ms, '.'));
-        _ = writeln!(out, "[{start} - {end}] {}: {}", speaker(utterance.channel), one_line(&utterance.text()));
+        _ = writeln!(out, "[{start} - {end}] {}: {}", speaker(transcript, utterance.channel), one_line(&utterance.text()));
     }
     out
 }
 
 /// SubRip: numbered cues, comma before the milliseconds.
-pub(super) fn srt(utterances: &[Utterance]) -> String {
+pub(super) fn srt(transcript: &Transcript) -> String {
     let mut out = String::new();
-    for (number, cue) in (1u32..).zip(cues(utterances)) {
+    for (number, cue) in (1u32..).zip(cues(&transcript.utterances)) {
         let (start, end) = (clock(cue.start_ms, ','), clock(cue.end_ms, ','));
         _ = write!(
             out,
             "{number}\n{start} --> {end}\n{}\n\n",
-            lines(&format!("{}: {}", speaker(cue.channel), cue.text)).replace("-->", "->")
+            lines(&format!("{}: {}", speaker(transcript, cue.channel), cue.text)).replace("-->", "->")
         );
     }
     out
 }
 
 /// WebVTT (W3C): voice tags, `&`, `<` and `>` escaped, so that no word is a tag or an arrow.
-pub(super) fn vtt(utterances: &[Utterance]) -> String {
+pub(super) fn vtt(transcript: &Transcript) -> String {
     let mut out = String::from("WEBVTT\n\n");
-    for cue in cues(utterances) {
+    for cue in cues(&transcript.utterances) {
         let text = lines(&cue.text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-        _ = write!(out, "{} --> {}\n<v {}>{text}\n\n", clock(cue.start_ms, '.'), clock(cue.end_ms, '.'), speaker(cue.channel));
+        _ = write!(out, "{} --> {}\n<v {}>{text}\n\n", clock(cue.start_ms, '.'), clock(cue.end_ms, '.'), speaker(transcript, cue.channel));
     }
     out
 }
 
-fn speaker(channel: u8) -> String {
-    format!("Channel {}", u16::from(channel) + 1)
+/// `Counsellor`, `Caller`, or `Channel 1` where nobody said who it is.
+fn speaker(transcript: &Transcript, channel: u8) -> String {
+    match transcript.channels.as_ref().and_then(|roles| roles.get(usize::from(channel))) {
+        Some(ChannelRole::Counsellor) => "Counsellor".to_owned(),
+        Some(ChannelRole::Caller) => "Caller".to_owned(),
+        None => format!("Channel {}", u16::from(channel) + 1),
+    }
 }
 
 /// Cuts utterances into cues that can be read, at the words' own times.
@@ -124,6 +130,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::ids::CallId;
 
     fn utterance(channel: u8, words: &[(u32, u32, &str)]) -> Utterance {
         let words: Vec<Word> = words
@@ -134,10 +141,36 @@ mod tests {
         Utterance { channel, start_ms, end_ms, language: "en".to_owned(), confidence: 1.0, words }
     }
 
+    fn transcript(utterances: &[Utterance]) -> Transcript {
+        Transcript {
+            call: CallId::from_bytes([1; 16]),
+            channels: None,
+            channels_mismatch: false,
+            utterances: utterances.to_vec(),
+            redacted: vec![],
+            language: None,
+            audio_ms: 1,
+            speech_ms: 1,
+            stages: vec![],
+            wall_ms: 1,
+            models: vec![],
+        }
+    }
+
+    #[test]
+    fn speakers_have_the_roles_that_the_uploader_gave_them() {
+        let spoken = transcript(&[utterance(0, &[(0, 10, "Hello.")]), utterance(1, &[(20, 30, "Yes")])]);
+        let spoken = Transcript { channels: Some(vec![ChannelRole::Caller, ChannelRole::Counsellor]), ..spoken };
+        assert_eq!(text(&spoken), "[00:00:00.000 - 00:00:00.010] Caller: Hello.\n[00:00:00.020 - 00:00:00.030] Counsellor: Yes\n");
+        assert!(srt(&spoken).contains("\nCaller: Hello.\n") && srt(&spoken).contains("\nCounsellor: Yes\n"));
+        assert!(vtt(&spoken).contains("<v Caller>Hello.") && vtt(&spoken).contains("<v Counsellor>Yes"));
+    }
+
     #[test]
     fn subtitles_carry_times_and_speakers() {
         let spoken =
             [utterance(0, &[(1_200, 1_500, "Hello"), (1_600, 3_400, "[PERSON_1].")]), utterance(1, &[(3_661_001, 3_662_000, "Yes")])];
+        let spoken = transcript(&spoken);
         assert_eq!(
             srt(&spoken),
             "1\n00:00:01,200 --> 00:00:03,400\nChannel 1: Hello [PERSON_1].\n\n2\n01:01:01,001 --> 01:01:02,000\nChannel 2: Yes\n\n"
@@ -151,7 +184,7 @@ mod tests {
 
     #[test]
     fn markup_in_words_is_text() {
-        let spoken = [utterance(0, &[(0, 10, "<c>a&b"), (10, 20, "-->"), (20, 30, "x\n\ny")])];
+        let spoken = transcript(&[utterance(0, &[(0, 10, "<c>a&b"), (10, 20, "-->"), (20, 30, "x\n\ny")])]);
         assert_eq!(vtt(&spoken), "WEBVTT\n\n00:00:00.000 --> 00:00:00.030\n<v Channel 1>&lt;c&gt;a&amp;b --&gt; x y\n\n");
         assert!(srt(&spoken).ends_with("Channel 1: <c>a&b -> x y\n\n"));
     }

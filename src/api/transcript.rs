@@ -63,9 +63,9 @@ pub(super) async fn read<D: Desk>(
     let transcript = api.desk().transcript(&scope(&permit), id).await?;
     let (media_type, text) = match query.format {
         Format::Json => return Ok(Json(transcript).into_response()),
-        Format::Text => ("text/plain; charset=utf-8", render::text(&transcript.utterances)),
-        Format::Srt => ("application/x-subrip; charset=utf-8", render::srt(&transcript.utterances)),
-        Format::Vtt => ("text/vtt; charset=utf-8", render::vtt(&transcript.utterances)),
+        Format::Text => ("text/plain; charset=utf-8", render::text(&transcript)),
+        Format::Srt => ("application/x-subrip; charset=utf-8", render::srt(&transcript)),
+        Format::Vtt => ("text/vtt; charset=utf-8", render::vtt(&transcript)),
     };
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(media_type))], text).into_response())
 }

@@ -41,6 +41,8 @@ pub enum Trouble {
     Low,
     /// It reads, but cannot write.
     ReadOnly,
+    /// It fails for calls that wait to be tried again; the journal says which and why.
+    Failing,
 }
 
 /// The state of the machine at one moment.

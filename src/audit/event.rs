@@ -173,7 +173,7 @@ pub enum Event {
         /// How the child ended, when it did: exit code or signal.
         exit: Option<i64>,
     },
-    /// It waits again: the daemon stopped, or the child could not be started.
+    /// It waits again: the daemon stopped, or something outside the call hindered it.
     CallRequeued {
         /// Which.
         call: CallId,

@@ -12,7 +12,7 @@ use super::enrol::EnrolArgs;
 use super::init::InitArgs;
 use super::model::ModelCommand;
 use crate::base::ids::CallId;
-use crate::job::spec::{ConsentBasis, ConsentPurpose};
+use crate::job::spec::{ChannelRole, ConsentBasis, ConsentPurpose};
 
 /// The client of a Salama appliance, and its set-up at the console.
 #[derive(Debug, Parser)]
@@ -120,7 +120,7 @@ pub struct StatusArgs {
 /// Arguments of `salama call send`.
 #[derive(Clone, Debug, Args)]
 pub struct SendArgs {
-    /// The recording: WAV, MP3, FLAC, M4A or OGG Vorbis; one or two channels.
+    /// The recording: WAV, MP3, FLAC, M4A, OGG Vorbis, Sun .au or GSM 06.10; one or two channels.
     pub file: PathBuf,
     /// How consent to processing was given. There is no default: someone must know.
     #[arg(long, value_enum)]
@@ -140,6 +140,9 @@ pub struct SendArgs {
     /// When the call was recorded, RFC 3339.
     #[arg(long, value_name = "TIME")]
     pub recorded_at: Option<String>,
+    /// Who speaks on each channel of the recording, in their order, for example counsellor,caller.
+    #[arg(long, value_enum, value_name = "ROLES", value_delimiter = ',')]
+    pub channels: Option<Vec<Speaker>>,
     /// Sending again with the same key never makes a second call; random when absent.
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
@@ -264,6 +267,24 @@ impl From<Purpose> for ConsentPurpose {
             Purpose::Transcription => Self::Transcription,
             Purpose::QualityReview => Self::QualityReview,
             Purpose::Research => Self::Research,
+        }
+    }
+}
+
+/// Who speaks on a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Speaker {
+    /// The helpline's counsellor.
+    Counsellor,
+    /// Who called, or was called.
+    Caller,
+}
+
+impl From<Speaker> for ChannelRole {
+    fn from(speaker: Speaker) -> Self {
+        match speaker {
+            Speaker::Counsellor => Self::Counsellor,
+            Speaker::Caller => Self::Caller,
         }
     }
 }

@@ -61,7 +61,8 @@ pub(super) fn metadata(args: &SendArgs) -> Result<CallMetadata, Failure> {
     let purposes = args.purpose.iter().map(|purpose| (*purpose).into()).collect();
     let consent = Consent { basis: args.consent.into(), purposes, given_at: args.consent_at.clone() };
     let (language, recorded_at, reference) = (args.language.clone(), args.recorded_at.clone(), args.reference.clone());
-    let metadata = CallMetadata { consent, language, recorded_at, reference };
+    let channels = args.channels.as_ref().map(|roles| roles.iter().map(|role| (*role).into()).collect());
+    let metadata = CallMetadata { consent, language, recorded_at, reference, channels };
     metadata.check().map_err(|error| Failure::Usage(error.to_string()))?;
     Ok(metadata)
 }

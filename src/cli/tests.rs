@@ -158,6 +158,7 @@ async fn a_recording_is_sent_as_a_form_with_its_length_in_front() {
         language: None,
         reference: None,
         recorded_at: None,
+        channels: None,
         idempotency_key: Some("once".to_owned()),
         watch: false,
     };

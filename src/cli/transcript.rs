@@ -18,9 +18,9 @@ const WIDTH: usize = 100;
 /// The whole page.
 pub(super) fn page(transcript: &Transcript) -> String {
     let mut page = String::new();
-    let apart = transcript.utterances.iter().any(|utterance| utterance.channel > 0);
+    let apart = transcript.channels.is_some() || transcript.utterances.iter().any(|utterance| utterance.channel > 0);
     for utterance in &transcript.utterances {
-        page.push_str(&line(utterance, apart));
+        page.push_str(&line(utterance, apart.then(|| speaker(transcript, utterance.channel))));
     }
     if transcript.utterances.is_empty() {
         page.push_str("(no speech was found)\n");
@@ -30,9 +30,17 @@ pub(super) fn page(transcript: &Transcript) -> String {
     page
 }
 
-fn line(utterance: &Utterance, apart: bool) -> String {
+/// The channel's role as wide as the widest, or its number where nobody said who it is.
+fn speaker(transcript: &Transcript, channel: u8) -> String {
+    match transcript.channels.as_ref().and_then(|roles| roles.get(usize::from(channel))) {
+        Some(role) => format!("{:10}", role.word()),
+        None => format!("channel {}", u16::from(channel) + 1),
+    }
+}
+
+fn line(utterance: &Utterance, speaker: Option<String>) -> String {
     let time = format!("{:>7}", clock(u64::from(utterance.start_ms)));
-    let head = if apart { format!("{time}  channel {}  ", u16::from(utterance.channel) + 1) } else { format!("{time}  ") };
+    let head = speaker.map_or_else(|| format!("{time}  "), |speaker| format!("{time}  {speaker}  "));
     let indent = head.chars().count();
     format!("{head}{}\n", wrap(&clean(&utterance.text()), indent, WIDTH))
 }
@@ -41,6 +49,9 @@ fn facts(transcript: &Transcript) -> Vec<Vec<String>> {
     let audio = transcript.audio_ms;
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let mut rows = vec![row("audio", format!("{}, {} of it speech", clock(audio), clock(transcript.speech_ms)))];
+    if transcript.channels_mismatch {
+        rows.push(row("channels", "not as the uploader said: nobody is named".to_owned()));
+    }
     if let Some(language) = &transcript.language {
         rows.push(row("language", self::language(language)));
     }
@@ -100,6 +111,7 @@ mod tests {
     use crate::base::ids::CallId;
     use crate::ipc::transcript::{EntityKind, Word};
     use crate::ipc::worker::{Stage, StageTime};
+    use crate::job::spec::ChannelRole;
 
     fn utterance(channel: u8, start_ms: u32, text: &str) -> Utterance {
         let words = vec![Word { start_ms, end_ms: start_ms, text: text.to_owned(), confidence: 1.0 }];
@@ -109,6 +121,8 @@ mod tests {
     fn transcript(utterances: Vec<Utterance>) -> Transcript {
         Transcript {
             call: CallId::from_bytes([7; 16]),
+            channels: None,
+            channels_mismatch: false,
             utterances,
             redacted: vec![EntityCount { kind: EntityKind::Person, count: 2 }, EntityCount { kind: EntityKind::IpAddress, count: 1 }],
             language: Some(TextLanguage { code: "en".to_owned(), confidence: 0.981 }),
@@ -135,6 +149,15 @@ took      0:10.2, real-time factor 0.17
 models    whisper-base@1.0.0
 ";
         assert_eq!(page, wanted);
+    }
+
+    #[test]
+    fn channels_have_the_names_that_the_uploader_gave_them_or_none() {
+        let spoken = transcript(vec![utterance(0, 0, "Hello."), utterance(1, 1_000, "Yes.")]);
+        let named = Transcript { channels: Some(vec![ChannelRole::Counsellor, ChannelRole::Caller]), ..spoken.clone() };
+        assert!(page(&named).starts_with(" 0:00.0  counsellor  Hello.\n 0:01.0  caller      Yes.\n"), "{}", page(&named));
+        let mismatch = page(&Transcript { channels_mismatch: true, ..spoken });
+        assert!(mismatch.contains(" 0:01.0  channel 2  Yes.") && mismatch.contains("channels  not as the uploader said"), "{mismatch}");
     }
 
     #[test]

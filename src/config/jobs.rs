@@ -24,7 +24,7 @@ pub struct Jobs {
     pub max_duration: Duration,
     /// Memory that a child may add to the models it shares, bytes.
     pub memory: u64,
-    /// Longest time that one try may take.
+    /// Longest time that one try may take, and processor time on each of its threads.
     pub time_limit: Duration,
 }
 
@@ -38,7 +38,7 @@ impl Jobs {
             max_audio: section.size("max_audio", "500 MB", "1 MB", "500 MB"),
             max_duration: section.duration("max_duration", "4 h", "1 min", "4 h"),
             memory: section.size("memory", "2 GiB", "512 MiB", "16 GiB"),
-            time_limit: section.duration("time_limit", "6 h", "1 min", "24 h"),
+            time_limit: section.duration("time_limit", "6 h", "1 s", "24 h"),
         }
     }
 }

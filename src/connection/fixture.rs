@@ -4,6 +4,7 @@
 //! Next: the tests of `connection` and `api`.
 
 use std::net::SocketAddr;
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -175,6 +176,21 @@ impl Appliance {
 
     /// TLS 1.3 with this certificate.
     pub(crate) async fn tls(&self, key: Option<&ClientKey>, alpn: &[&[u8]]) -> std::io::Result<TlsStream<TcpStream>> {
+        let config = self.client_config(key, alpn);
+        let stream = TcpStream::connect(self.address).await?;
+        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
+    }
+
+    /// The first bytes of a handshake.
+    pub(crate) fn hello(&self) -> Vec<u8> {
+        let config = Arc::new(self.client_config(None, &[]));
+        let mut hello = Vec::new();
+        let mut connection = rustls::ClientConnection::new(config, ServerName::try_from("localhost").unwrap()).unwrap();
+        connection.write_tls(&mut hello).unwrap();
+        hello
+    }
+
+    fn client_config(&self, key: Option<&ClientKey>, alpn: &[&[u8]]) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.0.der().clone()).unwrap();
         let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
@@ -186,8 +202,31 @@ impl Appliance {
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        let stream = TcpStream::connect(self.address).await?;
-        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
+        config
+    }
+}
+
+impl Appliance {
+    /// Runs curl as a second witness beside our own client.
+    pub(crate) async fn curl(&self, key: &ClientKey, path: &str, arguments: &[&str]) -> Output {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let (ca, certificate, private) =
+            (file("ca.pem", &self.authority.pem()), file("cert.pem", &key.pem), file("key.pem", &key.key.serialize_pem()));
+        let mut command = Command::new("curl");
+        command.arg("--silent").arg("--show-error").args(arguments);
+        command.arg("--resolve").arg(format!("localhost:{}:127.0.0.1", self.address.port()));
+        command.arg("--cacert").arg(ca).arg("--cert").arg(certificate).arg("--key").arg(private);
+        command.arg(format!("https://localhost:{}{path}", self.address.port()));
+        let run = move || {
+            let _kept = directory;
+            command.output().expect("curl is missing; run: apt-get install curl")
+        };
+        tokio::task::spawn_blocking(run).await.unwrap()
     }
 }
 

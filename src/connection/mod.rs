@@ -6,6 +6,7 @@
 mod idle;
 mod linger;
 pub mod listener;
+mod rest;
 pub mod serve;
 pub mod tls;
 

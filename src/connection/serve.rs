@@ -27,18 +27,20 @@ use tower::ServiceExt;
 
 use super::idle::Requests;
 use super::linger::Lingering;
+use super::rest::Rest;
 use super::tls::H2;
 use crate::admission::source::{Place, Places};
 use crate::api::Connected;
 use crate::api::audited::turned_away;
+use crate::api::frame::{HEAD_MAX, HEADERS_MAX};
 use crate::api::held::Held;
 use crate::audit::event::AuthFailure;
 use crate::config::{Limits, Listen};
 use crate::identity::peer::PeerIdentity;
 
-/// Head of a request, bytes, metadata header included.
-const HEAD_MAX: usize = 64 * 1024;
-const HEADERS_MAX: usize = 64;
+/// Twice what is taken: what lies between is refused with a document, what is longer with hyper's own bare 431.
+const HEAD_READ_MAX: usize = 2 * HEAD_MAX;
+const HEADERS_READ_MAX: usize = 2 * HEADERS_MAX;
 const H2_STREAMS_MAX: u32 = 32;
 const H2_STREAM_WINDOW: u32 = 256 * 1024;
 const H2_PING: Duration = Duration::from_secs(20);
@@ -148,7 +150,9 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, std::convert::Infallible> {
     let busy = requests.begin();
-    let mut request = request.map(Body::new);
+    let (head, body) = request.into_parts();
+    let body = Body::new(Rest::new(&head.headers, body));
+    let mut request = Request::from_parts(head, body);
     request.extensions_mut().insert(connected);
     let response = router.oneshot(request).await?;
     Ok(response.map(|body| Held::body(body, busy)))
@@ -161,8 +165,8 @@ fn http(limits: &Limits, h2: bool) -> Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(HEAD_MAX)
+        .max_headers(HEADERS_READ_MAX)
+        .max_buf_size(HEAD_READ_MAX)
         .half_close(false);
     builder
         .http2()
@@ -170,7 +174,7 @@ fn http(limits: &Limits, h2: bool) -> Builder<TokioExecutor> {
         .keep_alive_interval(H2_PING)
         .keep_alive_timeout(H2_PING)
         .max_concurrent_streams(H2_STREAMS_MAX)
-        .max_header_list_size(u32::try_from(HEAD_MAX).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(HEAD_READ_MAX).unwrap_or(u32::MAX))
         .initial_stream_window_size(H2_STREAM_WINDOW)
         .initial_connection_window_size(4 * H2_STREAM_WINDOW);
     builder

@@ -247,10 +247,10 @@ pub struct Summary {
 #[serde(rename_all = "snake_case")]
 pub enum CallFailure {
     /// No known container was found.
-    #[error("the file is not audio in a supported format (WAV, MP3, FLAC, M4A, OGG Vorbis)")]
+    #[error("the file is not audio in a supported format (WAV, MP3, FLAC, M4A, OGG, Sun .au, GSM 06.10)")]
     NotAudio,
     /// The container is known, the codec in it is not.
-    #[error("the audio codec is not supported; send WAV, MP3, FLAC, M4A (AAC, ALAC) or OGG Vorbis")]
+    #[error("the audio codec is not supported; send WAV, MP3, FLAC, M4A (AAC, ALAC), OGG Vorbis, Sun .au or GSM 06.10")]
     UnsupportedCodec,
     /// The recording ends in the middle.
     #[error("the recording is truncated: it ends before its header says so; send it again")]
@@ -288,6 +288,20 @@ pub enum CallFailure {
     /// A model failed in the child.
     #[error("a model failed on this recording")]
     ModelFailed,
+    /// The disk did not give the recording, try after try.
+    #[error(
+        "the sealed recording could not be read, try after try; check the disk (the daemon's journal has its errors), then send the call again"
+    )]
+    RecordingUnread,
+    /// No child could be started, try after try.
+    #[error("no worker process could be started, try after try; check the machine's memory and process limits, then send the call again")]
+    NoWorker,
+    /// The keeper did not open the call's key, try after try.
+    #[error("the key keeper did not open the call's key, try after try; see its entries in the journal, then send the call again")]
+    NoKey,
+    /// The store failed, try after try.
+    #[error("the store failed, try after try; check the disk, then send the call again")]
+    StoreFailed,
 }
 
 impl CallFailure {
@@ -302,9 +316,16 @@ impl CallFailure {
             | Self::TooLong
             | Self::SampleRate
             | Self::Channels => true,
-            Self::WorkerDied | Self::TimedOut | Self::WorkerMisbehaved | Self::TriedTooOften | Self::Unreadable | Self::ModelFailed => {
-                false
-            }
+            Self::WorkerDied
+            | Self::TimedOut
+            | Self::WorkerMisbehaved
+            | Self::TriedTooOften
+            | Self::Unreadable
+            | Self::ModelFailed
+            | Self::RecordingUnread
+            | Self::NoWorker
+            | Self::NoKey
+            | Self::StoreFailed => false,
         }
     }
 

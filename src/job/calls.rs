@@ -3,7 +3,7 @@
 //! Touches: `record`, `keys`, `supervisor`, `audit`.
 //! Next: `api` turns answers and errors into replies.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use super::border::{Children, KeySource};
 use super::desk::{Desk, DeskError, record_fault};
 use super::events::Hub;
+use super::hindrance::Hindrance;
 use super::intake::Incoming;
 use super::runner;
 use super::spec::{CallEvent, CallExport, CallMetadata, CallPage, CallView, RedactedText, Scope, Transcript};
@@ -74,12 +75,16 @@ pub struct JobSettings {
     pub time_base: Duration,
     /// On top, seconds for each second of audio.
     pub time_per_audio: u32,
+    /// Longest time for any call, however long it is.
+    pub time_limit: Duration,
     /// Longest time without a word from the child.
     pub silence: Duration,
     /// Texts that are redacted at once.
     pub text_concurrent: u8,
-    /// Pause before something is tried again that failed for reasons outside the call.
+    /// Pause before something is tried again that failed for reasons outside the call; it grows each time that it fails again.
     pub pause: Duration,
+    /// Times that a call is set back for reasons outside it before it fails.
+    pub setbacks: u32,
     /// Time for one text.
     pub text_time: Duration,
 }
@@ -110,7 +115,7 @@ pub enum OpenCallsError {
 }
 
 /// How the desk is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeskHealth {
     /// The store is open and its writer lives.
     pub store: bool,
@@ -122,6 +127,8 @@ pub struct DeskHealth {
     pub workers: bool,
     /// All runner threads live, or the desk stops: no call would wait for ever.
     pub runners: bool,
+    /// What calls were set back for that wait to be tried again.
+    pub hindrances: BTreeSet<Hindrance>,
     /// Calls that wait.
     pub waiting: usize,
     /// Calls that run and texts that are redacted.
@@ -313,15 +320,18 @@ impl Calls {
         }
     }
 
-    /// How the desk is, for health and metrics.
+    /// How the desk is, for health and metrics. Blocks for a moment when the ballast is taken back.
     pub fn health(&self) -> DeskHealth {
         let desk = &self.desk;
+        let space = desk.space.admits(0);
         DeskHealth {
             store: desk.store.is_open(),
-            ballast: desk.store.has_ballast(),
-            space: desk.space.admits(0),
+            // Room may have come back by other ways than an erasure.
+            ballast: if space { desk.store.restore_ballast() } else { desk.store.has_ballast() },
+            space,
             workers: !desk.children.lost(),
             runners: self.runners_live(),
+            hindrances: desk.queue.hindrances(),
             waiting: desk.queue.len(),
             running: desk.running.lock().unwrap_or_else(PoisonError::into_inner).len(),
             commits: desk.store.commits(),

@@ -11,6 +11,9 @@ use super::hearing::{Collected, Heard, Hearing};
 use crate::ipc::worker::{CallFailure, Summary, Task};
 use crate::record::segments::{SegmentError, SegmentReader};
 
+/// How long a child that has said its last word may take to end.
+const LAST_WORD_LIMIT: Duration = Duration::from_secs(2);
+
 /// How long a child may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TimeLimits {
@@ -18,6 +21,8 @@ pub(super) struct TimeLimits {
     pub base: Duration,
     /// On top, for each second of audio, seconds.
     pub per_audio: u32,
+    /// For any call, however long.
+    pub most: Duration,
     /// Without any word from the child.
     pub silence: Duration,
 }
@@ -29,7 +34,7 @@ pub(super) struct Order {
     pub max_audio_seconds: u32,
 }
 
-/// `ready > task > (need > audio)* > utterances > done`.
+/// `ready > task > (need > audio)* > utterances > done > end of file`.
 pub(super) fn transcribe(
     child: &dyn WorkerChild,
     recording: &mut SegmentReader,
@@ -44,7 +49,7 @@ pub(super) fn transcribe(
     let started = Instant::now();
     let mut heard_ms = 0;
     loop {
-        let limit = limits.base + Duration::from_millis(heard_ms) * limits.per_audio;
+        let limit = (limits.base + Duration::from_millis(heard_ms) * limits.per_audio).min(limits.most);
         let left = limit.checked_sub(started.elapsed()).ok_or(CallFailure::TimedOut)?;
         let event = child.recv(left.min(limits.silence)).map_err(verdict)?;
         match hearing.hear(event).map_err(verdict)? {
@@ -64,9 +69,20 @@ pub(super) fn transcribe(
                 tell(Progress { stage, percent, audio_ms, elapsed_ms });
             }
             Heard::Noted => {}
-            Heard::Complete(summary) => return Ok((summary, hearing.collected)),
+            Heard::Complete(summary) => {
+                nothing_follows(child)?;
+                return Ok((summary, hearing.collected));
+            }
             Heard::Failed(failure) => return Err(failure.into()),
         }
+    }
+}
+
+/// The last word is the last: who says more was not done, and its result is not to be believed. One that only lingers is ended later.
+fn nothing_follows(child: &dyn WorkerChild) -> Result<(), CallFailure> {
+    match child.recv(LAST_WORD_LIMIT) {
+        Err(ChildFault::Gone | ChildFault::Silent) => Ok(()),
+        Ok(_) | Err(ChildFault::Misbehaved) => Err(CallFailure::WorkerMisbehaved),
     }
 }
 

@@ -338,5 +338,9 @@ pub(super) const fn reason(failure: CallFailure) -> &'static str {
         CallFailure::TriedTooOften => "tried_too_often",
         CallFailure::Unreadable => "unreadable",
         CallFailure::ModelFailed => "model_failed",
+        CallFailure::RecordingUnread => "recording_unread",
+        CallFailure::NoWorker => "no_worker",
+        CallFailure::NoKey => "no_key",
+        CallFailure::StoreFailed => "store_failed",
     }
 }

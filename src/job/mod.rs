@@ -10,6 +10,7 @@ mod desk;
 mod events;
 mod header;
 mod hearing;
+pub mod hindrance;
 mod intake;
 mod queue;
 mod reading;

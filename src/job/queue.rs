@@ -3,13 +3,14 @@
 //! Touches: nothing.
 //! Next: [`super::runner`] takes from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::hindrance::{self, Hindrance};
 use crate::base::ids::CallId;
 
-/// First in, first out; bounded by places that uploads reserve when they begin.
+/// First in, first out, but for calls that were set back; bounded by places that uploads reserve when they begin.
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     changed: Condvar,
@@ -18,8 +19,32 @@ pub(super) struct Queue {
 
 struct Waiting {
     calls: BTreeMap<u64, CallId>,
+    later: BTreeMap<u64, Later>,
+    /// How often each job was set back in this life of the daemon: a new one is a new chance.
+    setbacks: BTreeMap<u64, u32>,
     reserved: usize,
     stopping: bool,
+}
+
+/// A call that was set back.
+struct Later {
+    call: CallId,
+    due: Instant,
+    hindrance: Hindrance,
+}
+
+impl Waiting {
+    fn len(&self) -> usize {
+        self.calls.len() + self.later.len()
+    }
+
+    /// Puts the calls whose time has come back into their places, and tells when the next one's will.
+    fn wake(&mut self, now: Instant) -> Option<Instant> {
+        for (job, late) in self.later.extract_if(.., |_, late| late.due <= now) {
+            self.calls.insert(job, late.call);
+        }
+        self.later.values().map(|late| late.due).min()
+    }
 }
 
 /// A place in the queue, held while an upload comes in; given back on drop.
@@ -33,7 +58,7 @@ impl Drop for Place {
 
 impl Queue {
     pub(super) fn new(limit: usize, calls: BTreeMap<u64, CallId>) -> Arc<Self> {
-        let waiting = Waiting { calls, reserved: 0, stopping: false };
+        let waiting = Waiting { calls, later: BTreeMap::new(), setbacks: BTreeMap::new(), reserved: 0, stopping: false };
         Arc::new(Self { waiting: Mutex::new(waiting), changed: Condvar::new(), limit })
     }
 
@@ -44,7 +69,7 @@ impl Queue {
     /// A place for one more call, if there is any.
     pub(super) fn reserve(self: &Arc<Self>) -> Option<Place> {
         let mut waiting = self.lock();
-        if waiting.calls.len() + waiting.reserved >= self.limit {
+        if waiting.len() + waiting.reserved >= self.limit {
             return None;
         }
         waiting.reserved += 1;
@@ -56,23 +81,59 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Waits for the oldest call; none when the daemon stops.
-    pub(super) fn take(&self) -> Option<(u64, CallId)> {
-        let waiting = self.lock();
-        let mut waiting = self
-            .changed
-            .wait_while(waiting, |waiting| waiting.calls.is_empty() && !waiting.stopping)
-            .unwrap_or_else(PoisonError::into_inner);
-        if waiting.stopping { None } else { waiting.calls.pop_first() }
+    /// Counts that a call was set back; the number of times.
+    pub(super) fn set_back(&self, job: u64) -> u32 {
+        let mut waiting = self.lock();
+        let times = waiting.setbacks.entry(job).or_default();
+        *times = times.saturating_add(1);
+        *times
     }
 
-    /// Takes a call out that was cancelled or erased.
+    /// Puts a call back that was [`Self::set_back`]: it comes after a pause that grows with the times, and others pass meanwhile.
+    pub(super) fn push_later(&self, job: u64, call: CallId, hindrance: Hindrance, first: Duration) {
+        let mut waiting = self.lock();
+        let times = waiting.setbacks.get(&job).copied().unwrap_or(1);
+        let due = Instant::now() + hindrance::pause(first, times);
+        waiting.later.insert(job, Later { call, due, hindrance });
+        self.changed.notify_all();
+    }
+
+    /// What the calls were set back for that wait for another try.
+    pub(super) fn hindrances(&self) -> BTreeSet<Hindrance> {
+        self.lock().later.values().map(|late| late.hindrance).collect()
+    }
+
+    /// Waits for the oldest call; none when the daemon stops.
+    pub(super) fn take(&self) -> Option<(u64, CallId)> {
+        let mut waiting = self.lock();
+        loop {
+            let next = waiting.wake(Instant::now());
+            if waiting.stopping {
+                return None;
+            }
+            if let Some(oldest) = waiting.calls.pop_first() {
+                return Some(oldest);
+            }
+            waiting = match next {
+                None => self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+                Some(due) => {
+                    let left = due.saturating_duration_since(Instant::now());
+                    self.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// Forgets a call that has ended.
     pub(super) fn remove(&self, job: u64) {
-        self.lock().calls.remove(&job);
+        let mut waiting = self.lock();
+        waiting.calls.remove(&job);
+        waiting.later.remove(&job);
+        waiting.setbacks.remove(&job);
     }
 
     pub(super) fn len(&self) -> usize {
-        self.lock().calls.len()
+        self.lock().len()
     }
 
     /// Ends all waiting, now and later.
@@ -106,6 +167,20 @@ mod tests {
         queue.push(7, call(7));
         queue.push(3, call(3));
         assert_eq!([queue.take(), queue.take(), queue.take()], [Some((3, call(3))), Some((5, call(5))), Some((7, call(7)))]);
+    }
+
+    #[test]
+    fn a_call_that_was_set_back_lets_others_pass_and_comes_again() {
+        let queue = Queue::new(9, BTreeMap::from([(1, call(1)), (2, call(2))]));
+        let (job, held_up) = queue.take().unwrap();
+        queue.set_back(job);
+        queue.push_later(job, held_up, Hindrance::Recording, Duration::from_millis(1));
+        assert_eq!(queue.hindrances(), BTreeSet::from([Hindrance::Recording]));
+        assert_eq!([queue.len(), usize::from(queue.take().unwrap().1 == call(2))], [2, 1]);
+        assert_eq!((queue.take(), queue.hindrances().len()), (Some((1, call(1))), 0));
+        assert_eq!(queue.set_back(1), 2, "the times are kept until it ends");
+        queue.remove(1);
+        assert_eq!(queue.set_back(1), 1);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::calls::CallsError;
 use super::desk::{Desk, DeskError};
 use super::events::of_state;
 use super::header::{Header, StoredMetadata, StoredTranscript};
-use super::spec::{CallEvent, CallExport, CallPage, CallState, CallView, PAGE_MAX, Scope, Transcript};
+use super::spec::{CallEvent, CallExport, CallMetadata, CallPage, CallState, CallView, PAGE_MAX, Scope, Transcript};
 use crate::audit::event::Reading;
 use crate::audit::{self, Event};
 use crate::base::ids::CallId;
@@ -60,32 +60,55 @@ impl Desk {
             return Err(DeskError::Refused(CallsError::NoTranscript(header.state)));
         }
         let envelope = self.open_key(call, UnwrapPurpose::Read)?;
-        let transcript = self.stored_transcript(call, &envelope)?.ok_or(DeskError::NotFound)?;
+        let metadata = self.stored_metadata(call, &envelope)?;
+        let transcript = self.stored_transcript(&header, &metadata, &envelope)?.ok_or(DeskError::NotFound)?;
         audit::record(&Event::CallRead { call, what: Reading::Transcript });
         Ok(transcript)
     }
 
-    fn stored_transcript(&self, call: CallId, envelope: &Envelope) -> Result<Option<Transcript>, DeskError> {
+    fn stored_metadata(&self, call: CallId, envelope: &Envelope) -> Result<CallMetadata, DeskError> {
+        let slot = Slot::of_call(Table::Metadata, call);
+        let sealed = self.store.get(&slot)?.ok_or(DeskError::NotFound)?;
+        let stored: StoredMetadata = envelope.open_value(&slot, &sealed)?;
+        Ok(stored.metadata()?)
+    }
+
+    /// The transcript with its channels' roles, as far as the recording has the channels that the uploader spoke of.
+    fn stored_transcript(&self, header: &Header, metadata: &CallMetadata, envelope: &Envelope) -> Result<Option<Transcript>, DeskError> {
+        let call = header.call;
         let slot = Slot::of_call(Table::Redacted, call);
         let Some(sealed) = self.store.get(&slot)? else { return Ok(None) };
         let stored: StoredTranscript = envelope.open_value(&slot, &sealed)?;
         let StoredTranscript { utterances, redacted, language, audio_ms, speech_ms, stages, wall_ms, models } = stored;
-        Ok(Some(Transcript { call, utterances, redacted, language, audio_ms, speech_ms, stages, wall_ms, models }))
+        let there = header.audio.as_ref().map(|audio| usize::from(audio.channels));
+        let channels = metadata.channels.clone().filter(|told| Some(told.len()) == there);
+        let channels_mismatch = channels != metadata.channels;
+        Ok(Some(Transcript {
+            call,
+            channels,
+            channels_mismatch,
+            utterances,
+            redacted,
+            language,
+            audio_ms,
+            speech_ms,
+            stages,
+            wall_ms,
+            models,
+        }))
     }
 
     /// Everything that is given out of a call.
     pub(super) fn export(&self, scope: &Scope, call: CallId) -> Result<CallExport, DeskError> {
         let header = self.header(scope, call)?;
         let envelope = self.open_key(call, UnwrapPurpose::Read)?;
-        let slot = Slot::of_call(Table::Metadata, call);
-        let sealed = self.store.get(&slot)?.ok_or(DeskError::NotFound)?;
-        let metadata: StoredMetadata = envelope.open_value(&slot, &sealed)?;
+        let metadata = self.stored_metadata(call, &envelope)?;
         let export = CallExport {
             schema: EXPORT_SCHEMA.into(),
             exported_at: self.clock.now().rfc3339(),
             call: self.view(&header),
-            metadata: metadata.metadata()?,
-            transcript: self.stored_transcript(call, &envelope)?,
+            transcript: self.stored_transcript(&header, &metadata, &envelope)?,
+            metadata,
         };
         audit::record(&Event::CallRead { call, what: Reading::Export });
         Ok(export)

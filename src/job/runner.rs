@@ -12,6 +12,7 @@ use super::desk::{Desk, DeskError, record_fault};
 use super::events::Progress;
 use super::header::{Header, StoredClear, StoredEntities, StoredMetadata, StoredTranscript};
 use super::hearing::Collected;
+use super::hindrance::Hindrance;
 use super::queue::Queue;
 use super::spec::CallState;
 use super::state::Change;
@@ -24,11 +25,15 @@ use crate::record::schema::{Slot, Table};
 use crate::record::segments::{SegmentError, SegmentReader};
 use crate::record::store::StoreError;
 
+/// Writes that are tried again when the store failed.
+const STORE_CHANCES: u32 = 3;
+
 /// One runner thread: call after call, until the daemon stops.
 pub(super) fn run(desk: &Arc<Desk>) {
     while let Some((job, call)) = desk.queue.take() {
-        if let Err(stopped) = run_call(desk, call) {
-            settle(desk, job, call, stopped);
+        match run_call(desk, call) {
+            Ok(()) => desk.queue.remove(job),
+            Err(stopped) => settle(desk, job, call, stopped),
         }
     }
 }
@@ -48,8 +53,10 @@ enum Stopped {
     Superseded,
     /// There will be no transcript.
     Verdict(CallFailure, Option<ChildExit>),
-    /// Nothing is wrong with the call. `counted` says whether the attempt counts.
+    /// It is to be tried again as soon as may be: what stopped it ends by itself. `counted` says whether the attempt counts.
     Again { reason: &'static str, counted: bool },
+    /// Something outside the call, that may last. `counted` as above.
+    Hindered { by: Hindrance, counted: bool },
     /// The store failed.
     Fault(DeskError),
 }
@@ -59,7 +66,7 @@ impl From<DeskError> for Stopped {
         match error {
             DeskError::NotFound | DeskError::Impossible(_) => Self::Superseded,
             DeskError::Key(KeyError::RateLimited) => Self::Again { reason: "the key keeper's limit is reached", counted: false },
-            DeskError::Key(KeyError::Unavailable) => Self::Again { reason: "the key keeper does not answer", counted: false },
+            DeskError::Key(KeyError::Unavailable) => Self::Hindered { by: Hindrance::Keeper, counted: false },
             error => Self::Fault(error),
         }
     }
@@ -102,8 +109,12 @@ struct Sealed<'a> {
 
 impl<'a> Checked<'a> {
     fn open(desk: &'a Desk, call: CallId) -> Result<Self, Stopped> {
-        let (header, _) = desk.stored_header(call)?;
-        if header.state != CallState::Queued {
+        let (mut header, _) = desk.stored_header(call)?;
+        // The queue gives each call to one runner: nobody works on this one, and the end of its last try could not be stored.
+        if header.state == CallState::Running && header.attempts < desk.settings.attempts {
+            header = desk.change(call, Change::Interrupt { counted: true }, &|_| (), &[])?;
+        }
+        if header.state.is_final() {
             return Err(Stopped::Superseded);
         }
         if header.attempts >= desk.settings.attempts {
@@ -123,10 +134,7 @@ impl<'a> Checked<'a> {
         let (desk, call) = (self.desk, self.header.call);
         let header = desk.change(call, Change::Start, &|_| (), &[])?;
         let allowance = Allowance { memory: desk.settings.child_memory, cpu_seconds: desk.settings.child_cpu_seconds };
-        let child = desk
-            .children
-            .spawn(allowance)
-            .map_err(|SpawnRefused| Stopped::Again { reason: "no worker process could be started", counted: false })?;
+        let child = desk.children.spawn(allowance).map_err(|SpawnRefused| Stopped::Hindered { by: Hindrance::Workers, counted: false })?;
         let stoppable = Stoppable::register(desk, call, &*child);
         // Whoever cancelled or erased the call before the child could be stopped has changed the header.
         if desk.stored_header(call)?.0.state != CallState::Running {
@@ -168,7 +176,12 @@ impl<'a> Started<'a> {
         let call = header.call;
         let settings = &desk.settings;
         let order = Order { language, threads: settings.threads, max_audio_seconds: settings.max_audio_seconds };
-        let limits = TimeLimits { base: settings.time_base, per_audio: settings.time_per_audio, silence: settings.silence };
+        let limits = TimeLimits {
+            base: settings.time_base,
+            per_audio: settings.time_per_audio,
+            most: settings.time_limit,
+            silence: settings.silence,
+        };
         let mut tell = |progress| desk.hub.progress(call, progress);
         let heard = conversation::transcribe(&*child, &mut recording, order, limits, &mut tell);
         let exit = desk.end(child);
@@ -236,12 +249,18 @@ impl Sealed<'_> {
     }
 }
 
-/// Writes until the disk has room for it: the end of a call that nobody learns of helps nobody. A stop of the daemon ends the waiting.
+/// Writes until the disk has room for it: the end of a call that nobody learns of helps nobody. A store that fails otherwise is given
+/// a few chances, since the work would be lost. A stop of the daemon ends the waiting.
 pub(super) fn durably<T>(queue: &Queue, pause: Duration, write: impl Fn() -> Result<T, DeskError>) -> Result<T, DeskError> {
+    let mut chances = STORE_CHANCES;
     loop {
         match write() {
             Err(DeskError::Store(StoreError::Full)) if !queue.is_stopping() => {
                 audit::record(&Event::SpaceLow);
+                queue.pause(pause);
+            }
+            Err(DeskError::Store(StoreError::Failed(_) | StoreError::Closed)) if chances > 0 && !queue.is_stopping() => {
+                chances -= 1;
                 queue.pause(pause);
             }
             written => return written,
@@ -261,7 +280,7 @@ fn unreadable<T>(call: CallId, error: DeskError) -> Result<T, Stopped> {
     match error {
         DeskError::Segment(cause) if cause.may_pass() => {
             record_fault("read recording", Some(call), &cause);
-            Err(Stopped::Again { reason: "the recording could not be read", counted: false })
+            Err(Stopped::Hindered { by: Hindrance::Recording, counted: false })
         }
         DeskError::Open(_) | DeskError::Segment(_) | DeskError::Metadata(_) | DeskError::Key(KeyError::WrongKey) => {
             record_fault("open recording", Some(call), &error);
@@ -274,29 +293,61 @@ fn unreadable<T>(call: CallId, error: DeskError) -> Result<T, Stopped> {
 /// Writes down how a call's way ended early, and puts it back when it is not its end.
 fn settle(desk: &Desk, job: u64, call: CallId, stopped: Stopped) {
     let written = match stopped {
-        Stopped::Superseded => Ok(()),
-        Stopped::Verdict(failure, exit) => durably(&desk.queue, desk.settings.pause, || desk.fail(call, failure, exit.map(exit_number))),
+        Stopped::Superseded => Ok(Settled::Ended),
+        Stopped::Verdict(failure, exit) => fail(desk, call, failure, exit),
         Stopped::Again { reason, counted } => again(desk, job, call, reason, counted),
+        Stopped::Hindered { by, counted } => hindered(desk, job, call, by, counted),
         Stopped::Fault(error) => {
             record_fault("run call", Some(call), &error);
-            again(desk, job, call, "the store failed", true)
+            hindered(desk, job, call, Hindrance::Store, true)
         }
     };
     match written {
-        Ok(()) | Err(DeskError::NotFound | DeskError::Impossible(_)) => {}
-        // The state on disk is then that of a crash; the next start counts the attempt and goes on.
-        Err(error) => record_fault("end call", Some(call), &error),
+        Ok(Settled::Waits) => {}
+        Ok(Settled::Ended) | Err(DeskError::NotFound | DeskError::Impossible(_)) => desk.queue.remove(job),
+        // The state on disk is that of a crash. Who takes the call again counts the attempt, as the next start would.
+        Err(error) => {
+            record_fault("end call", Some(call), &error);
+            desk.queue.set_back(job);
+            desk.queue.push_later(job, call, Hindrance::Store, desk.settings.pause);
+        }
     }
 }
 
-fn again(desk: &Desk, job: u64, call: CallId, reason: &'static str, counted: bool) -> Result<(), DeskError> {
-    let (header, _) = desk.stored_header(call)?;
-    if header.state == CallState::Running {
+/// What became of a call whose way ended early.
+enum Settled {
+    Ended,
+    Waits,
+}
+
+fn fail(desk: &Desk, call: CallId, failure: CallFailure, exit: Option<ChildExit>) -> Result<Settled, DeskError> {
+    durably(&desk.queue, desk.settings.pause, || desk.fail(call, failure, exit.map(exit_number)))?;
+    Ok(Settled::Ended)
+}
+
+/// The runner waits with its call.
+fn again(desk: &Desk, job: u64, call: CallId, reason: &'static str, counted: bool) -> Result<Settled, DeskError> {
+    interrupt(desk, call, reason, counted)?;
+    desk.queue.pause(desk.settings.pause);
+    desk.queue.push(job, call);
+    Ok(Settled::Waits)
+}
+
+/// The call waits alone, longer each time; one that was set back too often fails, so that somebody learns of it.
+fn hindered(desk: &Desk, job: u64, call: CallId, by: Hindrance, counted: bool) -> Result<Settled, DeskError> {
+    if desk.queue.set_back(job) > desk.settings.setbacks {
+        return fail(desk, call, by.failure(), None);
+    }
+    interrupt(desk, call, by.words(), counted)?;
+    desk.queue.push_later(job, call, by, desk.settings.pause);
+    Ok(Settled::Waits)
+}
+
+fn interrupt(desk: &Desk, call: CallId, reason: &'static str, counted: bool) -> Result<(), DeskError> {
+    if desk.stored_header(call)?.0.state == CallState::Running {
         durably(&desk.queue, desk.settings.pause, || desk.change(call, Change::Interrupt { counted }, &|_| (), &[]))?;
     }
     audit::record(&Event::CallRequeued { call, reason });
-    desk.queue.pause(desk.settings.pause);
-    desk.queue.push(job, call);
     Ok(())
 }
 

@@ -6,7 +6,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::base::characters::{CodePoint, is_out_of_place};
 use crate::base::ids::CallId;
+use crate::base::object;
 use crate::ipc::transcript::{EntityCount, Utterance};
 use crate::ipc::worker::{AudioInfo, CallFailure, Stage, StageTime, TextLanguage};
 
@@ -54,11 +56,32 @@ pub struct Consent {
     pub given_at: Option<String>,
 }
 
+/// Who speaks on a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelRole {
+    /// The helpline's counsellor.
+    Counsellor,
+    /// Who called, or was called.
+    Caller,
+}
+
+impl ChannelRole {
+    /// As the API spells it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Counsellor => "counsellor",
+            Self::Caller => "caller",
+        }
+    }
+}
+
 /// What the uploader says of a call. Sealed under the call's own key. Unknown fields are refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CallMetadata {
     /// Consent to processing.
+    #[serde(deserialize_with = "object::only")]
     pub consent: Consent,
     /// ISO 639-1 code of the spoken language when known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -66,9 +89,14 @@ pub struct CallMetadata {
     /// When the call was recorded, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recorded_at: Option<String>,
-    /// The helpline's own reference of the call, at most 256 characters.
+    /// The helpline's own reference of the call, at most 256 characters that can be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
+    /// Who speaks on each channel of the recording, in their order; each role at most once. When the recording turns out to have
+    /// another number of channels, its transcript is made all the same, without roles and with `channels_mismatch`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1, max_items = 2)]
+    pub channels: Option<Vec<ChannelRole>>,
 }
 
 /// Where a call is on its way.
@@ -147,6 +175,12 @@ pub struct Transcript {
     /// The call.
     #[schema(value_type = String, example = "3f1c0c5d9a7b4e2f8d6a1b0c9e8f7a6d")]
     pub call: CallId,
+    /// Who speaks on each channel, by its number; absent when the uploader did not say, or said it of another number of channels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channels: Option<Vec<ChannelRole>>,
+    /// The uploader named the roles of another number of channels than the recording has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub channels_mismatch: bool,
     /// Utterances in order of time, with placeholders.
     pub utterances: Vec<Utterance>,
     /// What was redacted, by kind.
@@ -251,12 +285,23 @@ pub enum MetadataError {
     /// No consent to transcription.
     #[error("consent to the purpose `transcription` is required; without it nothing is stored")]
     NoTranscriptionConsent,
-    /// A text is longer than [`METADATA_TEXT_MAX`] or holds control characters.
-    #[error("`{field}` must be at most {METADATA_TEXT_MAX} characters without control characters")]
-    Text {
+    /// A text is longer than [`METADATA_TEXT_MAX`].
+    #[error("`{field}` must be at most {METADATA_TEXT_MAX} characters")]
+    TooLong {
         /// Which.
         field: &'static str,
     },
+    /// A text holds a character that nobody sees.
+    #[error("`{field}` must not contain {character}: characters that cannot be seen have no place in it")]
+    Character {
+        /// Which.
+        field: &'static str,
+        /// The first.
+        character: CodePoint,
+    },
+    /// No channel, more than two, or one role twice.
+    #[error("`channels` must name one or two channels, each role at most once, for example [\"counsellor\", \"caller\"]")]
+    Channels,
     /// Not a two-letter language code.
     #[error("`language` must be an ISO 639-1 code of two lower-case letters, for example `en` or `sw`")]
     Language,
@@ -282,10 +327,19 @@ impl CallMetadata {
         {
             return Err(MetadataError::Language);
         }
-        if let Some(reference) = &self.reference
-            && (reference.chars().count() > METADATA_TEXT_MAX || reference.chars().any(char::is_control))
+        if let Some(reference) = &self.reference {
+            if reference.chars().count() > METADATA_TEXT_MAX {
+                return Err(MetadataError::TooLong { field: "reference" });
+            }
+            if let Some(hidden) = reference.chars().find(|c| is_out_of_place(*c)) {
+                return Err(MetadataError::Character { field: "reference", character: CodePoint(hidden) });
+            }
+        }
+        if let Some(channels) = &self.channels
+            && !matches!(channels.as_slice(), [_])
+            && !matches!(channels.as_slice(), [one, other] if one != other)
         {
-            return Err(MetadataError::Text { field: "reference" });
+            return Err(MetadataError::Channels);
         }
         for (field, moment) in [("consent.given_at", &self.consent.given_at), ("recorded_at", &self.recorded_at)] {
             if let Some(moment) = moment

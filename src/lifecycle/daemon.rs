@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::notify::{self, Notifier};
 use super::parts::{Parts, StartedKeeper, job_settings};
-use super::signals::{self, End};
+use super::signals::{self, End, Signals};
 use super::vitals::Machine;
 use crate::api::router;
 use crate::api::state::{Api, ApiParts};
@@ -40,6 +40,7 @@ async fn run(confined: &Confined, parts: Parts) -> Result<(), ServeError> {
     let Parts { config, notifier, listener, keeper: StartedKeeper { keeper, greeting, process }, workers, store } = parts;
     let (report_end, ends) = mpsc::unbounded_channel();
     let (stop, stopping) = watch::channel(false);
+    let signals = Signals::listen().map_err(ServeError::Signals)?;
     signals::watch_keeper(process, report_end.clone()).map_err(ServeError::Thread)?;
 
     let models = workers.models().to_vec();
@@ -78,7 +79,7 @@ async fn run(confined: &Confined, parts: Parts) -> Result<(), ServeError> {
     let notifier = Arc::new(notifier);
     let feeding = tokio::spawn(feed_watchdog(Arc::clone(&notifier), calls.clone()));
     notifier.ready(address);
-    let end = signals::first(ends).await.map_err(ServeError::Signals)?;
+    let end = signals.or(ends).await;
 
     notifier.stopping();
     let _ = stop.send(true);

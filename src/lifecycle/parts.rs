@@ -34,6 +34,8 @@ const CALL_TIME_BASE: Duration = Duration::from_secs(120);
 const CALL_TIME_PER_AUDIO: u32 = 10;
 /// Before something is tried again that failed for reasons outside the call.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// With pauses that grow from there, a call is tried again for a day: long enough for somebody to come and mend what health names.
+const SETBACKS_MAX: u32 = 144;
 /// Texts that are redacted at once.
 const TEXTS_AT_ONCE: u8 = 2;
 
@@ -155,9 +157,11 @@ pub fn job_settings(config: &Config) -> JobSettings {
         child_cpu_seconds: seconds(jobs.time_limit).saturating_mul(jobs.threads.into()),
         time_base: CALL_TIME_BASE,
         time_per_audio: CALL_TIME_PER_AUDIO,
+        time_limit: jobs.time_limit,
         silence: CHILD_SILENCE_LIMIT,
         text_concurrent: TEXTS_AT_ONCE,
         text_time: TEXT_LIMIT,
         pause: RETRY_PAUSE,
+        setbacks: SETBACKS_MAX,
     }
 }

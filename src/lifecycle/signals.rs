@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::thread;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::sys::pidfd::PidFd;
@@ -57,16 +57,27 @@ pub fn watch_keeper(process: PidFd, ends: mpsc::UnboundedSender<End>) -> io::Res
     thread::Builder::new().name("keeper-end".to_owned()).spawn(wait).map(drop)
 }
 
-/// Waits for the first reason to end.
-///
-/// # Errors
-/// When the signals cannot be listened for.
-pub async fn first(mut ends: mpsc::UnboundedReceiver<End>) -> io::Result<End> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => Ok(End::Signal),
-        _ = interrupt.recv() => Ok(End::Signal),
-        Some(end) = ends.recv() => Ok(end),
+/// The signals that end the daemon, listened for: from here on none of them ends it by itself.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Begins to listen. Before READY: a stop that comes right after it is a stop like any other.
+    ///
+    /// # Errors
+    /// When the signals cannot be listened for.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the first reason to end.
+    pub async fn or(mut self, mut ends: mpsc::UnboundedReceiver<End>) -> End {
+        tokio::select! {
+            _ = self.terminate.recv() => End::Signal,
+            _ = self.interrupt.recv() => End::Signal,
+            Some(end) = ends.recv() => end,
+        }
     }
 }

@@ -6,6 +6,7 @@
 use crate::api::vitals::{Part, Reading, Trouble, Vitals};
 use crate::config::Config;
 use crate::job::calls::Calls;
+use crate::job::hindrance::Hindrance;
 use crate::keys::Keeper;
 use crate::record::space::Space;
 
@@ -34,6 +35,10 @@ impl Vitals for Machine {
             (!health.space, Part::Disk, Trouble::Low),
             (!(health.workers && health.runners), Part::Workers, Trouble::Down),
             (keeper.is_none(), Part::Keeper, Trouble::Down),
+            (health.hindrances.contains(&Hindrance::Recording), Part::Disk, Trouble::Failing),
+            (health.hindrances.contains(&Hindrance::Workers), Part::Workers, Trouble::Failing),
+            (health.hindrances.contains(&Hindrance::Keeper), Part::Keeper, Trouble::Failing),
+            (health.hindrances.contains(&Hindrance::Store), Part::Store, Trouble::Failing),
         ];
         let mut troubles: Vec<(Part, Trouble)> =
             faults.into_iter().filter(|(is, ..)| *is).map(|(_, part, trouble)| (part, trouble)).collect();

@@ -39,6 +39,36 @@ pub fn graph(onnx: &[u8]) -> Result<InferenceModel, LoadError> {
     built.map_err(|_| LoadError::Broken)?.map_err(LoadError::Unsupported)
 }
 
+/// The single-precision weights of an ONNX file by name, for a network that is written out in code.
+#[derive(Debug)]
+pub struct Weights(HashMap<String, Vec<f32>>);
+
+impl Weights {
+    /// Takes them out of the file.
+    ///
+    /// # Errors
+    /// `Damaged`, `NoGraph`, `ExternalData`; `Shape` for a tensor whose data do not fill its shape.
+    pub fn read(onnx: &[u8]) -> Result<Self, LoadError> {
+        let graph = ModelProto::decode(onnx).map_err(LoadError::Damaged)?.graph.ok_or(LoadError::NoGraph)?;
+        refuse_external_data(&graph)?;
+        let floats = graph.initializer.iter().filter(|tensor| tensor.data_type == i32::from(DataType::Float));
+        let read = floats.map(|tensor| {
+            let numbers = singles(tensor).filter(|numbers| element_count(&tensor.dims) == Some(numbers.len()));
+            numbers.map(|numbers| (tensor.name.clone(), numbers)).ok_or_else(|| LoadError::Shape { tensor: tensor.name.clone() })
+        });
+        read.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The numbers of one tensor.
+    ///
+    /// # Errors
+    /// `Shape` when it is not there or does not have `count` numbers.
+    pub fn of(&self, tensor: &str, count: usize) -> Result<&[f32], LoadError> {
+        let numbers = self.0.get(tensor).filter(|numbers| numbers.len() == count);
+        numbers.map(Vec::as_slice).ok_or_else(|| LoadError::Shape { tensor: tensor.to_owned() })
+    }
+}
+
 /// Why a file of a verified model cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -72,6 +102,12 @@ pub enum LoadError {
         /// Its name.
         tensor: String,
     },
+    /// Weights that the program has no place for.
+    #[error("the tensor {tensor} has no place in what this program computes; build the model again with `salama model import`")]
+    Unused {
+        /// Its name.
+        tensor: String,
+    },
     /// A quantised product of another kind than ours.
     #[error("the node {node} is quantised in a way that is not supported (4 bits, single-precision scales, no zero points)")]
     Quantised {
@@ -87,7 +123,7 @@ pub enum LoadError {
 }
 
 /// Tensors of the graph, of its nodes' attributes and of graphs inside those. Nesting is bounded by the decoder.
-fn refuse_external_data(graph: &GraphProto) -> Result<(), LoadError> {
+pub(super) fn refuse_external_data(graph: &GraphProto) -> Result<(), LoadError> {
     let sparse = |tensor: &TensorProto| refuse_external(tensor);
     graph.initializer.iter().try_for_each(refuse_external)?;
     for tensor in &graph.sparse_initializer {
@@ -176,7 +212,7 @@ fn single(name: &str, dims: Vec<i64>, numbers: impl Iterator<Item = f32>) -> Ten
     TensorProto { name: name.to_owned(), dims, data_type: DataType::Float.into(), raw_data, ..Default::default() }
 }
 
-fn element_count(dims: &[i64]) -> Option<usize> {
+pub(super) fn element_count(dims: &[i64]) -> Option<usize> {
     dims.iter().try_fold(1_usize, |count, &dim| count.checked_mul(usize::try_from(dim).ok()?))
 }
 

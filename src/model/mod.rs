@@ -7,4 +7,5 @@ pub mod golden;
 pub mod import;
 pub mod load;
 pub mod manifest;
+pub mod tensors;
 pub mod verify;

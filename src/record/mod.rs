@@ -14,6 +14,8 @@ pub mod erasure;
 pub mod index;
 pub mod schema;
 pub mod segments;
+#[cfg(test)]
+pub(crate) mod small_disk;
 pub mod space;
 pub mod store;
 #[cfg(test)]

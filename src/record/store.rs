@@ -294,7 +294,13 @@ impl Store {
     /// Whether the database is open and its writer lives.
     pub fn is_open(&self) -> bool {
         let writes = self.inner.thread.as_ref().is_some_and(|thread| !thread.is_finished());
-        writes && self.inner.shared.database.read().unwrap_or_else(PoisonError::into_inner).is_some()
+        writes && self.inner.shared.is_open()
+    }
+
+    /// Closes the database as a failure does that it could not be opened after.
+    #[cfg(test)]
+    pub(crate) fn close_for_test(&self) {
+        drop(self.inner.shared.database.write().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Takes the ballast back after it was given up and space was freed. Returns whether it is held now.
@@ -365,6 +371,11 @@ impl Shared {
         let written = transact(database, write)?;
         self.commits.fetch_add(1, Ordering::Relaxed);
         Ok(written)
+    }
+
+    /// Whether the database is open.
+    pub(in crate::record) fn is_open(&self) -> bool {
+        self.database.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// After a failed write redb takes no more until it is opened again (`PreviousIo`).

@@ -11,7 +11,8 @@ use std::sync::{Arc, Barrier};
 use super::envelope::{Envelope, SealedRecord};
 use super::index::IndexKeys;
 use super::schema::{Slot, Table};
-use super::segments::SegmentDirectory;
+use super::segments::{SegmentDirectory, SegmentError};
+use super::small_disk::SmallDisk;
 use super::store::{Batch, OpenStore, OpenStoreError, Outcome, Store, StoreError};
 use super::{erasure, space};
 use crate::base::ids::CallId;
@@ -213,24 +214,6 @@ fn a_kill_in_the_middle_of_commits_loses_nothing_acknowledged() {
     }
 }
 
-/// A small file system of its own, unmounted on drop.
-struct Tmpfs(tempfile::TempDir);
-
-impl Tmpfs {
-    fn mount(mib: u32) -> Self {
-        let at = tempfile::tempdir().unwrap();
-        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]).arg(at.path()).status();
-        assert!(status.is_ok_and(|status| status.success()), "mounting a tmpfs failed: run the tests as root with CAP_SYS_ADMIN");
-        Self(at)
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
-
 /// Stores values of `bytes` until the disk is full. Returns how many fitted, and the error.
 fn fill(store: &Store, first: u64, bytes: usize) -> (u64, StoreError) {
     let large = vec![0_u8; bytes];
@@ -253,8 +236,8 @@ const SMALL: u64 = 6_000;
 
 #[test]
 fn a_full_disk_refuses_writes_keeps_everything_and_still_lets_erasures_through() {
-    let disk = Tmpfs::mount(64);
-    let state = disk.0.path();
+    let disk = SmallDisk::mount(64);
+    let state = disk.path();
     let segments = SegmentDirectory::open(state).unwrap();
     let store = OpenStore::open(state, 16 << 20).unwrap().start().unwrap();
     let small = |job| index().envelope().seal(&Slot::queue(job), &[0; 1000]).unwrap();
@@ -284,8 +267,8 @@ fn a_full_disk_refuses_writes_keeps_everything_and_still_lets_erasures_through()
 
 #[test]
 fn the_ballast_is_taken_back_when_there_is_room_again() {
-    let disk = Tmpfs::mount(24);
-    let state = disk.0.path();
+    let disk = SmallDisk::mount(24);
+    let state = disk.path();
     std::fs::write(state.join("filler"), vec![0_u8; 23 << 20]).unwrap();
     let store = OpenStore::open(state, 4 << 20).map(|open| open.start().unwrap());
     let store = store.unwrap();
@@ -295,15 +278,28 @@ fn the_ballast_is_taken_back_when_there_is_room_again() {
 }
 
 #[test]
-fn a_recording_that_does_not_fit_is_refused_and_leaves_no_file() {
-    let disk = Tmpfs::mount(2);
-    let segments = SegmentDirectory::open(disk.0.path()).unwrap();
+fn a_recording_that_meets_a_full_disk_at_any_page_is_refused_and_leaves_no_file() {
+    const PAGE: u64 = 4096;
+    let disk = SmallDisk::mount(2);
+    let segments = SegmentDirectory::open(disk.path()).unwrap();
     let envelope = Envelope::of_call(Secret::try_fill(|_| Ok::<(), ()>(())).unwrap());
-    let mut writer = segments.create(call(1), &envelope).unwrap();
-    let refused = (0..64).find_map(|_| writer.push(&[0; 65536]).err());
-    assert!(matches!(refused, Some(super::segments::SegmentError::Full(_))));
-    drop(writer);
-    assert_eq!(std::fs::read_dir(disk.0.path().join("audio")).unwrap().count(), 0);
+    let recording = [7; 300_000];
+    let write = |number| {
+        let mut writer = segments.create(call(number), &envelope)?;
+        recording.chunks(30_000).try_for_each(|piece| writer.push(piece))?;
+        writer.finish()
+    };
+    let pages = 300_000_u64.div_ceil(PAGE);
+    for free in 0..pages + 4 {
+        disk.fill(free * PAGE);
+        let written = write(free);
+        let expected = if free < pages { 0 } else { 1 };
+        assert!(written.is_ok() == (expected == 1) && !matches!(&written, Err(error) if !matches!(error, SegmentError::Full(_))), "{free}");
+        assert_eq!(std::fs::read_dir(disk.path().join("audio")).unwrap().count(), expected, "{free}");
+        segments.remove(call(free)).unwrap();
+        disk.relieve();
+    }
+    assert!(write(1000).is_ok());
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //! Touches: the database, the ballast.
 //! Next: each submitter gets its answer when its batch is durable, and not before.
 
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::Duration;
 
 use redb::{ReadableTable, WriteTransaction};
 
@@ -13,6 +14,9 @@ use super::store::{Batch, Outcome, Requirement, Shared, StoreError, definition};
 /// Batches in one commit.
 const GROUP_MAX: usize = 64;
 
+/// How often a store that is closed is tried to be opened.
+const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+
 /// A batch and where its answer goes.
 pub(in crate::record) struct Submission {
     pub(in crate::record) batch: Batch,
@@ -21,10 +25,18 @@ pub(in crate::record) struct Submission {
 
 /// Serves until the last [`super::store::Store`] is dropped.
 pub(in crate::record) fn run(shared: &Shared, submitted: &Receiver<Submission>) {
-    while let Ok(first) = submitted.recv() {
-        let mut group = vec![first];
-        group.extend(submitted.try_iter().take(GROUP_MAX - 1));
-        settle(shared, group);
+    loop {
+        match submitted.recv_timeout(REOPEN_PAUSE) {
+            Ok(first) => {
+                let mut group = vec![first];
+                group.extend(submitted.try_iter().take(GROUP_MAX - 1));
+                settle(shared, group);
+            }
+            // Nobody may write any more to a store that is closed: it opens again by itself once it can.
+            Err(RecvTimeoutError::Timeout) if !shared.is_open() => shared.reopen(),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
     }
 }
 

@@ -14,8 +14,8 @@ use crate::ipc::channel::{Channel, ChannelError};
 use crate::ipc::worker::{ChildEvent, ChildExit, ChildId, Task};
 use crate::sys::socket::set_send_timeout;
 
-/// How long a child may leave a message to it unread.
-const SEND_LIMIT: Duration = Duration::from_secs(30);
+/// How long a child may leave a message to it unread. It is told only what it asked for, and there is room for two such answers.
+const SEND_LIMIT: Duration = Duration::from_secs(5);
 /// How long a child may take to exit after its last word, and a killed one to die.
 const EXIT_LIMIT: Duration = Duration::from_secs(2);
 
@@ -66,7 +66,7 @@ impl Child {
     /// Tells it something.
     ///
     /// # Errors
-    /// `Ended`, or `TimedOut` when it has not read for half a minute.
+    /// `Ended`, or `TimedOut` when it has not read for too long.
     pub fn send(&self, task: &Task) -> Result<(), ChildError> {
         // Before it is sent: the answer may come before this thread goes on.
         self.conversation().sent(task);

@@ -9,6 +9,8 @@ use std::ptr;
 use libc::{c_int, c_long};
 use nix::errno::Errno;
 
+use crate::base::ids::CallId;
+
 const NOWHERE: *const u8 = ptr::null();
 
 /// One act. What counts is whether the kernel lets the call in: arguments are real where they decide that, else harmless.
@@ -121,6 +123,8 @@ pub enum Act {
 pub struct Attempt {
     act: Act,
     parent: c_long,
+    /// Names a file as nobody can foresee: one that is there already would look like a hole, and the daemon would not start.
+    file: Option<CallId>,
 }
 
 impl Attempt {
@@ -132,7 +136,8 @@ impl Attempt {
 
     /// Gets ready, where the act needs one, against this process.
     pub fn against(act: Act, process: libc::pid_t) -> Self {
-        Self { act, parent: c_long::from(process) }
+        let file = if act == Act::CreateFile { CallId::random().ok() } else { None };
+        Self { act, parent: c_long::from(process), file }
     }
 
     /// Does it.
@@ -142,7 +147,7 @@ impl Attempt {
     pub fn perform(self) -> Result<(), Errno> {
         match self.act {
             Act::ReadPasswd | Act::Openat2 | Act::Chmod | Act::Fchmodat | Act::Chown | Act::Utimensat | Act::Symlink => self.on_files(),
-            Act::CreateFile => create_file(),
+            Act::CreateFile => create_file(self.file.ok_or(Errno::EINVAL)?),
             Act::TcpSocket => socket(libc::AF_INET, libc::SOCK_STREAM),
             Act::UdpSocket => socket(libc::AF_INET, libc::SOCK_DGRAM),
             Act::Tcp6Socket => socket(libc::AF_INET6, libc::SOCK_STREAM),
@@ -176,7 +181,7 @@ impl Attempt {
     }
 
     fn with_harmless_arguments(self) -> Result<(), Errno> {
-        let Self { act, parent } = self;
+        let Self { act, parent, .. } = self;
         let number = act.call();
         // SAFETY: every pointer is null, which the kernel answers with EFAULT, and every number below is either a query, out of
         // range, or has no lasting effect on a process that ends right after.
@@ -258,8 +263,8 @@ impl Act {
     }
 }
 
-fn create_file() -> Result<(), Errno> {
-    let path = CString::new(format!("/tmp/salama-self-check-{}", std::process::id())).map_err(|_| Errno::EINVAL)?;
+fn create_file(name: CallId) -> Result<(), Errno> {
+    let path = CString::new(format!("/tmp/salama-self-check-{name}")).map_err(|_| Errno::EINVAL)?;
     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
     // SAFETY: the path is nul-terminated and outlives both calls.
     let result = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0o600) };
@@ -293,4 +298,15 @@ fn make_executable() -> Result<(), Errno> {
     let page = map(libc::PROT_READ | libc::PROT_WRITE)?;
     // SAFETY: the page was mapped just above and is used by nobody.
     Errno::result(unsafe { libc::mprotect(page, 4096, libc::PROT_READ | libc::PROT_EXEC) }).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_of_a_self_check_has_a_name_that_nobody_can_take_before() {
+        let names = [Attempt::new(Act::CreateFile), Attempt::new(Act::CreateFile)].map(|attempt| attempt.file.unwrap());
+        assert_ne!(names[0], names[1]);
+    }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::decode::{DecodeLimits, Decoder};
 use super::models::Models;
 use super::source::ChannelSource;
-use super::speech::{Region, Segmenter, SpeechError};
+use super::speech::{FRAMES_MAX, Region, Segmenter, SpeechError, SpeechModels};
 use super::text;
 use crate::ipc::channel::Channel;
 use crate::ipc::transcript::{Entity, Utterance};
@@ -21,6 +21,8 @@ use crate::ipc::worker::{CallFailure, ChildEvent, Stage, StageTime, Summary};
 
 /// Speech regions that wait for a thread; each is at most half a minute, so this bounds the memory of a call of any length.
 const REGIONS_WAITING_MAX: usize = 4;
+/// Frames of 10 ms in the windows that a thread reads together: two of the longest, six of the shortest. It bounds the memory of a thread.
+const FRAMES_TOGETHER: usize = 6000;
 /// Share of the progress bar for decoding, per mille.
 const SHARE_DECODE: u64 = 50;
 /// Share of the progress bar for transcription, per mille.
@@ -64,6 +66,19 @@ pub fn transcribe(
     Ok(summary)
 }
 
+/// Waits for a region and takes those that are there already, as many as are read together; none when there will be no more.
+fn next_regions(regions: &Receiver<Region>) -> Vec<Region> {
+    let mut together = Vec::new();
+    let mut frames = 0;
+    while frames + FRAMES_MAX <= FRAMES_TOGETHER {
+        let next = if together.is_empty() { regions.recv().ok() } else { regions.try_recv().ok() };
+        let Some(region) = next else { break };
+        frames += SpeechModels::window_frames(&region);
+        together.push(region);
+    }
+    together
+}
+
 struct Call<'a> {
     models: &'a Models,
     channel: &'a Channel,
@@ -95,8 +110,7 @@ impl Call<'_> {
 
     fn decode(&self, mut decoder: Decoder, regions: &SyncSender<Region>) -> Result<(), CallFailure> {
         let channels = decoder.info().channels;
-        let segmenters: Result<Vec<_>, _> = (0..channels).map(|channel| Segmenter::new(&self.models.speech, channel)).collect();
-        let mut segmenters = segmenters.map_err(model_failed)?;
+        let mut segmenters: Vec<_> = (0..channels).map(|channel| Segmenter::new(&self.models.speech, channel)).collect();
         let mut block = vec![Vec::new(); usize::from(channels)];
         loop {
             block.iter_mut().for_each(Vec::clear);
@@ -132,10 +146,12 @@ impl Call<'_> {
     fn transcribe_regions(&self, regions: &Mutex<Receiver<Region>>) -> Result<Vec<Utterance>, CallFailure> {
         let mut heard = Ok(Vec::new());
         loop {
-            let next = regions.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(region) = next else { return heard };
+            let together = next_regions(&regions.lock().unwrap_or_else(PoisonError::into_inner));
+            if together.is_empty() {
+                return heard;
+            }
             if let Ok(utterances) = &mut heard {
-                match self.transcribe_region(&region) {
+                match self.transcribe_together(&together) {
                     Ok(more) => utterances.extend(more),
                     Err(failure) => heard = Err(failure),
                 }
@@ -143,11 +159,12 @@ impl Call<'_> {
         }
     }
 
-    fn transcribe_region(&self, region: &Region) -> Result<Vec<Utterance>, CallFailure> {
-        let heard = self.times.of(Stage::Transcribe, || self.models.speech.transcribe(region, self.language.as_deref()));
-        self.progress.transcribed_ms.fetch_add(region.speech_ms().into(), Ordering::Relaxed);
+    fn transcribe_together(&self, regions: &[Region]) -> Result<Vec<Utterance>, CallFailure> {
+        let heard = self.times.of(Stage::Transcribe, || self.models.speech.transcribe(regions, self.language.as_deref()));
+        let speech: u64 = regions.iter().map(|region| u64::from(region.speech_ms())).sum();
+        self.progress.transcribed_ms.fetch_add(speech, Ordering::Relaxed);
         self.report(Stage::Transcribe)?;
-        heard.map_err(model_failed)
+        Ok(heard.map_err(model_failed)?.into_iter().flatten().collect())
     }
 
     fn redact(&self, clear: &[Utterance]) -> Result<Vec<(Utterance, Vec<Entity>)>, CallFailure> {

@@ -78,6 +78,43 @@ fn metadata_that_policy_does_not_accept_is_refused_with_the_field() {
 }
 
 #[test]
+fn an_upload_that_is_refused_while_it_comes_in_gets_its_answer_over_both_protocols() {
+    let (counsellor, monitor) = (shared().client("counsellor", "early"), shared().client("monitor", "early"));
+    let folder = TempDir::new().unwrap();
+    let large = file(&folder, "large.wav", &vec![7; 8_000_000]);
+    for version in ["--http1.1", "--http2"] {
+        for _ in 0..3 {
+            counsellor.post_call(&large, "{}", &[version]).assert_problem(422, "consent-required");
+            monitor.post_call(&large, CONSENT, &[version]).assert_problem(403, "not-allowed");
+        }
+    }
+}
+
+#[test]
+fn a_number_or_name_behind_invisible_characters_is_masked_and_every_script_is_read() {
+    let client = shared().client("counsellor", "hidden");
+    let redacted = |text: &str| {
+        let reply = client.post_json("/api/v1/text/redact", &json!({ "text": text }));
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply.json()["text"].as_str().unwrap().to_owned()
+    };
+    for hidden in [
+        "My number is 07\u{200b}12\u{200d} 345\u{2060} 678",
+        "My number is 07\u{feff}12 3\u{ad}45 678",
+        "My number is \u{2067}0712 345\u{2069} 678",
+        "My number is \u{202d}0712 345 678\u{202c}",
+        "رقمي هو \u{200f}٠٧١٢ ٣٤٥ ٦٧٨\u{200f}",
+    ] {
+        assert!(redacted(hidden).contains("[PHONE_1]"), "{hidden:?}: {}", redacted(hidden));
+    }
+    // Shown as 0712345678 while the control is there; without it, what is read is what the rules read.
+    assert!(!redacted("call \u{202e}8765432170\u{202c} now").contains('\u{202e}'));
+    assert_eq!(redacted("می\u{200c}خواهم بروم"), "می\u{200c}خواهم بروم");
+    assert_eq!(redacted("Naomba msaada, mtoto wangu anaumwa."), "Naomba msaada, mtoto wangu anaumwa.");
+    client.post_json("/api/v1/text/redact", &json!({ "text": "a\0b" })).assert_problem(422, "invalid-body");
+}
+
+#[test]
 fn a_recording_larger_than_the_limit_is_refused_before_it_is_read() {
     let client = shared().client("counsellor", "bad");
     let reply = client.request(

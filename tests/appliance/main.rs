@@ -13,8 +13,11 @@
 mod support;
 
 mod bad_input;
+mod bad_posts;
+mod channels;
 mod crash;
 mod formats;
+mod full_disk;
 mod nothing_in_clear;
 mod roles;
 mod start_up;

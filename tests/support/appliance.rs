@@ -1,11 +1,12 @@
 //! The real daemon with its keeper and worker, on a software TPM, in a folder of its own.
 
 use std::fs::{self, File, Permissions};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -21,12 +22,16 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 pub struct Settings {
     /// More lines for the settings file, section headers included.
     pub more: String,
+    /// More lines for its section `[listen]`.
+    pub listen: &'static str,
     /// The speech model; `whisper-tiny-en` unless a test needs the other.
     pub asr: Option<&'static str>,
     /// More environment for the daemon.
     pub environment: Vec<(String, String)>,
     /// Words before the daemon's command line, for example to enter a namespace.
     pub launcher: Vec<String>,
+    /// A folder with `salamad` and the programs that it finds beside itself; those that cargo built unless a test needs others.
+    pub programs: Option<PathBuf>,
 }
 
 /// A provisioned appliance; stopped and removed when dropped.
@@ -38,6 +43,7 @@ pub struct Appliance {
     address: String,
     environment: Vec<(String, String)>,
     launcher: Vec<String>,
+    salamad: PathBuf,
 }
 
 /// One of our programs, as cargo built it for this test.
@@ -83,6 +89,7 @@ impl Appliance {
             address: String::new(),
             environment: settings.environment.clone(),
             launcher: settings.launcher.clone(),
+            salamad: settings.programs.as_ref().map_or_else(|| program("salamad"), |folder| folder.join("salamad")),
         };
         appliance.configure(settings);
         let init = appliance.salama_init();
@@ -107,7 +114,8 @@ impl Appliance {
         assert!(chown.success(), "the user `salama` is missing: run `make setup` as root");
         fs::set_permissions(self.state(), Permissions::from_mode(0o700)).unwrap();
         let text = format!(
-            "[listen]\naddress = \"127.0.0.1:0\"\n[state]\ndirectory = \"{}\"\nballast = \"16 MiB\"\nreserve = \"64 MiB\"\n[keeper]\ndirectory = \"{}\"\ntpm = \"{}\"\n[models]\ndirectory = \"{}\"\nasr = \"{}\"\n{}",
+            "[listen]\naddress = \"127.0.0.1:0\"\n{}\n[state]\ndirectory = \"{}\"\nballast = \"16 MiB\"\nreserve = \"64 MiB\"\n[keeper]\ndirectory = \"{}\"\ntpm = \"{}\"\n[models]\ndirectory = \"{}\"\nasr = \"{}\"\n{}",
+            settings.listen,
             self.state().display(),
             self.keys().display(),
             self.swtpm.tcti(),
@@ -118,17 +126,23 @@ impl Appliance {
         fs::write(self.path("salama.toml"), text).unwrap();
     }
 
+    /// The next start has these words before the daemon's command line.
+    pub fn launch_by(&mut self, launcher: Vec<String>) {
+        self.launcher = launcher;
+    }
+
     /// Starts the daemon and waits for READY.
     pub fn run(&mut self) {
         self.spawn();
-        self.address = self.wait_ready();
+        self.until_ready();
     }
 
     /// Starts the daemon without waiting.
     pub fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.path("daemon.log")).unwrap();
         let mut words: Vec<PathBuf> = self.launcher.iter().map(PathBuf::from).collect();
-        words.push(program("salamad"));
+        words.push(self.salamad.clone());
+        self.forget_notifications();
         let daemon = Command::new(&words[0])
             .args(&words[1..])
             .arg("--config")
@@ -142,6 +156,18 @@ impl Appliance {
             .unwrap();
         end_with_this_test(&[daemon.id(), self.swtpm.pid()]);
         self.daemon = Some(daemon);
+    }
+
+    /// A daemon that was killed may have said something that nobody has read.
+    fn forget_notifications(&self) {
+        self.notify.set_nonblocking(true).unwrap();
+        while self.notify.recv(&mut [0; 4096]).is_ok() {}
+        self.notify.set_nonblocking(false).unwrap();
+    }
+
+    /// Waits until a daemon that was [`Self::spawn`]ed is ready.
+    pub fn until_ready(&mut self) {
+        self.address = self.wait_ready();
     }
 
     /// Reads notifications until READY; the address comes as STATUS.
@@ -279,15 +305,18 @@ impl Appliance {
 }
 
 /// Ends the processes when the test program ends, however that happens: the shared appliance is never dropped.
-#[expect(clippy::zombie_processes, reason = "it ends after this process")]
 fn end_with_this_test(processes: &[u32]) {
-    let pids: Vec<String> = processes.iter().map(u32::to_string).collect();
-    // By then a number may be another process's.
-    let script =
-        format!("read -r _; for pid in {}; do grep -qE '^(salamad|swtpm)$' /proc/$pid/comm && kill $pid; done 2>/dev/null", pids.join(" "));
-    let mut waiting = Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap();
-    // Nobody writes to it; it is closed when this process is gone.
-    std::mem::forget(waiting.stdin.take());
+    static WAITING: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
+    let waiting = WAITING.get_or_init(|| {
+        // By then a number may be another process's.
+        let script = "pids=; while read -r pid; do pids=\"$pids $pid\"; done
+            for pid in $pids; do grep -qE '^(salamad|swtpm)$' /proc/$pid/comm && kill $pid; done 2>/dev/null";
+        #[expect(clippy::zombie_processes, reason = "it ends after this process")]
+        let mut waiting = Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).spawn().unwrap();
+        Mutex::new(waiting.stdin.take().unwrap())
+    });
+    let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    processes.iter().for_each(|process| writeln!(waiting, "{process}").unwrap());
 }
 
 impl Drop for Appliance {

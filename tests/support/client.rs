@@ -66,6 +66,12 @@ impl Client {
         Self { base: base.to_owned(), ..self.clone() }
     }
 
+    /// Where the certificate of the authority and the identity lie, and the port: for a connection without curl.
+    pub fn parts(&self) -> (&Path, &Path, u16) {
+        let port = self.base.rsplit_once(':').unwrap().1.parse().unwrap();
+        (&self.ca, self.identity.as_deref().expect("a client with a certificate"), port)
+    }
+
     /// The curl command for `path`, for tests that drive it themselves.
     pub fn command(&self, path: &str) -> Command {
         let mut curl = Command::new("curl");
@@ -115,8 +121,7 @@ impl Client {
     pub fn post_call(&self, audio: &Path, metadata: &str, more: &[&str]) -> Reply {
         let metadata = format!("metadata={metadata};type=application/json");
         let audio = format!("audio=@{};type=application/octet-stream", audio.display());
-        // Over HTTP/2, curl may take the end of a refused upload's stream for an error and drop the reply.
-        let mut arguments = vec!["--http1.1", "--form", &metadata, "--form", &audio];
+        let mut arguments = vec!["--form", metadata.as_str(), "--form", audio.as_str()];
         arguments.extend(more);
         self.request("POST", "/api/v1/calls", &arguments)
     }

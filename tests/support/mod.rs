@@ -4,7 +4,9 @@
 pub mod appliance;
 pub mod audio;
 pub mod client;
+pub mod disk;
 pub mod journal;
 pub mod keys;
+pub mod raw;
 pub mod scan;
 pub mod swtpm;

@@ -5,7 +5,10 @@
 
 mod audit;
 mod calls;
+mod cuts;
+mod hostile;
 mod limits;
+mod refusals;
 mod routes;
 mod transport;
 mod uploads;

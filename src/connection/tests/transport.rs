@@ -3,7 +3,6 @@
 //! Touches: loopback sockets.
 //! Next: [`super::routes`].
 
-use std::process::{Command, Output};
 use std::time::Duration;
 
 use http::Request;
@@ -14,7 +13,7 @@ use tokio_rustls::client::TlsStream;
 use crate::api::fake_desk::CallState;
 use crate::base::ids::CallId;
 use crate::config::Config;
-use crate::connection::fixture::{Appliance, Authority, Client, ClientKey, signing_key};
+use crate::connection::fixture::{Appliance, Authority, Client, signing_key};
 use crate::connection::tls::server_config;
 
 const COUNSELLOR: &str = "salama://box/counsellor/asha";
@@ -76,35 +75,12 @@ async fn a_genuine_certificate_with_an_unknown_role_gets_no_reply() {
     assert_eq!(rest(&mut stream).await, b"");
 }
 
-/// Runs curl as a second witness beside our own client.
-async fn curl(appliance: &Appliance, key: &ClientKey, arguments: &'static [&'static str]) -> Output {
-    let directory = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = directory.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    };
-    let (ca, certificate, private) =
-        (file("ca.pem", &appliance.authority.pem()), file("cert.pem", &key.pem), file("key.pem", &key.key.serialize_pem()));
-    let resolve = format!("localhost:{}:127.0.0.1", appliance.address.port());
-    let url = format!("https://localhost:{}/health", appliance.address.port());
-    let mut command = Command::new("curl");
-    command.arg("--silent").arg("--show-error").arg("--resolve").arg(resolve).args(arguments);
-    command.arg("--cacert").arg(ca).arg("--cert").arg(certificate).arg("--key").arg(private).arg(url);
-    tokio::task::spawn_blocking(move || {
-        let _kept = directory;
-        command.output().expect("curl is missing; run: apt-get install curl")
-    })
-    .await
-    .unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn curl_is_served_over_tls_1_3_by_both_protocols() {
     let appliance = Appliance::start().await;
     let key = appliance.authority.client(COUNSELLOR, None);
-    for arguments in [&["--http1.1"], &["--http2"]] {
-        let output = curl(&appliance, &key, arguments).await;
+    for version in ["--http1.1", "--http2"] {
+        let output = appliance.curl(&key, "/health", &[version]).await;
         assert!(output.status.success(), "{output:?}");
         assert!(String::from_utf8(output.stdout).unwrap().contains("\"alive\""));
     }
@@ -114,7 +90,7 @@ async fn curl_is_served_over_tls_1_3_by_both_protocols() {
 async fn tls_1_2_is_refused() {
     let appliance = Appliance::start().await;
     let key = appliance.authority.client(COUNSELLOR, None);
-    let output = curl(&appliance, &key, &["--tls-max", "1.2"]).await;
+    let output = appliance.curl(&key, "/health", &["--tls-max", "1.2"]).await;
     // 35: the handshake failed.
     assert_eq!(output.status.code(), Some(35), "{output:?}");
     assert!(String::from_utf8(output.stderr).unwrap().contains("version"));
@@ -195,9 +171,61 @@ async fn a_head_that_is_too_long_is_refused() {
     let appliance = Appliance::start().await;
     let key = appliance.authority.client(COUNSELLOR, None);
     let mut stream = appliance.tls(Some(&key), &[b"http/1.1"]).await.unwrap();
-    let head = format!("GET /health HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "a".repeat(70_000));
+    let head = format!("GET /health HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "a".repeat(200_000));
     _ = stream.write_all(head.as_bytes()).await;
     assert!(rest(&mut stream).await.starts_with(b"HTTP/1.1 431"));
+}
+
+#[tokio::test]
+async fn a_head_that_is_somewhat_too_long_is_refused_with_a_document_over_both_protocols() {
+    let appliance = Appliance::start().await;
+    let key = appliance.authority.client(COUNSELLOR, None);
+    for protocol in [b"http/1.1".as_slice(), b"h2"] {
+        let mut client = Client::over(appliance.tls(Some(&key), &[protocol]).await.unwrap()).await;
+        let long = Request::get("https://localhost/health").header("x", "a".repeat(66_000));
+        let many = (0..70).fold(Request::get("https://localhost/health"), |request, number| request.header(format!("x-{number}"), "a"));
+        for request in [long, many] {
+            assert_eq!(client.send(request, "").await.problem(), (431, "head-too-large".to_owned()));
+        }
+        assert_eq!(client.send(Request::get("https://localhost/health"), "").await.status, 200);
+    }
+}
+
+/// A frame of HTTP/2 (RFC 9113, 4.1) on stream 1, or on the connection for SETTINGS.
+fn h2_frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    [&[0, 0, length, kind, flags, 0, 0, 0, u8::from(kind != 4)], payload].concat()
+}
+
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+#[tokio::test]
+async fn an_http_2_head_that_does_not_end_is_closed() {
+    let mut config = tiny();
+    (config.limits.idle_timeout, config.limits.drain_timeout) = (TINY, TINY);
+    let appliance = Appliance::start_config(config).await;
+    let key = appliance.authority.client(COUNSELLOR, None);
+    let mut stream = appliance.tls(Some(&key), &[b"h2"]).await.unwrap();
+    // HEADERS without END_HEADERS, and no CONTINUATION.
+    stream.write_all(&[H2_PREFACE, &h2_frame(4, 0, &[]), &h2_frame(1, 0, &[0x82])].concat()).await.unwrap();
+    rest(&mut stream).await;
+}
+
+#[tokio::test]
+async fn an_http_2_body_that_falls_silent_is_refused() {
+    let mut config = tiny();
+    (config.limits.body_timeout, config.limits.idle_timeout, config.limits.drain_timeout) = (TINY, TINY, TINY);
+    let appliance = Appliance::start_config(config).await;
+    let key = appliance.authority.client(COUNSELLOR, None);
+    let mut stream = appliance.tls(Some(&key), &[b"h2"]).await.unwrap();
+    let literal = |name: &[u8], value: &[u8]| [name, &[u8::try_from(value.len()).unwrap()], value].concat();
+    // HPACK (RFC 7541): POST, https, then :path, :authority and content-type as literals with indexed names.
+    let head =
+        [vec![0x83, 0x87], literal(&[4], b"/api/v1/text/redact"), literal(&[1], b"localhost"), literal(&[15, 16], b"application/json")];
+    stream.write_all(&[H2_PREFACE, &h2_frame(4, 0, &[]), &h2_frame(1, 4, &head.concat())].concat()).await.unwrap();
+    let reply = rest(&mut stream).await;
+    let said = String::from_utf8_lossy(&reply);
+    assert!(said.contains("urn:salama:problem:body-timeout"), "{said}");
 }
 
 #[tokio::test]

@@ -3,8 +3,11 @@
 //! Touches: temporary directories.
 //! Next: nobody.
 
+mod channels;
 mod counts;
+mod full_disk;
 mod intake;
+mod lasting;
 mod restart;
 mod support;
 mod work;

@@ -153,9 +153,11 @@ pub(super) fn settings(state: &Path) -> JobSettings {
         child_cpu_seconds: 60,
         time_base: Duration::from_secs(20),
         time_per_audio: 4,
+        time_limit: Duration::from_secs(3600),
         silence: Duration::from_secs(20),
         text_concurrent: 1,
         pause: Duration::from_millis(1),
+        setbacks: 50,
         text_time: Duration::from_secs(20),
     }
 }
@@ -242,6 +244,7 @@ pub(super) fn metadata() -> CallMetadata {
         language: Some("sw".into()),
         recorded_at: None,
         reference: Some("case 17".into()),
+        channels: None,
     }
 }
 

@@ -4,12 +4,18 @@
 //! Next: `speech` hears each channel on its own.
 //!
 //! The story: `recognised by content > header checked > codec chosen > packets decoded > trimmed > resampled`.
-//! Accepted are exactly WAV (PCM of 8, 16, 24, 32 bits, float, mu-law, A-law), MP3, FLAC, M4A (AAC, ALAC), OGG Vorbis,
-//! 8 to 48 kHz, one or two channels. No reader of tags or pictures is ever built.
+//! Accepted are exactly WAV (PCM of 1 to 32 bits, float, mu-law, A-law, GSM 06.10, MP3), Sun .au, GSM 06.10, MP3, FLAC,
+//! M4A (AAC, ALAC), OGG Vorbis, 8 to 48 kHz, one or two channels. No reader of tags or pictures is ever built.
 
+mod au;
+mod blocks;
+#[cfg(test)]
+mod conformance;
 mod fault;
+mod gsm;
 mod mp4;
 mod open;
+mod own_codec;
 mod resample;
 mod sniff;
 mod source;

@@ -1,5 +1,5 @@
 //! From bytes to a demuxer and a codec, each one of a closed list.
-//! Trusts: nothing; headers of WAV and MP4 have been checked by our own code before symphonia sees them.
+//! Trusts: nothing; headers of WAV, AU and MP4 have been checked by our own code before symphonia sees them.
 //! Touches: the recording.
 //! Next: `Decoder` pulls packets.
 
@@ -15,13 +15,16 @@ use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream, ReadBytes};
 use symphonia::core::packet::Packet;
 use symphonia::default::codecs::{AacDecoder, AlacDecoder, FlacDecoder, MpaDecoder, PcmDecoder, VorbisDecoder};
-use symphonia::default::formats::{FlacReader, IsoMp4Reader, MpaReader, OggReader, WavReader};
+use symphonia::default::formats::{FlacReader, IsoMp4Reader, MpaReader, OggReader};
 
-use super::fault;
+use super::au::Au;
+use super::blocks::{Blocks, Layout};
 use super::mp4::{self, Edit};
+use super::own_codec::{CODEC_ID_GSM, OwnCodec};
 use super::sniff::{self, Container, MpegHeader};
 use super::source::{Reading, Recording, Window};
-use super::wav::Wav;
+use super::wav::{Coding, Wav};
+use super::{fault, gsm};
 use crate::ipc::worker::CallFailure;
 
 /// Everything that decoding starts from.
@@ -44,8 +47,7 @@ pub(super) struct Opened {
 
 /// A checked header: how to build the demuxer, and what it does not know.
 struct Plan {
-    container: Container,
-    head: Vec<u8>,
+    demuxer: Demuxer,
     start: u64,
     len: u64,
     name: &'static str,
@@ -53,12 +55,22 @@ struct Plan {
     ending: Ending,
 }
 
+/// Exactly the demuxers that there are.
+#[derive(Clone, Copy)]
+enum Demuxer {
+    Blocks(Layout),
+    Flac,
+    Ogg,
+    Mpeg,
+    Mp4,
+}
+
 /// Recognise, check, build.
 pub(super) fn open(source: Box<dyn MediaSource>) -> Result<Opened, CallFailure> {
     let mut recording = Recording::new(source)?;
     let plan = plan(&mut recording)?;
-    let (window, reading) = recording.window(plan.head, plan.start, plan.len);
-    let opened = build(plan.container, window).and_then(|reader| {
+    let (window, reading) = recording.window(plan.start, plan.len);
+    let opened = build(plan.demuxer, window).and_then(|reader| {
         let (track, codec) = choose_codec(reader.as_ref())?;
         Ok((reader, track, codec))
     });
@@ -69,9 +81,9 @@ pub(super) fn open(source: Box<dyn MediaSource>) -> Result<Opened, CallFailure> 
     let length = track.num_frames.filter(|frames| *frames > 0).map(|frames| frames.saturating_sub(skip).min(keep));
     let mut ending = plan.ending;
     ending.expect(track.num_frames);
-    let format = match (plan.container, codec_id) {
-        (Container::Mp4, CODEC_ID_AAC) => "m4a/aac",
-        (Container::Mp4, CODEC_ID_ALAC) => "m4a/alac",
+    let format = match (plan.demuxer, codec_id) {
+        (Demuxer::Mp4, CODEC_ID_AAC) => "m4a/aac",
+        (Demuxer::Mp4, CODEC_ID_ALAC) => "m4a/alac",
         _ => plan.name,
     };
     Ok(Opened { codec, track: track_id, format: format.to_owned(), sample_rate, channels, length, ending, skip, keep, reading, reader })
@@ -79,35 +91,56 @@ pub(super) fn open(source: Box<dyn MediaSource>) -> Result<Opened, CallFailure> 
 
 fn plan(recording: &mut Recording) -> Result<Plan, CallFailure> {
     let sniff::Found { container, start } = sniff::recognise(recording)?;
-    let rest = recording.len().saturating_sub(start);
-    let whole = |name, ending| Plan { container, head: Vec::new(), start, len: rest, name, edit: None, ending };
-    Ok(match container {
+    let len = recording.len().saturating_sub(start);
+    let whole = |demuxer, name, ending| Plan { demuxer, start, len, name, edit: None, ending };
+    match container {
         Container::Wav => {
             let wav = Wav::read(recording, start)?;
-            let ending = Ending::Stated { samples: Some(wav.frames()), passed: 0 };
-            Plan { head: wav.plain_header(), start: wav.start, len: wav.len, ..whole(wav.name(), ending) }
+            match wav.coding {
+                Coding::Blocks { name, layout } => Ok(blocks(name, layout, wav.start, wav.len)),
+                Coding::Mp3 => mpeg(recording, "wav/mp3", wav.start, wav.len),
+            }
         }
-        Container::Flac => whole("flac", Ending::Stated { samples: None, passed: 0 }),
-        Container::Ogg => whole("ogg/vorbis", Ending::Marked),
-        Container::Mp4 => Plan { edit: mp4::inspect(recording, start)?, ..whole("m4a", Ending::Marked) },
+        Container::Au => {
+            let au = Au::read(recording, start)?;
+            Ok(blocks(au.name, au.layout, au.start, au.len))
+        }
+        Container::Gsm => {
+            let frame_len = u64::try_from(gsm::FRAME_LEN).unwrap_or(u64::MAX);
+            let layout = Layout { codec: CODEC_ID_GSM, sample_rate: 8000, channels: 1, block_len: 33, block_frames: 160, single: true };
+            if len.is_multiple_of(frame_len) { Ok(blocks("gsm", layout, start, len)) } else { Err(CallFailure::Truncated) }
+        }
+        Container::Flac => Ok(whole(Demuxer::Flac, "flac", Ending::Stated { samples: None, passed: 0 })),
+        Container::Ogg => Ok(whole(Demuxer::Ogg, "ogg/vorbis", Ending::Marked)),
+        Container::Mp4 => Ok(Plan { edit: mp4::inspect(recording, start)?, ..whole(Demuxer::Mp4, "m4a", Ending::Marked) }),
         Container::Mpeg => {
-            let len = rest.saturating_sub(sniff::id3v1_len(recording)?);
-            let tag = sniff::mpeg_tag_frame(recording, start)?;
-            Plan { len, ..whole("mp3", Ending::Frames { samples: None, tagged: tag.is_some(), passed: 0, bytes: tag.unwrap_or(0) }) }
+            let len = len.saturating_sub(sniff::id3v1_len(recording)?);
+            mpeg(recording, "mp3", start, len)
         }
-    })
+    }
 }
 
-fn build(container: Container, window: Window) -> Result<Box<dyn FormatReader>, CallFailure> {
+fn blocks(name: &'static str, layout: Layout, start: u64, len: u64) -> Plan {
+    let ending = Ending::Stated { samples: Some(layout.frames(len)), passed: 0 };
+    Plan { demuxer: Demuxer::Blocks(layout), start, len, name, edit: None, ending }
+}
+
+fn mpeg(recording: &mut Recording, name: &'static str, start: u64, len: u64) -> Result<Plan, CallFailure> {
+    let tag = sniff::mpeg_tag_frame(recording, start)?;
+    let ending = Ending::Frames { samples: None, tagged: tag.is_some(), passed: 0, bytes: tag.unwrap_or(0) };
+    Ok(Plan { demuxer: Demuxer::Mpeg, start, len, name, edit: None, ending })
+}
+
+fn build(demuxer: Demuxer, window: Window) -> Result<Box<dyn FormatReader>, CallFailure> {
     let build = || -> SymphoniaResult<Box<dyn FormatReader>> {
         let mut stream = MediaSourceStream::new(Box::new(window), Default::default());
         let options = FormatOptions::default();
-        Ok(match container {
-            Container::Wav => Box::new(WavReader::try_new(stream, options)?),
-            Container::Flac => Box::new(FlacReader::try_new(stream, options)?),
-            Container::Ogg => Box::new(OggReader::try_new(stream, options)?),
-            Container::Mpeg => Box::new(MpaReader::try_new(stream, options)?),
-            Container::Mp4 => {
+        Ok(match demuxer {
+            Demuxer::Blocks(layout) => Box::new(Blocks::new(stream, layout)),
+            Demuxer::Flac => Box::new(FlacReader::try_new(stream, options)?),
+            Demuxer::Ogg => Box::new(OggReader::try_new(stream, options)?),
+            Demuxer::Mpeg => Box::new(MpaReader::try_new(stream, options)?),
+            Demuxer::Mp4 => {
                 // The reader expects to stand behind the length of the first box, as the probe would leave it.
                 stream.ignore_bytes(4)?;
                 Box::new(IsoMp4Reader::try_new(stream, options)?)
@@ -122,11 +155,14 @@ pub(super) fn choose_codec(reader: &dyn FormatReader) -> Result<(u32, Box<dyn Au
     // A track whose codec the demuxer does not know at all has no parameters.
     let track = reader.default_track(TrackType::Audio).ok_or(CallFailure::UnsupportedCodec)?;
     let Some(CodecParameters::Audio(params)) = &track.codec_params else { return Err(CallFailure::UnsupportedCodec) };
+    if let Some(own) = OwnCodec::choose(params) {
+        return own.map(|codec| (track.id, codec)).map_err(|error| fault::failure(&error));
+    }
     let made = fault::caught(|| codecs().make_audio_decoder(params, &AudioDecoderOptions::default()))?;
     Ok((track.id, made.map_err(|error| fault::failure(&error))?))
 }
 
-/// Exactly the codecs that are accepted.
+/// Exactly the codecs of symphonia that are accepted.
 fn codecs() -> CodecRegistry {
     let mut codecs = CodecRegistry::new();
     codecs.register_audio_decoder::<PcmDecoder>();

@@ -1,9 +1,10 @@
 //! Which of the accepted containers a recording is, by its content and never by its name.
 //! Trusts: nothing; looks at a bounded part of the beginning.
 //! Touches: nothing but the recording.
-//! Next: `wav`, `mp4` or `open` read the container.
+//! Next: `wav`, `au`, `mp4` or `open` read the container.
 
 use super::source::Recording;
+use super::{au, gsm};
 use crate::ipc::worker::CallFailure;
 
 /// Bytes after the tags in which the first MPEG frame must begin.
@@ -11,10 +12,15 @@ const MPEG_SEARCH: usize = 64 * 1024;
 /// Most ID3v2 tags at the beginning that are skipped.
 const TAGS_MAX: usize = 8;
 
+/// Frames of GSM 06.10 in a row by which a recording without header is known: chance is one in 16 for each.
+const GSM_FRAMES: u64 = 8;
+
 /// An accepted container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Container {
     Wav,
+    Au,
+    Gsm,
     Flac,
     Mp4,
     Ogg,
@@ -37,9 +43,11 @@ pub(super) fn recognise(recording: &mut Recording) -> Result<Found, CallFailure>
     let (magic, _) = recording.peek::<12>(start)?;
     let container = match &magic {
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'A', b'V', b'E'] => Container::Wav,
+        [a, b, c, d, ..] if &[*a, *b, *c, *d] == au::MAGIC => Container::Au,
         [b'f', b'L', b'a', b'C', ..] => Container::Flac,
         [b'O', b'g', b'g', b'S', ..] => Container::Ogg,
         [_, _, _, _, b'f', b't', b'y', b'p', ..] => Container::Mp4,
+        _ if is_gsm(recording, start)? => Container::Gsm,
         _ => {
             let offset = first_mpeg_frame(recording, start)?.ok_or(CallFailure::NotAudio)?;
             return Ok(Found { container: Container::Mpeg, start: start.saturating_add(offset) });
@@ -65,6 +73,18 @@ fn after_id3v2(recording: &mut Recording) -> Result<u64, CallFailure> {
         }
     }
     Ok(start)
+}
+
+/// GSM 06.10 has no header: each of the first frames begins with the magic bits.
+fn is_gsm(recording: &mut Recording, start: u64) -> Result<bool, CallFailure> {
+    let frame_len = u64::try_from(gsm::FRAME_LEN).unwrap_or(u64::MAX);
+    for frame in 0..GSM_FRAMES {
+        match recording.peek::<{ gsm::FRAME_LEN }>(start.saturating_add(frame * frame_len))? {
+            ([first, ..], gsm::FRAME_LEN) if gsm::is_frame_start(first) => {}
+            _ => return Ok(false),
+        }
+    }
+    Ok(true)
 }
 
 /// Offset of the first of three frames in a row, or of fewer when the recording ends before.
@@ -213,6 +233,16 @@ mod tests {
         for bytes in not_audio {
             assert_eq!(look(bytes), Err(CallFailure::NotAudio));
         }
+    }
+
+    #[test]
+    fn gsm_is_known_by_eight_frames_in_a_row() {
+        let frames = |count: usize| [[0xd5_u8].as_slice(), &[0x3a; gsm::FRAME_LEN - 1]].concat().repeat(count);
+        assert_eq!(look(&frames(8)), Ok(Found { container: Container::Gsm, start: 0 }));
+        assert_eq!(look(&frames(7)), Err(CallFailure::NotAudio));
+        let mut broken = frames(9);
+        broken[7 * gsm::FRAME_LEN] = 0xc5;
+        assert_eq!(look(&broken), Err(CallFailure::NotAudio));
     }
 
     #[test]

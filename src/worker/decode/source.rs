@@ -1,7 +1,7 @@
-//! The recording's bytes as the demuxers may see them: a header of ours, then one range of the recording.
+//! The recording's bytes as the demuxers may see them: one range of it.
 //! Trusts: nothing; every offset is checked against the length.
 //! Touches: the channel behind the recording, through [`MediaSource`].
-//! Next: `sniff`, `wav` and `mp4` read facts from [`Recording`]; symphonia reads [`Window`].
+//! Next: `sniff`, `wav`, `au` and `mp4` read facts from [`Recording`]; symphonia reads [`Window`].
 
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::sync::Arc;
@@ -64,11 +64,11 @@ impl Recording {
         Ok(filled)
     }
 
-    /// What the demuxer reads: `head`, then `len` bytes of the recording from `start` on.
-    pub(super) fn window(self, head: Vec<u8>, start: u64, len: u64) -> (Window, Arc<Reading>) {
+    /// What the demuxer reads: `len` bytes of the recording from `start` on.
+    pub(super) fn window(self, start: u64, len: u64) -> (Window, Arc<Reading>) {
         let reading = Arc::new(Reading { position: AtomicU64::new(0), failed: AtomicBool::new(false) });
         let len = len.min(self.len.saturating_sub(start));
-        (Window { inner: self.inner, head, start, len, position: 0, inner_at: None, reading: Arc::clone(&reading) }, reading)
+        (Window { inner: self.inner, start, len, position: 0, inner_at: None, reading: Arc::clone(&reading) }, reading)
     }
 }
 
@@ -91,10 +91,9 @@ impl Reading {
     }
 }
 
-/// A [`MediaSource`] of `head` and one range of the recording.
+/// A [`MediaSource`] of one range of the recording.
 pub(super) struct Window {
     inner: Box<dyn MediaSource>,
-    head: Vec<u8>,
     start: u64,
     len: u64,
     position: u64,
@@ -103,14 +102,6 @@ pub(super) struct Window {
 }
 
 impl Window {
-    fn head_len(&self) -> u64 {
-        u64::try_from(self.head.len()).unwrap_or(u64::MAX)
-    }
-
-    fn total(&self) -> u64 {
-        self.head_len().saturating_add(self.len)
-    }
-
     fn read_inner(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let wanted = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX).min(buffer.len());
         let Some(buffer) = buffer.get_mut(..wanted).filter(|buffer| !buffer.is_empty()) else { return Ok(0) };
@@ -134,13 +125,7 @@ impl Window {
 
 impl Read for Window {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let in_head = usize::try_from(self.position).ok().and_then(|at| self.head.get(at..)).filter(|rest| !rest.is_empty());
-        let count = if let Some(mut rest) = in_head {
-            rest.read(buffer)?
-        } else {
-            let offset = self.position.saturating_sub(self.head_len());
-            self.read_inner(offset, buffer).inspect_err(|_| self.reading.failed.store(true, Ordering::Relaxed))?
-        };
+        let count = self.read_inner(self.position, buffer).inspect_err(|_| self.reading.failed.store(true, Ordering::Relaxed))?;
         self.position = self.position.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
         Ok(count)
     }
@@ -151,7 +136,7 @@ impl Seek for Window {
         let target = match to {
             SeekFrom::Start(at) => Some(at),
             SeekFrom::Current(by) => self.position.checked_add_signed(by),
-            SeekFrom::End(by) => self.total().checked_add_signed(by),
+            SeekFrom::End(by) => self.len.checked_add_signed(by),
         };
         self.position = target.ok_or_else(|| io::Error::from(ErrorKind::InvalidInput))?;
         Ok(self.position)
@@ -164,7 +149,7 @@ impl MediaSource for Window {
     }
 
     fn byte_len(&self) -> Option<u64> {
-        Some(self.total())
+        Some(self.len)
     }
 }
 
@@ -172,34 +157,33 @@ impl MediaSource for Window {
 mod tests {
     use super::*;
 
-    fn window(head: &[u8], start: u64, len: u64) -> Window {
-        let inner = Box::new(io::Cursor::new(b"0123456789".to_vec()));
-        Recording::new(inner).unwrap().window(head.to_vec(), start, len).0
+    fn window(start: u64, len: u64) -> Window {
+        Recording::new(Box::new(io::Cursor::new(b"0123456789".to_vec()))).unwrap().window(start, len).0
     }
 
     #[test]
-    fn a_window_shows_our_head_and_only_its_range() {
+    fn a_window_shows_only_its_range() {
         let mut text = String::new();
-        window(b"ab", 3, 4).read_to_string(&mut text).unwrap();
-        assert_eq!(text, "ab3456");
+        window(3, 4).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "3456");
     }
 
     #[test]
-    fn seeking_works_across_head_and_range() {
-        let mut window = window(b"ab", 3, 4);
+    fn seeking_counts_from_the_range() {
+        let mut window = window(3, 4);
         let mut text = String::new();
-        window.seek(SeekFrom::End(-5)).unwrap();
+        window.seek(SeekFrom::End(-2)).unwrap();
         window.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "b3456");
+        assert_eq!(text, "56");
     }
 
     #[test]
     fn seeking_before_the_start_is_refused() {
-        assert!(window(b"", 0, 10).seek(SeekFrom::Current(-1)).is_err());
+        assert!(window(0, 10).seek(SeekFrom::Current(-1)).is_err());
     }
 
     #[test]
     fn a_range_never_reaches_past_the_recording() {
-        assert_eq!(window(b"", 8, u64::MAX).byte_len(), Some(2));
+        assert_eq!(window(8, u64::MAX).byte_len(), Some(2));
     }
 }

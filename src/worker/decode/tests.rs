@@ -18,11 +18,11 @@ use super::*;
 
 const LIMITS: DecodeLimits = DecodeLimits { max_seconds: 60 };
 /// Length of the made recordings, seconds.
-const LENGTH: f64 = 1.73;
+pub(super) const LENGTH: f64 = 1.73;
 /// Tones of the two channels, hertz.
-const TONES: [f64; 2] = [440.0, 1000.0];
+pub(super) const TONES: [f64; 2] = [440.0, 1000.0];
 /// File name and encoder of each accepted format, and what it is called.
-const FORMATS: [(&str, &[&str], &str); 12] = [
+pub(super) const FORMATS: [(&str, &[&str], &str); 21] = [
     ("u8.wav", &["-c:a", "pcm_u8"], "wav/pcm_u8"),
     ("s16.wav", &["-c:a", "pcm_s16le"], "wav/pcm_s16"),
     ("s24.wav", &["-c:a", "pcm_s24le"], "wav/pcm_s24"),
@@ -30,6 +30,15 @@ const FORMATS: [(&str, &[&str], &str); 12] = [
     ("f32.wav", &["-c:a", "pcm_f32le"], "wav/pcm_f32"),
     ("mulaw.wav", &["-c:a", "pcm_mulaw"], "wav/mulaw"),
     ("alaw.wav", &["-c:a", "pcm_alaw"], "wav/alaw"),
+    ("mulaw.au", &["-c:a", "pcm_mulaw"], "au/mulaw"),
+    ("alaw.au", &["-c:a", "pcm_alaw"], "au/alaw"),
+    ("s8.au", &["-c:a", "pcm_s8"], "au/pcm_s8"),
+    ("s16.au", &["-c:a", "pcm_s16be"], "au/pcm_s16"),
+    ("s24.au", &["-c:a", "pcm_s24be"], "au/pcm_s24"),
+    ("s32.au", &["-c:a", "pcm_s32be"], "au/pcm_s32"),
+    ("f32.au", &["-c:a", "pcm_f32be"], "au/pcm_f32"),
+    ("f64.au", &["-c:a", "pcm_f64be"], "au/pcm_f64"),
+    ("f64.wav", &["-c:a", "pcm_f64le"], "wav/pcm_f64"),
     ("lame.mp3", &["-c:a", "libmp3lame"], "mp3"),
     ("flac.flac", &["-c:a", "flac"], "flac"),
     ("aac.m4a", &["-c:a", "aac"], "m4a/aac"),
@@ -37,8 +46,12 @@ const FORMATS: [(&str, &[&str], &str); 12] = [
     ("vorbis.ogg", &["-c:a", "libvorbis"], "ogg/vorbis"),
 ];
 
+/// As [`FORMATS`], for 8 kHz and one channel only.
+pub(super) const TELEPHONE: [(&str, &[&str], &str); 2] =
+    [("gsm.gsm", &["-c:a", "libgsm"], "gsm"), ("gsm.wav", &["-c:a", "libgsm_ms"], "wav/gsm")];
+
 /// Runs ffmpeg over a made tone (one a channel) and gives the bytes of each output file.
-fn encode(rate: u32, tones: &[f64], seconds: f64, outputs: &[(&str, &[&str])]) -> Vec<Vec<u8>> {
+pub(super) fn encode(rate: u32, tones: &[f64], seconds: f64, outputs: &[(&str, &[&str])]) -> Vec<Vec<u8>> {
     let directory = tempfile::tempdir().unwrap();
     let tones: Vec<String> = tones.iter().map(|hertz| format!("0.4*sin(2*PI*{hertz}*t)")).collect();
     let mut command = Command::new("ffmpeg");
@@ -58,7 +71,7 @@ fn mono(name: &str, options: &[&str]) -> Vec<u8> {
 }
 
 /// Everything a recording holds, block by block.
-fn decode_all(bytes: &[u8]) -> Result<(AudioInfo, Vec<Vec<f32>>), CallFailure> {
+pub(super) fn decode_all(bytes: &[u8]) -> Result<(AudioInfo, Vec<Vec<f32>>), CallFailure> {
     decode_with(bytes, LIMITS)
 }
 
@@ -111,8 +124,19 @@ fn every_format_rate_and_channel_is_decoded_in_place() {
 }
 
 #[test]
+fn telephone_formats_are_decoded_in_place() {
+    for (name, options, format) in TELEPHONE {
+        let (info, out) = decode_all(&mono(name, options)).unwrap();
+        let (strength, late) = tone(&out[0], TONES[0]);
+        assert_eq!((info.format.as_str(), info.sample_rate, info.channels), (format, 8000, 1));
+        assert!((out[0].len() as f64 / 16_000.0 - LENGTH).abs() < 0.041, "{format}: {} samples", out[0].len());
+        assert!((strength - 0.4).abs() < 0.05 && late.abs() < 0.0002, "{format}: {strength} {late}");
+    }
+}
+
+#[test]
 fn a_cut_recording_is_called_truncated_wherever_it_is_cut() {
-    for (name, options, format) in FORMATS {
+    for (name, options, format) in FORMATS.into_iter().chain(TELEPHONE) {
         let whole = mono(name, options);
         for share in [0.15, 0.5, 0.9, 0.99] {
             let len = (whole.len() as f64 * share) as usize;
@@ -204,7 +228,7 @@ fn a_recording_longer_than_the_limit_is_refused_by_its_header_or_by_its_samples(
 #[test]
 fn noise_in_the_middle_is_damage_when_there_is_much_of_it() {
     // PCM and ALAC have no redundancy that would tell noise from sound.
-    for (name, options, format) in FORMATS[7..].iter().filter(|(_, _, format)| *format != "m4a/alac") {
+    for (name, options, format) in FORMATS[16..].iter().filter(|(_, _, format)| *format != "m4a/alac") {
         let mut bytes = mono(name, options);
         let len = bytes.len();
         for (n, byte) in bytes[len / 4..len * 3 / 4].iter_mut().enumerate() {
@@ -326,7 +350,9 @@ fn a_source_that_fails_is_not_blamed_on_the_recording() {
 /// Small recordings of every format for bending.
 fn seeds() -> Vec<Vec<u8>> {
     let outputs: Vec<(&str, &[&str])> = FORMATS.iter().map(|(name, options, _)| (*name, *options)).collect();
-    encode(8000, &TONES, 0.3, &outputs)
+    let mut seeds = encode(8000, &TONES, 0.3, &outputs);
+    seeds.extend(encode(8000, &TONES[..1], 0.3, &TELEPHONE.map(|(name, options, _)| (name, options))));
+    seeds
 }
 
 fn quietly<T>(work: impl FnOnce() -> T) -> T {

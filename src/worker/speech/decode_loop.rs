@@ -1,7 +1,9 @@
-//! Greedy decoding of one window, with guards against what Whisper does when it has nothing to say.
+//! Greedy decoding of windows, with guards against what Whisper does when it has nothing to say.
 //! Trusts: nothing; every loop is bounded by the decoder's positions.
 //! Touches: nothing.
 //! Next: `words` gives the tokens their times.
+
+use std::collections::VecDeque;
 
 use super::SpeechError;
 use super::language::{Language, known, likeliest};
@@ -66,81 +68,116 @@ impl Hypothesis {
     }
 }
 
-/// What is known after the start token.
-pub struct Opening<'a> {
-    session: Session<'a>,
-    scores: Vec<f32>,
-    /// Probability that nobody speaks, 0..=1.
-    pub no_speech: f32,
-    /// The likeliest language; `None` for a model of one language.
-    pub language: Option<Language>,
-}
-
-/// Feeds the start token and listens for the language.
+/// Decodes windows greedily, all of them together: a step costs little more for several than for one. A `language` that the model
+/// does not know is listened for.
 ///
 /// # Errors
-/// [`SpeechError::Decoder`] when tract fails.
-pub fn open<'a>(whisper: &'a Whisper, window: &'a Window) -> Result<Opening<'a>, SpeechError> {
-    let mut session = whisper.begin(window)?;
-    let hidden = session.step(whisper.settings.sot)?;
-    let mut scores = whisper.embedding.scores(&hidden);
-    whisper.embedding.settle(&hidden, &mut scores);
-    let no_speech = scores.get(index_of(whisper.settings.no_speech)).map_or(0.0, |score| (score - log_sum_exp(&scores)).exp());
-    let language = if whisper.settings.multilingual { likeliest(&whisper.settings, &scores) } else { None };
-    Ok(Opening { session, scores, no_speech, language })
-}
-
-/// Decodes `window` greedily. A `language` that the model does not know is listened for.
-///
-/// # Errors
-/// [`SpeechError::Decoder`] when tract fails.
-pub fn decode(whisper: &Whisper, window: &Window, language: Option<&str>) -> Result<Hypothesis, SpeechError> {
-    let opening = open(whisper, window)?;
-    let heard = opening.language;
-    let language = if whisper.settings.multilingual { language.and_then(|code| known(&whisper.settings, code)).or(heard) } else { None };
-    let mut session = opening.session;
-    let mut prompt = Vec::with_capacity(3);
-    if let Some(language) = &language {
-        prompt.extend([language.token, whisper.settings.transcribe]);
-    }
-    prompt.push(whisper.settings.no_timestamps);
-    let mut hidden = Vec::new();
-    for token in &prompt {
-        hidden = session.step(*token)?;
-    }
-    let prompt_rows = prompt.len();
-
-    let mut text = Text::default();
-    let mut scores = opening.scores;
+/// [`SpeechError::NoRoom`] if a guard against too long a text failed.
+pub fn decode(whisper: &Whisper, windows: &[Window], language: Option<&str>) -> Result<Vec<Hypothesis>, SpeechError> {
+    let mut readings: Vec<Reading<'_>> = windows.iter().map(|window| Reading::begin(whisper, window)).collect();
     loop {
-        score(whisper, &hidden, text.tokens.is_empty(), &mut scores);
-        let (token, log_prob) = best(&scores);
+        let mut going: Vec<(&mut Reading<'_>, u32)> =
+            readings.iter_mut().filter_map(|reading| reading.next.pop_front().map(|token| (reading, token))).collect();
+        if going.is_empty() {
+            return Ok(readings.into_iter().map(Reading::finish).collect());
+        }
+        let tokens: Vec<u32> = going.iter().map(|(_, token)| *token).collect();
+        let mut sessions: Vec<&mut Session<'_>> = going.iter_mut().map(|(reading, _)| &mut reading.session).collect();
+        let hidden = whisper.step(&mut sessions, &tokens)?;
+        let (mut asking, mut vectors) = (Vec::new(), Vec::new());
+        for ((reading, _), hidden) in going.into_iter().zip(hidden.chunks_exact(whisper.settings.dims)) {
+            // Inside a prompt the next token is known.
+            if reading.next.is_empty() {
+                asking.push(reading);
+                vectors.extend_from_slice(hidden);
+            }
+        }
+        let mut scores = whisper.embedding.scores(&vectors);
+        let answers = scores.chunks_exact_mut(whisper.settings.vocab).zip(vectors.chunks_exact(whisper.settings.dims));
+        for (reading, (scores, hidden)) in asking.into_iter().zip(answers) {
+            match reading.prompt_rows {
+                0 => reading.open(whisper, hidden, scores, language),
+                _ => reading.choose(whisper, hidden, scores),
+            }
+        }
+    }
+}
+
+/// One window on its way to a text.
+struct Reading<'a> {
+    window: &'a Window,
+    session: Session<'a>,
+    /// Tokens to feed; none when the text has ended.
+    next: VecDeque<u32>,
+    /// Tokens of the prompt behind the start token; 0 until it is known.
+    prompt_rows: usize,
+    language: Option<Language>,
+    no_speech: f32,
+    text: Text,
+}
+
+impl<'a> Reading<'a> {
+    fn begin(whisper: &Whisper, window: &'a Window) -> Self {
+        Self {
+            window,
+            session: whisper.begin(window),
+            next: VecDeque::from([whisper.settings.sot]),
+            prompt_rows: 0,
+            language: None,
+            no_speech: 0.0,
+            text: Text::default(),
+        }
+    }
+
+    /// After the start token: whether anybody speaks, in which language, and so the prompt.
+    fn open(&mut self, whisper: &Whisper, hidden: &[f32], scores: &mut [f32], language: Option<&str>) {
+        let settings = &whisper.settings;
+        whisper.embedding.settle(hidden, scores);
+        self.no_speech = scores.get(index_of(settings.no_speech)).map_or(0.0, |score| (score - log_sum_exp(scores)).exp());
+        if settings.multilingual {
+            self.language = language.and_then(|code| known(settings, code)).or_else(|| likeliest(settings, scores));
+        }
+        self.next.extend(self.language.iter().flat_map(|language| [language.token, settings.transcribe]));
+        self.next.push_back(settings.no_timestamps);
+        self.prompt_rows = self.next.len();
+    }
+
+    /// Takes the likeliest token; the text ends there, or goes on with it.
+    fn choose(&mut self, whisper: &Whisper, hidden: &[f32], scores: &mut [f32]) {
+        let text = &mut self.text;
+        mask(whisper, text.tokens.is_empty(), scores);
+        whisper.embedding.settle(hidden, scores);
+        let (token, log_prob) = best(scores);
         text.total += log_prob;
         text.scored += 1;
         if token == whisper.settings.eot {
-            break;
+            return;
         }
         text.tokens.push(token);
         text.log_probs.push(log_prob);
-        if text.cut_loop(&session, prompt_rows, window) || text.tokens.len() >= TOKENS_MAX || session.room() == 0 {
-            break;
+        let ended = text.cut_loop(&self.session, self.prompt_rows, self.window) || text.tokens.len() >= TOKENS_MAX;
+        if !ended && self.session.room() > 0 {
+            self.next.push_back(token);
         }
-        hidden = session.step(token)?;
     }
-    let mut rows = session.into_attention();
-    let mut attention = rows.split_off(prompt_rows.min(rows.len()));
-    attention.truncate(text.tokens.len() + 1);
-    Ok(Hypothesis {
-        mean_log_prob: text.total / f32_of(text.scored),
-        tokens: text.tokens,
-        log_probs: text.log_probs,
-        attention,
-        prompt_attention: rows,
-        frames: window.frames,
-        language,
-        no_speech: opening.no_speech,
-        looped: text.looped,
-    })
+
+    fn finish(self) -> Hypothesis {
+        let (text, mut rows) = (self.text, self.session.into_attention());
+        // The start token's row is the first of the prompt's; the row of the last prompt token predicts the first of the text.
+        let mut attention = rows.split_off(self.prompt_rows.min(rows.len()));
+        attention.truncate(text.tokens.len() + 1);
+        Hypothesis {
+            mean_log_prob: text.total / f32_of(text.scored),
+            tokens: text.tokens,
+            log_probs: text.log_probs,
+            attention,
+            prompt_attention: rows,
+            frames: self.window.frames,
+            language: self.language,
+            no_speech: self.no_speech,
+            looped: text.looped,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -212,10 +249,9 @@ fn loop_start(tokens: &[u32]) -> Option<Loop> {
     })
 }
 
-/// Scores with what may not be chosen at minus infinity.
-fn score(whisper: &Whisper, hidden: &[f32], first: bool, scores: &mut Vec<f32>) {
+/// Sets what may not be chosen to minus infinity.
+fn mask(whisper: &Whisper, first: bool, scores: &mut [f32]) {
     let settings = &whisper.settings;
-    *scores = whisper.embedding.scores(hidden);
     if let Some(special) = scores.get_mut(index_of(settings.eot) + 1..) {
         special.fill(f32::NEG_INFINITY);
     }
@@ -225,7 +261,6 @@ fn score(whisper: &Whisper, hidden: &[f32], first: bool, scores: &mut Vec<f32>) 
             *score = f32::NEG_INFINITY;
         }
     }
-    whisper.embedding.settle(hidden, scores);
 }
 
 /// The best token and its log-probability.

@@ -6,41 +6,45 @@
 //! The product with all rows is bound by memory: int8 reads half of f16's bytes and a quarter of f32's. Only the rows within
 //! [`NEAR`] of the best are then computed from f16, so that the chosen token is the one of full precision.
 
-use super::numeric::{f32_of_f16, i8_of_f32};
-use crate::sys::simd::rows_dot;
+use crate::sys::simd::{Half, nearest, rows_dot};
 
 /// Scores this close to the best are computed again: several times the largest error of an int8 row.
 const NEAR: f32 = 1.0;
 /// And at most this many of them.
 const NEAR_MAX: usize = 32;
 
+/// Rows that stay in the first cache while all vectors are multiplied with them.
+const ROWS_AT_ONCE: usize = 64;
+
 /// A table of f16 rows with its int8 copy.
 pub struct Embedding {
     width: usize,
-    /// Little-endian f16, row by row.
-    exact: Vec<u8>,
+    /// Row by row.
+    exact: Vec<Half>,
     rows: Vec<i8>,
     scales: Vec<f32>,
 }
 
 impl Embedding {
     /// From `[vocabulary, width]` little-endian f16, row by row; `None` when the length is not a whole number of rows or nothing.
-    pub fn new(table: Vec<u8>, width: usize) -> Option<Self> {
+    pub fn new(table: &[u8], width: usize) -> Option<Self> {
         if width == 0 || table.is_empty() || !table.len().is_multiple_of(2 * width) {
             return None;
         }
         let mut rows = Vec::with_capacity(table.len() / 2);
         let mut scales = Vec::with_capacity(table.len() / 2 / width);
         let mut row = Vec::with_capacity(width);
-        for bytes in table.chunks_exact(2 * width) {
+        let exact: Vec<Half> = halves(table).collect();
+        for halves in exact.chunks_exact(width) {
             row.clear();
-            row.extend(halves(bytes));
+            row.extend(halves.iter().map(|half| half.wide()));
             let peak = row.iter().fold(0f32, |peak, value| peak.max(value.abs()));
             let scale = if peak > 0.0 && peak.is_finite() { peak / 127.0 } else { 1.0 };
-            rows.extend(row.iter().map(|value| i8_of_f32(value / scale)));
+            let factor = 1.0 / scale;
+            rows.extend(row.iter().map(|value| nearest(value * factor)));
             scales.push(scale);
         }
-        Some(Self { width, exact: table, rows, scales })
+        Some(Self { width, exact, rows, scales })
     }
 
     /// Number of rows.
@@ -55,11 +59,18 @@ impl Embedding {
         }
     }
 
-    /// The score of every token, to the precision of int8 rows.
+    /// The score of every token for each of the dense `hidden` vectors, to the precision of int8 rows: `[vectors][vocabulary]`.
     pub fn scores(&self, hidden: &[f32]) -> Vec<f32> {
-        let mut out = vec![0f32; self.vocabulary()];
-        if hidden.len() == self.width {
-            rows_dot(&self.rows, &self.scales, hidden, &mut out);
+        let vocabulary = self.vocabulary();
+        let mut out = vec![0f32; hidden.len() / self.width * vocabulary];
+        // A few rows for all vectors, then the next: the table is read from memory once.
+        for first in (0..vocabulary).step_by(ROWS_AT_ONCE) {
+            let rows = self.rows.get(first * self.width..).unwrap_or_default();
+            let scales = self.scales.get(first..).unwrap_or_default();
+            for (vector, out) in hidden.chunks_exact(self.width).zip(out.chunks_exact_mut(vocabulary)) {
+                let end = (first + ROWS_AT_ONCE).min(vocabulary);
+                rows_dot(rows, scales, vector, out.get_mut(first..end).unwrap_or_default());
+            }
         }
         out
     }
@@ -77,14 +88,14 @@ impl Embedding {
     }
 
     fn row(&self, token: usize) -> impl Iterator<Item = f32> {
-        let from = token.saturating_mul(2 * self.width);
-        halves(self.exact.get(from..from.saturating_add(2 * self.width)).unwrap_or_default())
+        let from = token.saturating_mul(self.width);
+        self.exact.get(from..from.saturating_add(self.width)).unwrap_or_default().iter().map(|half| half.wide())
     }
 }
 
 /// Reads little-endian f16.
-pub fn halves(bytes: &[u8]) -> impl Iterator<Item = f32> {
-    bytes.as_chunks::<2>().0.iter().map(|pair| f32_of_f16(u16::from_le_bytes(*pair)))
+pub fn halves(bytes: &[u8]) -> impl Iterator<Item = Half> {
+    bytes.as_chunks::<2>().0.iter().map(|pair| Half::from_bits(u16::from_le_bytes(*pair)))
 }
 
 #[cfg(test)]
@@ -103,7 +114,7 @@ mod tests {
 
     #[test]
     fn scores_are_products_with_the_rows() {
-        let embedding = Embedding::new(table(&[ONE, HALF, MINUS_TWO, ONE]), 2).unwrap();
+        let embedding = Embedding::new(&table(&[ONE, HALF, MINUS_TWO, ONE]), 2).unwrap();
 
         let mut scores = embedding.scores(&[2.0, 4.0]);
         embedding.settle(&[2.0, 4.0], &mut scores);
@@ -115,7 +126,7 @@ mod tests {
     #[test]
     fn near_ties_are_settled_at_full_precision() {
         // 0x3555 and 0x3556 are neighbours that int8 cannot tell apart.
-        let embedding = Embedding::new(table(&[ONE, 0x3555, ONE, 0x3556]), 2).unwrap();
+        let embedding = Embedding::new(&table(&[ONE, 0x3555, ONE, 0x3556]), 2).unwrap();
 
         let mut scores = embedding.scores(&[1.0, 1.0]);
         assert_eq!(scores[0], scores[1]);
@@ -126,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_token_that_is_suppressed_stays_suppressed() {
-        let embedding = Embedding::new(table(&[ONE, ONE, QUARTER, QUARTER]), 2).unwrap();
+        let embedding = Embedding::new(&table(&[ONE, ONE, QUARTER, QUARTER]), 2).unwrap();
         let mut scores = vec![f32::NEG_INFINITY, 0.5];
 
         embedding.settle(&[1.0, 1.0], &mut scores);
@@ -136,8 +147,8 @@ mod tests {
 
     #[test]
     fn a_table_of_broken_rows_is_refused() {
-        assert!(Embedding::new(vec![0; 7], 2).is_none());
-        assert!(Embedding::new(Vec::new(), 2).is_none());
-        assert!(Embedding::new(vec![0; 8], 0).is_none());
+        assert!(Embedding::new(&[0; 7], 2).is_none());
+        assert!(Embedding::new(&[], 2).is_none());
+        assert!(Embedding::new(&[0; 8], 0).is_none());
     }
 }

@@ -9,7 +9,10 @@
 
 mod align;
 mod decode_loop;
+mod decoder;
+mod encoder;
 mod language;
+mod layers;
 mod logits;
 mod mel;
 mod numeric;
@@ -24,18 +27,18 @@ mod tests;
 
 use std::sync::Arc;
 
-use tract_onnx::prelude::{InferenceModel, InferenceModelExt, IntoRunnable, TractError, TypedRunnableModel};
-
 pub use segment::{Region, Segmenter};
 pub use settings::SettingsError;
 
 use decode_loop::Hypothesis;
-use mel::{FRAMES_MAX, SAMPLES_MAX};
+use layers::Precision;
+pub use mel::FRAMES_MAX;
+use mel::SAMPLES_MAX;
 use vad::VadModel;
-use whisper::{Whisper, WhisperParts};
+use whisper::{Whisper, Window};
 
 use crate::ipc::transcript::Utterance;
-use crate::model::load::{self, LoadError};
+use crate::model::load::{LoadError, Weights};
 use crate::model::verify::VerifiedModel;
 
 const VAD_GRAPH: &str = "silero_vad_16k_sequence.onnx";
@@ -44,7 +47,7 @@ const ONE_LANGUAGE: &str = "en";
 
 /// The models of a worker, read-only: shared by threads, kept over forks.
 pub struct SpeechModels {
-    vad: VadModel,
+    vad: Arc<VadModel>,
     whisper: Whisper,
 }
 
@@ -54,7 +57,7 @@ impl SpeechModels {
     /// # Errors
     /// [`SpeechLoadError`] naming the part that is missing or wrong.
     pub fn load(vad: &mut VerifiedModel, asr: &mut VerifiedModel) -> Result<Self, SpeechLoadError> {
-        Ok(Self { vad: load_vad(vad)?, whisper: load_whisper(asr)? })
+        Ok(Self { vad: load_vad(vad)?, whisper: Whisper::load(asr, Precision::Fastest)? })
     }
 
     /// Runs every graph once, so that whatever reads files lazily (tract asks for the processor's caches) has done so.
@@ -63,22 +66,33 @@ impl SpeechModels {
     /// [`SpeechError`] when a graph does not run.
     pub fn warm_up(&self) -> Result<(), SpeechError> {
         let silence = vec![0f32; vad::BATCH * vad::FRAME];
-        Segmenter::new(self, 0)?.push(&silence)?;
-        let window = self.whisper.listen(&silence, whisper::window_frames(silence.len()))?;
-        decode_loop::decode(&self.whisper, &window, None)?;
+        Segmenter::new(self, 0).push(&silence)?;
+        self.attempt(&[&Region::whole(0, 0, silence)], None, whisper::window_frames)?;
         Ok(())
     }
 
-    /// Turns a region into utterances, in order of time; none when nobody speaks in it. Runs on the calling thread only.
+    /// Turns regions into utterances, each in order of time; none for one in which nobody speaks. Runs on the calling thread only,
+    /// and reads them together, which costs less than one after the other; each has its place in memory meanwhile.
     ///
     /// `language` is an ISO 639-1 code when it is known; it is listened for when it is `None` or none of the model's.
     ///
     /// # Errors
-    /// [`SpeechError::RegionTooLong`] from about 30 s on; otherwise when a graph fails.
-    pub fn transcribe(&self, region: &Region, language: Option<&str>) -> Result<Vec<Utterance>, SpeechError> {
-        let Some(text) = self.read(region, language)? else { return Ok(Vec::new()) };
-        let language = text.language.as_ref().map_or(ONE_LANGUAGE, |language| language.code.as_str());
-        Ok(words::utterances(&self.whisper, region, &text, language))
+    /// [`SpeechError::RegionTooLong`] from about 30 s on.
+    pub fn transcribe(&self, regions: &[Region], language: Option<&str>) -> Result<Vec<Vec<Utterance>>, SpeechError> {
+        let texts = self.read(regions, language)?;
+        let utterances = |(region, text): (&Region, Hypothesis)| {
+            if region.samples.is_empty() || text.is_silence() {
+                return Vec::new();
+            }
+            let language = text.language.as_ref().map_or(ONE_LANGUAGE, |language| language.code.as_str());
+            words::utterances(&self.whisper, region, &text, language)
+        };
+        Ok(regions.iter().zip(texts).map(utterances).collect())
+    }
+
+    /// Frames of 10 ms of the window in which a region is read first: what it costs.
+    pub fn window_frames(region: &Region) -> usize {
+        whisper::window_frames(region.samples.len())
     }
 
     /// The likeliest language of a region and its probability, 0..=1. A model of one language is always sure.
@@ -87,42 +101,55 @@ impl SpeechModels {
     /// As [`Self::transcribe`].
     #[cfg(test)]
     pub fn detect_language(&self, region: &Region) -> Result<(String, f32), SpeechError> {
-        check_length(region)?;
-        let window = self.whisper.listen(&region.samples, whisper::window_frames(region.samples.len()))?;
-        let language = decode_loop::open(&self.whisper, &window)?.language;
+        let language = self.attempt(&[region], None, whisper::window_frames)?.pop().and_then(|text| text.language);
         Ok(language.map_or_else(|| (ONE_LANGUAGE.to_owned(), 1.0), |language| (language.code, language.probability)))
     }
 
     /// Mean log-probability and no-speech probability in the first and in the longest window.
     #[cfg(test)]
     fn doubts(&self, region: &Region) -> Result<Vec<(f32, f32, usize)>, SpeechError> {
-        let windows = [whisper::window_frames(region.samples.len()), FRAMES_MAX];
-        let attempts = windows.iter().map(|frames| self.attempt(region, *frames, None));
-        attempts.map(|text| text.map(|text| (text.mean_log_prob, text.no_speech, text.tokens.len()))).collect()
+        let mut texts = self.attempt(&[region], None, whisper::window_frames)?;
+        texts.extend(self.attempt(&[region], None, |_| FRAMES_MAX)?);
+        Ok(texts.into_iter().map(|text| (text.mean_log_prob, text.no_speech, text.tokens.len())).collect())
     }
 
-    /// The accepted hypothesis. Instead of sampling at higher temperatures, as the reference does when it
+    /// The accepted hypotheses. Instead of sampling at higher temperatures, as the reference does when it
     /// doubts its text, the sound is read again in the window that Whisper was trained on: the same input gives the same text.
-    fn read(&self, region: &Region, language: Option<&str>) -> Result<Option<Hypothesis>, SpeechError> {
-        check_length(region)?;
-        if region.samples.is_empty() {
-            return Ok(None);
-        }
-        let frames = whisper::window_frames(region.samples.len());
-        let mut text = self.attempt(region, frames, language)?;
-        if text.is_doubtful() && frames < FRAMES_MAX {
-            let second = self.attempt(region, FRAMES_MAX, language)?;
-            if second.is_better_than(&text) {
-                text = second;
+    fn read(&self, regions: &[Region], language: Option<&str>) -> Result<Vec<Hypothesis>, SpeechError> {
+        let mut texts = self.attempt(&regions.iter().collect::<Vec<_>>(), language, whisper::window_frames)?;
+        for (region, text) in regions.iter().zip(&mut texts) {
+            if text.is_doubtful() && Self::window_frames(region) < FRAMES_MAX {
+                let second = self.attempt(&[region], language, |_| FRAMES_MAX)?.pop();
+                if let Some(second) = second.filter(|second| second.is_better_than(text)) {
+                    *text = second;
+                }
             }
         }
-        Ok((!text.is_silence()).then_some(text))
+        Ok(texts)
     }
 
-    fn attempt(&self, region: &Region, frames: usize, language: Option<&str>) -> Result<Hypothesis, SpeechError> {
-        let window = self.whisper.listen(&region.samples, frames)?;
-        decode_loop::decode(&self.whisper, &window, language)
+    /// Reads regions in windows whose frames follow from their samples.
+    fn attempt(
+        &self,
+        regions: &[&Region],
+        language: Option<&str>,
+        frames: impl Fn(usize) -> usize,
+    ) -> Result<Vec<Hypothesis>, SpeechError> {
+        attempt(&self.whisper, regions, language, frames)
     }
+}
+
+fn attempt(
+    whisper: &Whisper,
+    regions: &[&Region],
+    language: Option<&str>,
+    frames: impl Fn(usize) -> usize,
+) -> Result<Vec<Hypothesis>, SpeechError> {
+    if let Some(region) = regions.iter().find(|region| region.samples.len() > SAMPLES_MAX) {
+        return Err(SpeechError::RegionTooLong { samples: region.samples.len() });
+    }
+    let windows: Vec<Window> = regions.iter().map(|region| whisper.listen(&region.samples, frames(region.samples.len()))).collect();
+    decode_loop::decode(whisper, &windows, language)
 }
 
 /// The recogniser alone, to hear its golden recording.
@@ -134,7 +161,7 @@ impl Reader {
     /// # Errors
     /// [`SpeechLoadError`] naming the part that is missing or wrong.
     pub fn load(asr: &mut VerifiedModel) -> Result<Self, SpeechLoadError> {
-        load_whisper(asr).map(Self)
+        Whisper::load(asr, Precision::Fastest).map(Self)
     }
 
     /// The greedy text tokens of a region in its first window.
@@ -142,14 +169,13 @@ impl Reader {
     /// # Errors
     /// As [`SpeechModels::transcribe`].
     pub fn tokens(&self, region: &Region, language: Option<&str>) -> Result<Vec<u32>, SpeechError> {
-        check_length(region)?;
-        let window = self.0.listen(&region.samples, whisper::window_frames(region.samples.len()))?;
-        Ok(decode_loop::decode(&self.0, &window, language)?.tokens)
+        let text = attempt(&self.0, &[region], language, whisper::window_frames)?.pop();
+        Ok(text.map(|text| text.tokens).unwrap_or_default())
     }
 }
 
 /// The voice-activity model alone, to hear its golden recording.
-pub struct Ear(VadModel);
+pub struct Ear(Arc<VadModel>);
 
 impl Ear {
     /// Takes the graph out of the verified model.
@@ -163,58 +189,31 @@ impl Ear {
     /// Probability of speech, 0..=1, of each whole frame of 32 ms of 16 kHz sound.
     ///
     /// # Errors
-    /// [`SpeechError::Vad`] when tract fails.
+    /// [`SpeechError::Vad`] for sound that is no numbers.
     pub fn probabilities(&self, samples: &[f32]) -> Result<Vec<f32>, SpeechError> {
-        let mut state = self.0.listen().map_err(SpeechError::Vad)?;
+        let mut state = self.0.listen();
         let mut probabilities = Vec::with_capacity(samples.len() / vad::FRAME + vad::BATCH);
         for batch in samples.chunks(vad::BATCH * vad::FRAME) {
-            probabilities.extend(state.hear(batch).map_err(SpeechError::Vad)?);
+            probabilities.extend(state.hear(batch).ok_or(SpeechError::Vad)?);
         }
         probabilities.truncate(samples.len() / vad::FRAME);
         Ok(probabilities)
     }
 }
 
-fn load_vad(model: &mut VerifiedModel) -> Result<VadModel, SpeechLoadError> {
-    Ok(VadModel::new(plan(model, VAD_GRAPH)?))
-}
-
-fn load_whisper(model: &mut VerifiedModel) -> Result<Whisper, SpeechLoadError> {
-    Whisper::new(WhisperParts {
-        encoder: plan(model, whisper::ENCODER)?,
-        decoder: plan(model, whisper::DECODER)?,
-        embedding: model.take(whisper::EMBEDDING)?,
-        positions: model.take(whisper::POSITIONS)?,
-        tokens: model.take(whisper::TOKENS)?,
-        settings: model.take(whisper::SETTINGS)?,
-    })
-}
-
-/// The bytes of a graph are dropped before the next is parsed: each is in memory twice for a moment only.
-fn plan(model: &mut VerifiedModel, file: &'static str) -> Result<Arc<TypedRunnableModel>, SpeechLoadError> {
-    optimised(file, load::graph(&model.take(file)?)?)
-}
-
-fn optimised(file: &'static str, graph: InferenceModel) -> Result<Arc<TypedRunnableModel>, SpeechLoadError> {
-    graph.into_optimized().and_then(|graph| graph.into_runnable()).map_err(|source| SpeechLoadError::Graph { file, source })
-}
-
-fn check_length(region: &Region) -> Result<(), SpeechError> {
-    if region.samples.len() > SAMPLES_MAX { Err(SpeechError::RegionTooLong { samples: region.samples.len() }) } else { Ok(()) }
+fn load_vad(model: &mut VerifiedModel) -> Result<Arc<VadModel>, SpeechLoadError> {
+    Ok(Arc::new(VadModel::new(&Weights::read(&model.take(VAD_GRAPH)?)?)?))
 }
 
 /// Why speech could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SpeechError {
-    /// The voice activity graph failed.
-    #[error("the voice activity model failed")]
-    Vad(#[source] TractError),
-    /// The encoder failed.
-    #[error("the speech recogniser's encoder failed")]
-    Encoder(#[source] TractError),
-    /// The decoder failed.
-    #[error("the speech recogniser's decoder failed")]
-    Decoder(#[source] TractError),
+    /// The voice activity model gave no probabilities.
+    #[error("the voice activity model gave no probabilities")]
+    Vad,
+    /// A text that ran past the decoder's positions; a guard ends it before.
+    #[error("the text of a window is longer than the recogniser has positions")]
+    NoRoom,
     /// A region that no window holds; the segmenter makes none.
     #[error("a region of {samples} samples is longer than the recogniser's window of {SAMPLES_MAX}; cut it with the segmenter")]
     RegionTooLong {
@@ -238,23 +237,13 @@ pub enum SpeechLoadError {
         /// Which.
         file: &'static str,
     },
-    /// tract cannot run a graph.
-    #[error("{file} cannot be run")]
-    Graph {
+    /// A graph has other weights than this program computes with.
+    #[error("{file} cannot be used")]
+    Weights {
         /// Which.
         file: &'static str,
-        /// What tract says.
+        /// What is wrong with it.
         #[source]
-        source: TractError,
-    },
-    /// A graph has other inputs or outputs than this program uses.
-    #[error("{file} does not have {inputs} inputs and {outputs} outputs; build the model again with `salama model import`")]
-    Ports {
-        /// Which.
-        file: &'static str,
-        /// Inputs that are needed.
-        inputs: usize,
-        /// Outputs that are needed.
-        outputs: usize,
+        source: LoadError,
     },
 }

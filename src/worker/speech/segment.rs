@@ -83,12 +83,8 @@ pub struct Segmenter {
 
 impl Segmenter {
     /// For the channel's first sample.
-    ///
-    /// # Errors
-    /// [`SpeechError::Vad`] when the model's state cannot be made.
-    pub fn new(models: &SpeechModels, channel: u8) -> Result<Self, SpeechError> {
-        let vad = models.vad.listen().map_err(SpeechError::Vad)?;
-        Ok(Self { channel, vad, buffer: Vec::new(), origin: 0, heard: 0, track: Track::default() })
+    pub fn new(models: &SpeechModels, channel: u8) -> Self {
+        Self { channel, vad: models.vad.listen(), buffer: Vec::new(), origin: 0, heard: 0, track: Track::default() }
     }
 
     /// Takes the next samples (16 kHz, -1..=1, any number) and gives the regions that they complete.
@@ -130,7 +126,7 @@ impl Segmenter {
     /// Runs the model over the next `len` samples, at most one batch.
     fn hear(&mut self, len: usize, regions: &mut Vec<Region>) -> Result<(), SpeechError> {
         let fresh = self.buffer.get(self.heard..self.heard + len).unwrap_or_default();
-        let probabilities = self.vad.hear(fresh).map_err(SpeechError::Vad)?;
+        let probabilities = self.vad.hear(fresh).ok_or(SpeechError::Vad)?;
         self.heard += len;
         for probability in probabilities.into_iter().take(len.div_ceil(FRAME)) {
             let span = self.track.step(probability);

@@ -76,7 +76,11 @@ fn join(pieces: &[&[u8]], starts: &[usize], log_probs: &[f32], samples: usize) -
         }
         let probabilities = log_probs.get(group.clone()).unwrap_or_default();
         let mean = probabilities.iter().sum::<f32>() / f32_of(probabilities.len().max(1));
-        let word = Timed { text: std::mem::take(&mut opening) + &text, at: sample(group.start)..sample(group.end), confidence: mean.exp() };
+        // A word ends where its punctuation begins, as in the reference's `merge_punctuations`: what is not said has no place in the sound.
+        let text_of = |token: usize| pieces.get(token).and_then(|piece| std::str::from_utf8(piece).ok());
+        let silent = |token: usize| text_of(token).is_some_and(|text| text.chars().all(|c| CLOSING.contains(c)));
+        let end = group.clone().rev().find(|token| !silent(*token)).map_or(group.end, |token| token + 1);
+        let word = Timed { text: std::mem::take(&mut opening) + &text, at: sample(group.start)..sample(end), confidence: mean.exp() };
         match words.last_mut() {
             Some(before) if !said && text.chars().all(|c| CLOSING.contains(c)) => before.text.push_str(&word.text),
             _ => words.push(word),
@@ -167,6 +171,13 @@ mod tests {
     #[test]
     fn words_begin_at_spaces_and_keep_their_punctuation() {
         assert_eq!(texts(&[" Hab", "ari", ",", " d", "ada", "?"]), ["Habari,", "dada?"]);
+    }
+
+    #[test]
+    fn a_word_ends_where_its_punctuation_begins() {
+        let words = join(&[b" woman", b",", b" still"], &[0, 10, 30, 40], &[0.0; 3], 1_000_000);
+
+        assert_eq!(words.iter().map(|word| word.at.clone()).collect::<Vec<_>>(), [0..10 * FRAME, 30 * FRAME..40 * FRAME]);
     }
 
     #[test]

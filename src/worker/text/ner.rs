@@ -80,6 +80,22 @@ impl Ner {
         Ok(words.into_iter().zip(scores).filter_map(|(range, score)| score.into_word(range)).collect())
     }
 
+    /// The ids of each window that [`Self::score`] runs, those of start and end included.
+    ///
+    /// # Errors
+    /// [`NerError::Window`].
+    #[cfg(test)]
+    #[allow(dead_code, reason = "the benchmark of names asks, its peer needs the same windows")]
+    pub fn ids_of(&self, text: &str) -> Result<Vec<Vec<i64>>, NerError> {
+        let mut windows_ids = Vec::new();
+        for window in windows(text) {
+            let pieces = self.tokeniser.pieces(text.get(window).ok_or(NerError::Window)?);
+            let runs = piece_windows(pieces.len()).into_iter().filter_map(|run| pieces.get(run));
+            windows_ids.extend(runs.map(|run| self.ids(run)));
+        }
+        Ok(windows_ids)
+    }
+
     /// The ids of `text` with those of start and end, and the name of the most probable label of each: for comparison with the
     /// model's golden answer.
     ///

@@ -8,6 +8,8 @@ use std::ops::Range;
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
+pub use crate::base::characters::is_invisible;
+
 /// A normalised text and the way back. NFKC a character cluster at a time, so that the way back stays exact.
 pub struct View {
     text: String,
@@ -143,18 +145,6 @@ fn decimal_digit(c: char) -> Option<char> {
         .chain([&LEGACY_ZERO])
         .find_map(|zero| code.checked_sub(*zero).filter(|value| *value < 10))
         .and_then(|v| char::from_digit(v, 10))
-}
-
-/// Default-ignorable, bidirectional and control characters: drawn as nothing, so they must hide nothing.
-pub fn is_invisible(c: char) -> bool {
-    match c {
-        '\t' | '\n' | '\r' | '\u{0B}' | '\u{0C}' | '\u{85}' => false,
-        c if c.is_control() => true,
-        '\u{AD}' | '\u{034F}' | '\u{061C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}' | '\u{180B}'..='\u{180F}' => true,
-        '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{3164}' | '\u{FE00}'..='\u{FE0F}' => true,
-        '\u{FEFF}' | '\u{FFA0}' | '\u{FFF0}'..='\u{FFFB}' | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}' => true,
-        _ => false,
-    }
 }
 
 fn latin_look_alike(c: char) -> Option<char> {

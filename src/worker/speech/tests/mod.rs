@@ -5,6 +5,7 @@
 
 #![expect(clippy::as_conversions, reason = "sizes and samples of test sounds")]
 
+mod graph;
 mod recognition;
 mod segmentation;
 

@@ -24,14 +24,18 @@ const SENTENCES: [(&str, &str); 5] = [
 ];
 
 fn regions(models: &SpeechModels, channel: u8, samples: &[f32]) -> Vec<Region> {
-    let mut segmenter = Segmenter::new(models, channel).expect("a segmenter");
+    let mut segmenter = Segmenter::new(models, channel);
     let mut regions = segmenter.push(samples).expect("the model runs");
     regions.extend(segmenter.finish().expect("the model runs"));
     regions
 }
 
+fn one(models: &SpeechModels, region: &Region, language: Option<&str>) -> Vec<Utterance> {
+    models.transcribe(std::slice::from_ref(region), language).expect("the model runs").remove(0)
+}
+
 fn transcript(models: &SpeechModels, samples: &[f32]) -> Vec<Utterance> {
-    regions(models, 0, samples).iter().flat_map(|region| models.transcribe(region, None).expect("the model runs")).collect()
+    models.transcribe(&regions(models, 0, samples), None).expect("the model runs").into_iter().flatten().collect()
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -70,7 +74,7 @@ fn a_language_that_the_model_does_not_know_is_listened_for() {
     let Some(GoldenAnswer::Transcript { samples, language, text, .. }) = golden else { panic!("a golden transcript") };
     let region = Region::whole(0, 0, samples);
 
-    let read = MULTILINGUAL.transcribe(&region, Some("tlh")).expect("the model runs");
+    let read = one(&MULTILINGUAL, &region, Some("tlh"));
 
     assert_eq!(read.iter().flat_map(|utterance| words(&utterance.text())).collect::<Vec<_>>(), words(&text));
     let (heard, probability) = MULTILINGUAL.detect_language(&region).expect("the model runs");
@@ -105,7 +109,7 @@ fn what_is_not_speech_gives_no_text_even_when_it_gets_past_voice_detection() {
         let region = Region::whole(0, 0, samples.clone());
 
         let gated = transcript(&ENGLISH, &samples);
-        let ungated = ENGLISH.transcribe(&region, None).expect("the model runs");
+        let ungated = one(&ENGLISH, &region, None);
 
         assert_eq!(gated, [], "{name}");
         assert_eq!(ungated, [], "{name}: {:?}", ENGLISH.doubts(&region));
@@ -135,7 +139,7 @@ fn words_lie_in_order_where_the_speech_is() {
 }
 
 fn read(region: &Region) -> Vec<String> {
-    ENGLISH.transcribe(region, None).expect("the model runs").iter().flat_map(|utterance| words(&utterance.text())).collect()
+    one(&ENGLISH, region, None).iter().flat_map(|utterance| words(&utterance.text())).collect()
 }
 
 #[test]
@@ -156,7 +160,7 @@ fn speech_that_had_to_be_cut_keeps_each_word_once() {
 
 #[test]
 fn a_region_that_no_window_holds_is_refused() {
-    let error = ENGLISH.transcribe(&Region::whole(0, 0, silence(31.0)), None).unwrap_err();
+    let error = ENGLISH.transcribe(&[Region::whole(0, 0, silence(31.0))], None).unwrap_err();
 
     assert!(matches!(error, SpeechError::RegionTooLong { samples: 496_000 }), "{error}");
 }
@@ -165,12 +169,26 @@ fn a_region_that_no_window_holds_is_refused() {
 fn one_set_of_models_serves_many_threads() {
     let sound = recording(SENTENCES[4].0);
     let region = Region::whole(0, 0, sound);
-    let alone = ENGLISH.transcribe(&region, None).expect("the model runs");
+    let alone = one(&ENGLISH, &region, None);
 
     let together: Vec<Vec<Utterance>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..2).map(|_| scope.spawn(|| ENGLISH.transcribe(&region, None).expect("the model runs"))).collect();
+        let threads: Vec<_> = (0..2).map(|_| scope.spawn(|| one(&ENGLISH, &region, None))).collect();
         threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
     });
 
     assert!(together.iter().all(|utterances| *utterances == alone));
+}
+
+#[test]
+fn regions_that_are_read_together_give_what_each_gives_alone() {
+    let sounds = [recording(SENTENCES[4].0), silence(2.0), recording(SENTENCES[3].0), vec![], recording("goforward.raw")];
+    let regions: Vec<Region> = sounds.into_iter().map(|sound| Region::whole(0, 0, sound)).collect();
+
+    let together = ENGLISH.transcribe(&regions, None).expect("the model runs");
+
+    let text = |utterances: &[Utterance]| utterances.iter().map(Utterance::text).collect::<Vec<_>>();
+    for (region, utterances) in regions.iter().zip(&together) {
+        assert_eq!(text(utterances), text(&one(&ENGLISH, region, None)));
+    }
+    assert_eq!(together.iter().filter(|utterances| !utterances.is_empty()).count(), 3);
 }

@@ -9,7 +9,7 @@ use super::super::segment::{BUFFER_MAX, Region, Segmenter};
 use super::{ENGLISH, noise, recording, silence, tones};
 
 fn regions(samples: &[f32]) -> Vec<Region> {
-    let mut segmenter = Segmenter::new(&ENGLISH, 0).expect("a segmenter");
+    let mut segmenter = Segmenter::new(&ENGLISH, 0);
     let mut regions = segmenter.push(samples).expect("the model runs");
     regions.extend(segmenter.finish().expect("the model runs"));
     regions
@@ -56,7 +56,7 @@ fn what_is_not_speech_is_no_region() {
 #[test]
 fn memory_stays_bounded_however_long_and_dense_the_speech_is() {
     let speech = recording("librivox/sense_and_sensibility_01_austen_64kb-0870.wav");
-    let mut segmenter = Segmenter::new(&ENGLISH, 0).expect("a segmenter");
+    let mut segmenter = Segmenter::new(&ENGLISH, 0);
     let mut kept = 0;
 
     for _ in 0..30 {
@@ -94,7 +94,7 @@ proptest! {
         let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(samples.len())).chain([0, samples.len()]).collect();
         cuts.sort_unstable();
 
-        let mut segmenter = Segmenter::new(&ENGLISH, 0).expect("a segmenter");
+        let mut segmenter = Segmenter::new(&ENGLISH, 0);
         let mut pieces = Vec::new();
         for pair in cuts.windows(2) {
             pieces.extend(segmenter.push(&samples[pair[0]..pair[1]]).expect("the model runs"));

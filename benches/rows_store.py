@@ -1,0 +1,51 @@
+"""The row of the store: sealed durable inserts and random sealed reads against SQLCipher."""
+import tempfile
+from pathlib import Path
+
+from harness import Spread, once, ratio
+from report import Line, Result
+
+FILLED, RECORDS, WRITERS, READS, READERS, BYTES = 20_000, 3000, 16, 40_000, 2, 1024
+
+
+def store(bench, rounds=5):
+    found = {"Salama": [], "SQLCipher, pages of 1024": [], "SQLCipher, pages of 4096": []}
+    for _ in range(rounds):
+        for name, told in found.items():
+            with tempfile.TemporaryDirectory(dir=bench.work) as folder:
+                if name == "Salama":
+                    sizes = ["--filled", FILLED, "--records", RECORDS, "--writers", WRITERS, "--reads", READS, "--readers", READERS]
+                    told.append(once([bench.program("core"), "store", folder, *sizes, "--bytes", BYTES]))
+                else:
+                    sizes = [FILLED, RECORDS, WRITERS, READS, READERS, BYTES, name.split()[-1]]
+                    told.append(once([bench.work / "sqlcipher", folder, *sizes]))
+    bench.versions["SQLCipher"] = found["SQLCipher, pages of 4096"][0]["version"]
+
+    def rates(name, kind):
+        return [told[kind] for told in found[name]]
+
+    lines = []
+    for kind, what, reach in (
+        ("inserts_per_s", f"sealed durable inserts, {WRITERS} writers", 3.0),
+        ("reads_per_s", f"random sealed reads, {READERS} readers", 2.0),
+    ):
+        peers = [name for name in found if name != "Salama"]
+        best = max(peers, key=lambda name: Spread(rates(name, kind)).median)
+        faster = ratio(rates("Salama", kind), rates(best, kind))
+        lines.append(Line(f"{what} (against {best})", faster.text(unit="x"), faster.median, reach, goal=f">= {reach:.0f}x"))
+    table = [("", "durable inserts a second", "random reads a second")]
+    for name in found:
+        table.append((name, Spread(rates(name, "inserts_per_s")).text(0), Spread(rates(name, "reads_per_s")).text(0)))
+    commits = Spread(told["commits"] for told in found["Salama"])
+    return Result(
+        "Store: sealed inserts and reads",
+        "SQLCipher (WAL, synchronous=FULL, raw key, a connection a thread), the better of two page sizes",
+        lines,
+        table,
+        [
+            f"{RECORDS} inserts of {BYTES} bytes, each waiting until it is durable, into {FILLED} records; then {READS} reads of random "
+            f"records. {rounds} rounds, both on the same file system, a cache of 32 MiB each.",
+            f"Group commit: ours needs {commits.median:.0f} durable commits for all of them. Each of our records has a key of its own call.",
+        ],
+        "`benches/rows_store.py`, `benches/core`, `benches/peers/sqlcipher.c`",
+    )

@@ -1,0 +1,337 @@
+//! Products in eight bits, for processors that multiply four pairs of bytes at once (AVX-512 VNNI).
+//! Trusts: nothing; sizes are checked before the kernels run.
+//! Touches: nothing.
+//! Next: `worker::speech` uses it for its large products, where the processor has it.
+//!
+//! Each column of the matrix has a scale of its own, found once; each row that it is multiplied with has one, found for each product.
+//! So a product is to be trusted to about one part in 200 of its largest term: the precision of CTranslate2's int8 mode.
+
+use super::half::Half;
+use super::panels::{PANEL, Panels};
+use super::product::{Rows, RowsMut};
+
+/// Rows of a tile, as in [`super::product`].
+const TILE: usize = 12;
+/// Bytes that one instruction multiplies and adds in each column.
+const GROUP: usize = 4;
+/// What is added to signed bytes of a row, because the instruction takes its first operand as unsigned.
+const SHIFT: i32 = 128;
+/// Tiles whose rows are quantised before the matrix is gone through: 24 tiles of 12 x 2048 bytes are 590 KB.
+const BLOCK_TILES: usize = 24;
+
+/// A matrix in signed bytes.
+pub struct Quantised {
+    depth: usize,
+    width: usize,
+    /// `[panel][group of rows][column of the panel][row of the group]`
+    cells: Vec<[i8; PANEL * GROUP]>,
+    /// For each column, with those that fill the last panel.
+    scales: Vec<f32>,
+    /// [`SHIFT`] times the sum of each column's bytes: what the shift of the rows adds.
+    offsets: Vec<i32>,
+}
+
+impl Quantised {
+    /// Whether this processor multiplies so.
+    pub fn is_fast() -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            super::unit() == super::Unit::Avx512 && std::arch::is_x86_feature_detected!("avx512bw") && std::arch::is_x86_feature_detected!("avx512vnni")
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            false
+        }
+    }
+
+    /// Rounds a matrix; `None` when its depth is no multiple of four.
+    pub fn new(matrix: &Panels<Half>) -> Option<Self> {
+        let (depth, width) = (matrix.depth(), matrix.width());
+        if !depth.is_multiple_of(GROUP) {
+            return None;
+        }
+        let padded = matrix.padded_width();
+        let mut made = Self { depth, width, cells: Vec::new(), scales: vec![1.0; padded], offsets: vec![0; padded] };
+        for panel in 0..padded / PANEL {
+            let rows = matrix.panel(panel);
+            let mut peaks = [0f32; PANEL];
+            for row in rows {
+                for (peak, value) in peaks.iter_mut().zip(row) {
+                    *peak = peak.max(value.wide().abs());
+                }
+            }
+            let scales = peaks.map(|peak| if peak > 0.0 && peak.is_finite() { peak / 127.0 } else { 1.0 });
+            let factors = scales.map(|scale| 1.0 / scale);
+            let mut sums = [0i32; PANEL];
+            for group in rows.chunks_exact(GROUP) {
+                let mut cells = [0i8; PANEL * GROUP];
+                for (place, row) in group.iter().enumerate() {
+                    for (column, value) in row.iter().enumerate() {
+                        let rounded = nearest(value.wide() * factors[column]);
+                        cells[column * GROUP + place] = rounded;
+                        sums[column] += i32::from(rounded);
+                    }
+                }
+                made.cells.push(cells);
+            }
+            made.scales[panel * PANEL..][..PANEL].copy_from_slice(&scales);
+            made.offsets[panel * PANEL..][..PANEL].copy_from_slice(&sums.map(|sum| sum * SHIFT));
+        }
+        Some(made)
+    }
+
+    /// Columns.
+    pub const fn width(&self) -> usize {
+        self.width
+    }
+}
+
+/// To the nearest of -127..=127, ties to even.
+///
+/// Adding 1.5 * 2^23 leaves the rounded number in the lowest bits: a conversion that checks its limits, and a rounding that is a
+/// library call where SSE4.1 is not taken for granted, made loading a model three times as slow.
+#[inline(always)]
+pub fn nearest(value: f32) -> i8 {
+    const ROUND: f32 = 12_582_912.0;
+    i8::from_le_bytes([(value.clamp(-127.0, 127.0) + ROUND).to_le_bytes()[0]])
+}
+
+/// `out += a b`, as [`super::product`].
+///
+/// # Panics
+/// When the rows of `a` are not as wide as the matrix is deep, or `out` is too small.
+pub fn product_quantised(a: Rows<'_>, b: &Quantised, out: RowsMut<'_>) {
+    assert_eq!(a.width, b.depth, "rows are as wide as the matrix is deep");
+    if a.count == 0 {
+        return;
+    }
+    let padded = b.scales.len();
+    assert!(
+        out.data.len() >= (a.count - 1) * out.stride + padded && (a.count == 1 || out.stride >= padded),
+        "the product fits where it goes"
+    );
+    #[cfg(target_arch = "x86_64")]
+    if Quantised::is_fast() {
+        // SAFETY: the processor has been found to have what the kernel is compiled for.
+        unsafe { vnni::blocks(a, b, out) };
+        return;
+    }
+    portable(a, b, out);
+}
+
+/// The same, slowly: what the kernel must give.
+fn portable(a: Rows<'_>, b: &Quantised, out: RowsMut<'_>) {
+    let depth = b.depth / GROUP;
+    for row in 0..a.count {
+        let values = a.row(row);
+        let scale = row_scale(values.iter().fold(0.0, |peak, value| f32::max(peak, value.abs())));
+        let factor = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+        let bytes: Vec<i32> = values.iter().map(|value| i32::from(nearest(value * factor))).collect();
+        for column in 0..b.width {
+            let cells = &b.cells[column / PANEL * depth..][..depth];
+            let weights = cells.iter().flat_map(|cell| cell[column % PANEL * GROUP..][..GROUP].iter().copied());
+            let sum: i32 = bytes.iter().zip(weights).map(|(byte, weight)| byte * i32::from(weight)).sum();
+            out.data[row * out.stride + column] += exact(sum) * (b.scales[column] * scale);
+        }
+    }
+}
+
+/// What a byte of a row with this largest magnitude stands for; 0 for a row of zeros, or one that holds something infinite.
+fn row_scale(peak: f32) -> f32 {
+    if peak > 1e-30 && peak.is_finite() { peak / 127.0 } else { 0.0 }
+}
+
+/// To the nearest, as the processor converts.
+#[expect(clippy::as_conversions, reason = "sums of 2048 products of bytes are within 2^25")]
+fn exact(sum: i32) -> f32 {
+    sum as f32
+}
+
+#[cfg(target_arch = "x86_64")]
+mod vnni {
+    use std::arch::x86_64::*;
+
+    use super::*;
+
+    /// Rows quantised, interleaved by tile: `[tile][group][row of the tile]`, four bytes each.
+    #[derive(Default)]
+    struct Block {
+        groups: Vec<[u32; TILE]>,
+        scales: Vec<[f32; TILE]>,
+    }
+
+    /// # Safety
+    /// The processor has AVX-512 F, VL, BW and VNNI.
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512vnni,avx2,fma,f16c")]
+    pub(super) unsafe fn blocks(a: Rows<'_>, b: &Quantised, out: RowsMut<'_>) {
+        let depth = b.depth / GROUP;
+        let mut block = Block::default();
+        let mut bytes = vec![0u8; b.depth];
+        for first in (0..a.count).step_by(BLOCK_TILES * TILE) {
+            let count = (a.count - first).min(BLOCK_TILES * TILE);
+            let tiles = count.div_ceil(TILE);
+            block.groups.resize(tiles * depth, [0; TILE]);
+            block.scales.resize(tiles, [0.0; TILE]);
+            for row in 0..count {
+                let scale = quantise(a.row(first + row), &mut bytes);
+                block.scales[row / TILE][row % TILE] = scale;
+                let groups = &mut block.groups[row / TILE * depth..][..depth];
+                for (group, bytes) in groups.iter_mut().zip(bytes.as_chunks::<GROUP>().0) {
+                    group[row % TILE] = u32::from_le_bytes(*bytes);
+                }
+            }
+            for panel in 0..b.scales.len() / PANEL {
+                let cells = &b.cells[panel * depth..][..depth];
+                let scales = &b.scales[panel * PANEL..][..PANEL];
+                let offsets = &b.offsets[panel * PANEL..][..PANEL];
+                for tile in 0..tiles {
+                    let row = first + tile * TILE;
+                    let groups = &block.groups[tile * depth..][..depth];
+                    let present = (a.count - row).min(TILE);
+                    let mut sums = [[0i32; PANEL]; TILE];
+                    // SAFETY: the features are enabled here too; groups and cells have the same length.
+                    unsafe {
+                        match present {
+                            1 => few::<1>(groups, cells, &mut sums),
+                            2 => few::<2>(groups, cells, &mut sums),
+                            3..=4 => few::<4>(groups, cells, &mut sums),
+                            5..=6 => few::<6>(groups, cells, &mut sums),
+                            _ => few::<TILE>(groups, cells, &mut sums),
+                        }
+                    }
+                    for (place, sums) in sums.iter().take(present).enumerate() {
+                        let scale = block.scales[tile][place];
+                        let out = &mut out.data[(row + place) * out.stride + panel * PANEL..][..PANEL];
+                        add(sums, offsets, scales, scale, out);
+                    }
+                }
+            }
+        }
+    }
+
+    /// `out += (sums - offsets) * scales * scale`
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512vnni,avx2,fma,f16c")]
+    fn add(sums: &[i32; PANEL], offsets: &[i32], scales: &[f32], scale: f32, out: &mut [f32]) {
+        assert!(offsets.len() == PANEL && scales.len() == PANEL && out.len() == PANEL);
+        for half in [0, 16] {
+            // SAFETY: all five have 32 numbers.
+            unsafe {
+                let sum = _mm512_sub_epi32(_mm512_loadu_si512(sums.as_ptr().add(half).cast()), _mm512_loadu_si512(offsets.as_ptr().add(half).cast()));
+                let factor = _mm512_mul_ps(_mm512_loadu_ps(scales.as_ptr().add(half)), _mm512_set1_ps(scale));
+                let out = out.as_mut_ptr().add(half);
+                _mm512_storeu_ps(out, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), factor, _mm512_loadu_ps(out)));
+            }
+        }
+    }
+
+    /// Bytes of a row, shifted to be unsigned, and the scale that gives its numbers back. A row of zeros, or one that holds
+    /// something infinite, becomes nothing.
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512vnni,avx2,fma,f16c")]
+    fn quantise(row: &[f32], bytes: &mut [u8]) -> f32 {
+        assert!(row.len() == bytes.len());
+        let whole = row.len() / 16 * 16;
+        let mut peak = _mm512_setzero_ps();
+        for at in (0..whole).step_by(16) {
+            // SAFETY: sixteen numbers from `at` are below `whole`.
+            peak = unsafe { _mm512_max_ps(peak, _mm512_abs_ps(_mm512_loadu_ps(row.as_ptr().add(at)))) };
+        }
+        let peak = row[whole..].iter().fold(_mm512_reduce_max_ps(peak), |peak, value| peak.max(value.abs()));
+        let scale = row_scale(peak);
+        let factor = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+        for at in (0..whole).step_by(16) {
+            // SAFETY: sixteen numbers from `at` are below `whole`, and as many bytes.
+            unsafe {
+                let rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(row.as_ptr().add(at)), _mm512_set1_ps(factor)));
+                let shifted = _mm512_cvtusepi32_epi8(_mm512_max_epi32(_mm512_add_epi32(rounded, _mm512_set1_epi32(SHIFT)), _mm512_setzero_si512()));
+                _mm_storeu_si128(bytes.as_mut_ptr().add(at).cast(), shifted);
+            }
+        }
+        for (byte, value) in bytes[whole..].iter_mut().zip(&row[whole..]) {
+            *byte = nearest(value * factor).cast_unsigned().wrapping_add(128);
+        }
+        scale
+    }
+
+    /// The products of the first `ROWS` rows of a tile with a panel.
+    ///
+    /// # Safety
+    /// The processor has AVX-512 F, VL, BW and VNNI; `cells` is as long as `groups`.
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512vnni,avx2,fma,f16c")]
+    unsafe fn few<const ROWS: usize>(groups: &[[u32; TILE]], cells: &[[i8; PANEL * GROUP]], out: &mut [[i32; PANEL]; TILE]) {
+        let mut sums = [[_mm512_setzero_si512(); 2]; ROWS];
+        for group in 0..groups.len() {
+            // SAFETY: `group` is below the common length; a cell has 128 bytes, and `ROWS` is at most `TILE`.
+            unsafe {
+                let values = groups.as_ptr().add(group).cast::<i32>();
+                let weights = cells.as_ptr().add(group).cast::<i8>();
+                let weights = [_mm512_loadu_si512(weights.cast()), _mm512_loadu_si512(weights.add(64).cast())];
+                for row in 0..ROWS {
+                    let value = _mm512_set1_epi32(*values.add(row));
+                    sums[row] = [_mm512_dpbusd_epi32(sums[row][0], value, weights[0]), _mm512_dpbusd_epi32(sums[row][1], value, weights[1])];
+                }
+            }
+        }
+        for (sums, out) in sums.iter().zip(out) {
+            // SAFETY: 32 numbers are written to an array of 32.
+            unsafe {
+                _mm512_storeu_si512(out.as_mut_ptr().cast(), sums[0]);
+                _mm512_storeu_si512(out.as_mut_ptr().add(16).cast(), sums[1]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::product;
+    use super::*;
+
+    /// Numbers between -1 and 1 that look random.
+    fn numbers(count: usize, mut state: u32) -> Vec<f32> {
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            f32::from(i16::from_le_bytes([state.to_le_bytes()[1], state.to_le_bytes()[2]])) / 32768.0
+        };
+        (0..count).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn eight_bits_are_within_a_hundredth_of_the_exact_product() {
+        for (count, depth, width) in [(1, 64, 32), (2, 512, 96), (3, 36, 40), (5, 384, 64), (30, 2048, 32), (301, 64, 32)] {
+            let (a, b) = (numbers(count * depth, 1), numbers(depth * width, 2));
+            let matrix = Panels::from_rows(depth, width, &b.iter().map(|value| Half::nearest(*value)).collect::<Vec<_>>());
+            let rows = Rows::dense(&a, count, depth);
+            let stride = matrix.padded_width();
+            let (mut exact, mut rounded) = (vec![1.0; count * stride], vec![1.0; count * stride]);
+
+            let quantised = Quantised::new(&matrix).unwrap();
+            let mut expected = rounded.clone();
+
+            product(rows, &matrix, RowsMut { data: &mut exact, stride });
+            product_quantised(rows, &quantised, RowsMut { data: &mut rounded, stride });
+            portable(rows, &quantised, RowsMut { data: &mut expected, stride });
+
+            assert!(rounded.iter().zip(&expected).all(|(one, other)| (one - other).abs() < 1e-5 * other.abs().max(1.0)));
+            let size = f32::from(u16::try_from(depth).unwrap()).sqrt();
+            for (exact, rounded) in exact.iter().zip(&rounded) {
+                assert!((exact - rounded).abs() < 0.01 * size, "{rounded} instead of {exact} in {count} x {depth} x {width}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_nothing_and_rows_that_are_no_numbers_give_nothing() {
+        let matrix = Panels::from_rows(64, 32, &vec![Half::nearest(1.0); 64 * 32]);
+        let matrix = Quantised::new(&matrix).unwrap();
+        for value in [0.0, f32::INFINITY, 1e-38] {
+            let mut out = vec![2.0; 32];
+
+            product_quantised(Rows::dense(&[value; 64], 1, 64), &matrix, RowsMut { data: &mut out, stride: 32 });
+            portable(Rows::dense(&[value; 64], 1, 64), &matrix, RowsMut { data: &mut out, stride: 32 });
+
+            assert_eq!(out, [2.0; 32]);
+        }
+    }
+}
