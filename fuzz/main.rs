@@ -33,7 +33,7 @@ mod worker;
 use std::process::ExitCode;
 
 use peak_alloc::PeakAlloc;
-use salama::{base, ipc, sandbox};
+use salama::{base, ipc, sandbox, sys};
 
 /// Counts what an input takes of the heap.
 #[global_allocator]

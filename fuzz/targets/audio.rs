@@ -3,9 +3,21 @@
 //! Touches: memory.
 //! Next: `decode` runs the whole way.
 
+#[path = "../../src/worker/decode/au.rs"]
+#[allow(dead_code, reason = "a part of the program `salama-worker`")]
+mod au;
+#[path = "../../src/worker/decode/blocks.rs"]
+#[allow(dead_code, reason = "a part of the program `salama-worker`")]
+mod blocks;
+#[path = "../../src/worker/decode/gsm.rs"]
+#[allow(dead_code, reason = "a part of the program `salama-worker`")]
+mod gsm;
 #[path = "../../src/worker/decode/mp4.rs"]
 #[allow(dead_code, reason = "a part of the program `salama-worker`")]
 mod mp4;
+#[path = "../../src/worker/decode/own_codec.rs"]
+#[allow(dead_code, reason = "a part of the program `salama-worker`")]
+mod own_codec;
 #[path = "../../src/worker/decode/sniff.rs"]
 #[allow(dead_code, reason = "a part of the program `salama-worker`")]
 mod sniff;

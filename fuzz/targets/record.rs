@@ -85,9 +85,11 @@ fn envelope(data: &[u8]) {
 }
 
 fn envelope_seeds() -> Vec<Vec<u8>> {
+    // Without its tag: libFuzzer reads seeds of another process, whose genuine record is another one.
     let stored = genuine().as_stored();
+    let untagged = [&stored[..stored.len() - 16], &[0; 16]].concat();
     let bends = scripts().into_iter().map(|script| [&[1], script.as_slice()].concat());
-    bends.chain([[&[0], stored].concat(), vec![0], vec![0, 1, 0]]).collect()
+    bends.chain([[&[0], untagged.as_slice()].concat(), vec![0], vec![0, 1, 0]]).collect()
 }
 
 /// Promise: a recording is read back as it was written, or not at all.
