@@ -12,8 +12,8 @@ use salama::ipc::channel::{Channel, ChannelError, FRAME_MAX};
 use salama::ipc::keeper::{KeeperCounters, KeeperDenial, KeeperReply, KeeperRequest, UnwrapPurpose, WrappedDek};
 use salama::ipc::transcript::{Entity, EntityCount, EntityKind, Utterance, Word};
 use salama::ipc::worker::{
-    AudioInfo, CallFailure, ChildEvent, ChildExit, ChildId, ForkEvent, ForkRequest, LoadedModel, Stage, StageTime, Summary, Task,
-    TextLanguage,
+    AudioInfo, CallFailure, ChildEvent, ChildExit, ChildId, ForkEvent, ForkRequest, LoadedModel, RawSamples, Stage, StageTime, Summary,
+    Task, TextLanguage,
 };
 use salama::supervisor::conversation::{Conversation, EVENTS_MAX};
 use salama::sys::socket;
@@ -115,7 +115,8 @@ fn child_words(mut data: &[u8]) {
 }
 
 fn transcribe() -> Task {
-    Task::Transcribe { audio_bytes: 100_000, language: Some("sw".to_owned()), threads: 2, max_audio_seconds: 600 }
+    let samples = Some(RawSamples { sample_rate: 8000, channels: 2, big_endian: true });
+    Task::Transcribe { audio_bytes: 100_000, language: Some("sw".to_owned()), threads: 2, max_audio_seconds: 600, samples }
 }
 
 fn frames<M: Serialize>(direction: u8, messages: &[M]) -> Vec<Vec<u8>> {
