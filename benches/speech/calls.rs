@@ -124,7 +124,7 @@ fn hear(models: &Models, arguments: &Arguments, file: &Path) -> Heard {
     let language = Some(arguments.language.clone()).filter(|language| !language.is_empty());
     let (cpu, began) = (cpu_time(), Instant::now());
     let listener = thread::spawn(move || attend(&appliance, &recording));
-    let summary = transcribe(models, &child, bytes, language, arguments.threads, 24 * 3600);
+    let summary = transcribe(models, &child, bytes, None, language, arguments.threads, 24 * 3600);
     let (wall, cpu) = (began.elapsed(), cpu_time().saturating_sub(cpu));
     drop(child);
     let text = listener.join().expect("no panic");

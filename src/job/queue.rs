@@ -170,13 +170,21 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_was_set_back_lets_others_pass_and_comes_again() {
+    fn a_call_that_was_set_back_lets_others_pass() {
         let queue = Queue::new(9, BTreeMap::from([(1, call(1)), (2, call(2))]));
         let (job, held_up) = queue.take().unwrap();
         queue.set_back(job);
-        queue.push_later(job, held_up, Hindrance::Recording, Duration::from_millis(1));
+        queue.push_later(job, held_up, Hindrance::Recording, Duration::from_secs(3600));
         assert_eq!(queue.hindrances(), BTreeSet::from([Hindrance::Recording]));
         assert_eq!([queue.len(), usize::from(queue.take().unwrap().1 == call(2))], [2, 1]);
+    }
+
+    #[test]
+    fn a_call_that_was_set_back_comes_again_after_its_pause() {
+        let queue = Queue::new(9, BTreeMap::from([(1, call(1))]));
+        let (job, held_up) = queue.take().unwrap();
+        queue.set_back(job);
+        queue.push_later(job, held_up, Hindrance::Recording, Duration::from_millis(1));
         assert_eq!((queue.take(), queue.hindrances().len()), (Some((1, call(1))), 0));
         assert_eq!(queue.set_back(1), 2, "the times are kept until it ends");
         queue.remove(1);

@@ -293,6 +293,7 @@ fn unreadable<T>(call: CallId, error: DeskError) -> Result<T, Stopped> {
 
 /// Writes down how a call's way ended early, and puts it back when it is not its end.
 fn settle(desk: &Desk, job: u64, call: CallId, stopped: Stopped) {
+    let set_back = matches!(stopped, Stopped::Hindered { .. } | Stopped::Fault(_));
     let written = match stopped {
         Stopped::Superseded => Ok(Settled::Ended),
         Stopped::Verdict(failure, exit) => fail(desk, call, failure, exit),
@@ -309,7 +310,9 @@ fn settle(desk: &Desk, job: u64, call: CallId, stopped: Stopped) {
         // The state on disk is that of a crash. Who takes the call again counts the attempt, as the next start would.
         Err(error) => {
             record_fault("end call", Some(call), &error);
-            desk.queue.set_back(job);
+            if !set_back {
+                desk.queue.set_back(job);
+            }
             desk.queue.push_later(job, call, Hindrance::Store, desk.settings.pause);
         }
     }

@@ -21,7 +21,7 @@ use crate::ipc::worker::{CallFailure, ChildEvent, RawSamples, Stage, StageTime, 
 
 /// Speech regions that wait for a thread; each is at most half a minute, so this bounds the memory of a call of any length.
 const REGIONS_WAITING_MAX: usize = 4;
-/// Frames of 10 ms in the windows that a thread reads together: two of the longest, six of the shortest. It bounds the memory of a thread.
+/// Frames of 10 ms in the windows that a thread reads together: two of the longest, four of the shortest. It bounds the memory of a thread.
 const FRAMES_TOGETHER: usize = 6000;
 /// Share of the progress bar for decoding, per mille.
 const SHARE_DECODE: u64 = 50;

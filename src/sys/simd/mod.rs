@@ -61,7 +61,7 @@ fn all_units() -> Vec<Unit> {
     units
 }
 
-/// Runs an inlined function compiled for the best unit: `on_unit!(unit(), name(arguments: types))`.
+/// Makes a function that runs an inlined one, compiled for each unit, in the form for the best: `pub fn name(arguments) = inlined`.
 macro_rules! for_each_unit {
     ($(#[$meta:meta])* pub fn $name:ident($($argument:ident: $type:ty),* $(,)?) = $body:ident) => {
         $(#[$meta])*

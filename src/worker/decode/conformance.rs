@@ -139,6 +139,17 @@ fn opus_of_every_mode_decodes_to_what_libopus_decodes() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
+#[test]
+fn chained_opus_is_heard_to_the_end_of_its_last_part() {
+    let made = encode(48_000, &TONES[..1], LENGTH, &[("one.ogg", OPUS[0].1), ("other.ogg", OPUS[1].1)]);
+
+    let parts: Vec<usize> = made.iter().map(|part| decode_all(part).unwrap().1[0].len()).collect();
+    let (_, chained) = decode_all(&made.concat()).unwrap();
+
+    // Each part begins a resampler of its own when it is heard alone.
+    assert!(chained[0].len().abs_diff(parts[0] + parts[1]) < 200, "{} instead of {parts:?}", chained[0].len());
+}
+
 /// Recordings of the packages that are refused, and why.
 const REFUSED: [(&str, CallFailure); 24] = [
     // Big-endian RIFF.

@@ -183,7 +183,10 @@ impl Decoder {
                 Ok(None) => return Ok(None),
                 Err(error) if fault::is_end(&error) && self.ending.is_reached() => return Ok(None),
                 // A chained OGG file: the next part must be of the same kind.
-                Err(Error::ResetRequired) => (self.track, self.codec) = open::choose_codec(reader.as_ref())?,
+                Err(Error::ResetRequired) => {
+                    (self.track, self.codec) = open::choose_codec(reader.as_ref())?;
+                    (self.skip, self.keep) = open::trim_of_part(reader.as_ref(), self.track);
+                }
                 Err(error) => return Err(fault::failure(&error)),
             }
             if self.idle_packets > IDLE_PACKETS_MAX {

@@ -231,6 +231,13 @@ fn trim(edit: Edit, rate: u32) -> (u64, u64) {
     (scaled(edit.skip, edit.media_scale).unwrap_or(0), keep.unwrap_or(u64::MAX))
 }
 
+/// Samples to skip and to keep of a further part of a chained file.
+pub(super) fn trim_of_part(reader: &dyn FormatReader, track_id: u32) -> (u64, u64) {
+    let track = reader.tracks().iter().find(|track| track.id == track_id);
+    let opus = |track: &&Track| matches!(&track.codec_params, Some(CodecParameters::Audio(params)) if params.codec == CODEC_ID_OPUS);
+    track.filter(opus).map_or((0, u64::MAX), opus_trim)
+}
+
 /// The identification header says what is to be skipped at the beginning; granule positions count it (RFC 7845 sections 4.2, 5.1).
 fn opus_trim(track: &Track) -> (u64, u64) {
     let Some(CodecParameters::Audio(params)) = &track.codec_params else { return (0, u64::MAX) };

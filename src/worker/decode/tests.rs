@@ -139,6 +139,23 @@ fn telephone_formats_are_decoded_in_place() {
 }
 
 #[test]
+fn samples_without_a_header_are_read_as_declared_and_never_guessed() {
+    for (format, big_endian) in [("s16le", false), ("s16be", true)] {
+        let made = encode(16_000, &TONES, LENGTH, &[("a.raw", &["-f", format])]);
+        let declared = RawSamples { sample_rate: 16_000, channels: 2, big_endian };
+        let mut decoder = Decoder::open_samples(Box::new(Cursor::new(made[0].clone())), declared, LIMITS).unwrap();
+        let mut out = vec![Vec::new(); 2];
+        while decoder.next_block(&mut out).unwrap() {}
+        let strengths = [tone(&out[0], TONES[0]).0, tone(&out[1], TONES[1]).0];
+        assert!(out[0].len() == 27_680 && strengths.iter().all(|strength| (strength - 0.4).abs() < 0.01), "{format}: {strengths:?}");
+        assert!(decode_all(&made[0]).is_err());
+
+        let odd = Cursor::new(made[0][1..].to_vec());
+        assert_eq!(Decoder::open_samples(Box::new(odd), declared, LIMITS).err(), Some(CallFailure::Truncated));
+    }
+}
+
+#[test]
 fn a_cut_recording_is_called_truncated_wherever_it_is_cut() {
     for (name, options, format) in FORMATS.into_iter().chain(TELEPHONE).chain(BROWSER) {
         let whole = mono(name, options);

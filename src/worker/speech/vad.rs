@@ -205,7 +205,7 @@ impl VadState {
                 let gate = |number: usize| ahead[number][at] + back[number][at];
                 cell[at] = sigmoid(gate(2)) * cell[at] + sigmoid(gate(0)) * tanh(gate(3));
                 hidden[at] = sigmoid(gate(1)) * tanh(cell[at]);
-                sum += model.output[at] * hidden[at].max(0.0);
+                sum += model.output[at] * rectified(hidden[at]);
             }
             told.push(sigmoid(sum));
         }
@@ -222,15 +222,20 @@ const fn each(step: usize) -> Places {
 fn after_a_zero(from: &[f32], to: &mut [f32], len: usize, gap: usize) {
     for (from, to) in from.chunks_exact(len).zip(to.chunks_exact_mut(gap + len)) {
         for (from, to) in from.iter().zip(to.iter_mut().skip(gap)) {
-            *to = from.max(0.0);
+            *to = rectified(*from);
         }
     }
 }
 
 fn rectify(numbers: &mut [f32]) {
     for number in numbers {
-        *number = number.max(0.0);
+        *number = rectified(*number);
     }
+}
+
+/// What is no number stays so: it must not look like silence.
+fn rectified(number: f32) -> f32 {
+    if number < 0.0 { 0.0 } else { number }
 }
 
 fn sigmoid(x: f32) -> f32 {

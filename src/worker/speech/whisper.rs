@@ -1,5 +1,5 @@
 //! The Whisper model: one window of sound through the encoder, then the decoder token by token.
-//! Trusts: the verified model; shapes that differ from the contract are errors of tract, not faults.
+//! Trusts: the verified model; shapes were checked when it was loaded.
 //! Touches: nothing.
 //! Next: `decode_loop` drives it.
 

@@ -32,17 +32,17 @@ fn numbers(tensor: &TValue) -> Vec<f32> {
 
 #[test]
 fn encoder_and_decoder_compute_what_tract_makes_of_the_graphs() {
-    compare(Precision::Exact, 0.999_99);
+    compare(Precision::Exact, 0.999_99, 0.999_99);
 }
 
 #[test]
 fn in_the_fastest_precision_they_stay_close() {
-    // Products in bytes turn a hidden vector by some degrees; a mistake turns it anywhere.
-    compare(Precision::Fastest, 0.995);
+    // Products in bytes turn a hidden vector by some degrees, and attention, a softmax, by some more; a mistake turns them anywhere.
+    compare(Precision::Fastest, 0.995, 0.98);
 }
 
-/// Steps through a few tokens; the cosines of hidden vectors and attention are at least `alike`.
-fn compare(precision: Precision, alike: f32) {
+/// Steps through a few tokens; the cosines of hidden vectors are at least `alike`, those of attention `attentive`.
+fn compare(precision: Precision, alike: f32, attentive: f32) {
     let whisper = Whisper::load(&mut verified("whisper-tiny-en"), precision).expect("the model loads");
     let settings = &whisper.settings;
     let sound = recording("goforward.raw");
@@ -77,7 +77,7 @@ fn compare(precision: Precision, alike: f32) {
         heads.sort_unstable();
         for ((layer, head), ours) in heads.into_iter().zip(last.chunks(FRAMES / 2)) {
             let theirs = &attention[layer][head * FRAMES / 2..(head + 1) * FRAMES / 2];
-            assert!(cosine(ours, theirs) > alike, "attention of head {head} in layer {layer}: {}", cosine(ours, theirs));
+            assert!(cosine(ours, theirs) > attentive, "attention of head {head} in layer {layer}: {}", cosine(ours, theirs));
         }
     }
 }
