@@ -20,6 +20,8 @@ use crate::supervisor::forkserver::{ForkServer, StartError as WorkerStartError, 
 use crate::supervisor::program::{self, SpawnError};
 use crate::sys::pidfd::PidFd;
 
+/// Seconds of processor time that a child has beyond its limit: the clock is to stop it, with a reason; this is the net below.
+const CPU_MARGIN: u32 = 5;
 /// The systemd credential with the password of the TPM's owner hierarchy.
 const OWNER_AUTH: &str = "tpm-owner-auth";
 /// How long the fork server may take to read, hash, load and warm up its models.
@@ -154,7 +156,7 @@ pub fn job_settings(config: &Config) -> JobSettings {
         max_audio_bytes: jobs.max_audio,
         max_audio_seconds: seconds(jobs.max_duration),
         child_memory: jobs.memory,
-        child_cpu_seconds: seconds(jobs.time_limit).saturating_mul(jobs.threads.into()),
+        child_cpu_seconds: seconds(jobs.time_limit).saturating_mul(jobs.threads.into()).saturating_add(CPU_MARGIN),
         time_base: CALL_TIME_BASE,
         time_per_audio: CALL_TIME_PER_AUDIO,
         time_limit: jobs.time_limit,

@@ -52,12 +52,16 @@ impl Read for Mapping<'_> {
     }
 }
 
-/// The names of what occurs in regular files that process `pid` has open, deleted ones included.
+/// The names of what occurs in regular files that process `pid` has open, deleted ones included. The kernel's own files in /proc
+/// hold nothing of a disk: memory, for one, is searched by [`memory_holds`].
 pub fn open_files_hold(pid: u32, search: &Search) -> BTreeSet<(String, String)> {
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap().filter_map(Result::ok) {
         if fs::metadata(entry.path()).is_ok_and(|file| file.is_file()) {
             let link = fs::read_link(entry.path()).map(|link| link.display().to_string()).unwrap_or_default();
+            if link.starts_with("/proc/") {
+                continue;
+            }
             found.extend(search.file(&entry.path()).into_iter().map(|what| (what, link.clone())));
         }
     }
