@@ -12,7 +12,7 @@ use crate::record::small_disk::SmallDisk;
 use crate::record::store::StoreError;
 
 /// Four chunks and a piece.
-const RECORDING: [u8; 300_000] = [7; 300_000];
+static RECORDING: [u8; 300_000] = [7; 300_000];
 /// A page of the file system: the finest difference that it makes.
 const PAGE: u64 = 4096;
 /// What the sealed recording takes, and no more.

@@ -147,7 +147,7 @@ impl<T: Element> Panels<T> {
     /// # Panics
     /// When they do not fit.
     pub fn set_row(&mut self, row: usize, column: usize, values: &[T]) {
-        assert!(row < self.depth && column % PANEL == 0 && column + values.len() <= self.width);
+        assert!(row < self.depth && column.is_multiple_of(PANEL) && column + values.len() <= self.width);
         for (panel, piece) in values.chunks(PANEL).enumerate() {
             self.cells[(column / PANEL + panel) * self.depth + row][..piece.len()].copy_from_slice(piece);
         }

@@ -59,7 +59,6 @@ fn add_product<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
 }
 
 #[inline(always)]
-#[expect(clippy::indexing_slicing, reason = "constant bounds over arrays of that length")]
 fn softmax_any<const FUSED: bool>(row: &mut [f32], scale: f32) {
     let mut peaks = [f32::NEG_INFINITY; LANES];
     let (blocks, rest) = row.as_chunks::<LANES>();
@@ -112,7 +111,6 @@ fn gelu_one<const FUSED: bool>(x: f32) -> f32 {
 }
 
 #[inline(always)]
-#[expect(clippy::indexing_slicing, reason = "constant bounds over arrays of that length")]
 fn gelu_any<const FUSED: bool>(values: &mut [f32]) {
     let (blocks, rest) = values.as_chunks_mut::<LANES>();
     for block in blocks {

@@ -57,7 +57,7 @@ unsafe fn dot_512<T: Element>(row: &[T], vector: &[f32]) -> (usize, f32) {
             let at = from + 16 * chain;
             // SAFETY: sixteen numbers from `at` are below `whole`.
             unsafe {
-                sums[chain] = _mm512_fmadd_ps(T::load_512(row.as_ptr().add(at)), _mm512_loadu_ps(vector.as_ptr().add(at)), sums[chain])
+                sums[chain] = _mm512_fmadd_ps(T::load_512(row.as_ptr().add(at)), _mm512_loadu_ps(vector.as_ptr().add(at)), sums[chain]);
             };
         }
     }
@@ -79,7 +79,7 @@ unsafe fn dot_256<T: Element>(row: &[T], vector: &[f32]) -> (usize, f32) {
             let at = from + 8 * chain;
             // SAFETY: eight numbers from `at` are below `whole`.
             unsafe {
-                sums[chain] = _mm256_fmadd_ps(T::load_256(row.as_ptr().add(at)), _mm256_loadu_ps(vector.as_ptr().add(at)), sums[chain])
+                sums[chain] = _mm256_fmadd_ps(T::load_256(row.as_ptr().add(at)), _mm256_loadu_ps(vector.as_ptr().add(at)), sums[chain]);
             };
         }
     }
