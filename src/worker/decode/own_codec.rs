@@ -38,14 +38,14 @@ impl OwnCodec {
     /// A decoder of ours for these parameters; `None` when it is a matter for symphonia.
     pub(super) fn choose(params: &AudioCodecParameters) -> Option<SymphoniaResult<Box<dyn AudioDecoder>>> {
         let make: fn(u16) -> Option<Box<dyn PacketDecoder>> = match params.codec {
-            CODEC_ID_GSM => |channels| (channels == 1).then(|| Box::new(Gsm::new()) as Box<dyn PacketDecoder>),
-            CODEC_ID_OPUS => |channels| Opus::new(channels).map(|opus| Box::new(opus) as Box<dyn PacketDecoder>),
+            CODEC_ID_GSM => |channels| if channels == 1 { Some(Box::new(Gsm::new())) } else { None },
+            CODEC_ID_OPUS => |channels| Some(Box::new(Opus::new(channels)?)),
             _ => return None,
         };
-        Some(Self::new(params, make))
+        Some(Self::decoder(params, make))
     }
 
-    fn new(params: &AudioCodecParameters, make: fn(u16) -> Option<Box<dyn PacketDecoder>>) -> SymphoniaResult<Box<dyn AudioDecoder>> {
+    fn decoder(params: &AudioCodecParameters, make: fn(u16) -> Option<Box<dyn PacketDecoder>>) -> SymphoniaResult<Box<dyn AudioDecoder>> {
         let rate = if params.codec == CODEC_ID_OPUS { Some(OPUS_RATE) } else { params.sample_rate };
         let (Some(rate), Some(channels)) = (rate, params.channels.clone()) else {
             return unsupported_error("no rate or channels");

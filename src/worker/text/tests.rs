@@ -3,7 +3,8 @@
 //! Touches: firmware-models/rampart, or `SALAMA_MODELS`/rampart.
 //! Next: nothing.
 
-#![expect(clippy::as_conversions, clippy::print_stdout, reason = "test arithmetic; measured shares and times are shown with --nocapture")]
+#![expect(clippy::as_conversions, reason = "test arithmetic")]
+#![allow(clippy::print_stdout, reason = "measured shares and times are shown with --nocapture; the benchmarks print anyway")]
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
