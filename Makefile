@@ -31,7 +31,7 @@ test: models sample check deny ## every test, against real parts
 bench: models ## compare with named peers and write docs/PERFORMANCE.md; ROW=vad runs one row (quiet machine, 15 minutes)
 	@benches/setup.sh $(TARGET)/bench
 	$(CARGO) build --locked --bins --bench speech --bench core
-	@python3 benches/bench.py --bin $(BIN) --work $(TARGET)/bench --write docs/PERFORMANCE.md $(ROW)
+	@python3 benches/bench.py --bin $(BIN) --work $(TARGET)/bench $(if $(ROW),$(ROW),--write docs/PERFORMANCE.md)
 
 fuzz: setup ## one fuzz target for longer: TARGET=wav SECONDS=600
 	@fuzz/run.sh "$(if $(filter command,$(origin TARGET)),$(TARGET))" "$(or $(SECONDS),600)"

@@ -3,7 +3,7 @@
 
 usage: bench.py --bin DIRECTORY --work DIRECTORY [--write docs/PERFORMANCE.md] [ROW...]
 
-Without rows all are run; only then --write writes the document. `make bench` builds, sets up and calls this; `make bench ROW=vad` runs one row.
+Without rows all are run. --write writes the document, which names the rows that were not run. `make bench` builds, sets up and calls this; `make bench ROW=vad` runs one row.
 """
 import argparse
 import sys
@@ -71,8 +71,9 @@ def main():
         for line in result.lines:
             say(f"{result.name:12} {line.value:>12}  {line.goal or 'reported':14} {line.verdict():8} {line.what}")
     say(f"whole run: {time.monotonic() - began:.0f} s")
-    if chosen.write and not chosen.rows and not failed:
-        chosen.write.write_text(document(results, bench))
+    if chosen.write and not failed:
+        absent = [name for name in ROWS if name not in {result.name for result in results}]
+        chosen.write.write_text(document(results, absent, bench))
         say(f"written: {chosen.write}")
     return 1 if failed else 0
 

@@ -67,7 +67,7 @@ def table(rows):
     return "\n".join(lines)
 
 
-def document(results, bench):
+def document(results, absent, bench):
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     versions = ", ".join(f"{name} {version}" for name, version in sorted(bench.versions.items()))
     summary = [("row", "what", "measured", "goal", "")]
@@ -79,7 +79,7 @@ def document(results, bench):
         "",
         "Written by `make bench` (`benches/bench.py`); do not edit. Each ratio is peer / ours within one run, the two in turn (A B A B),",
         "so above 1 Salama is faster; each number is a median, its spread in brackets (lowest to highest). Times are wall time unless a",
-        "column says processor time. Programs are built as for tests (`opt-level = 3`, no link-time optimisation).",
+        "column says processor time. Programs are built as for tests (`opt-level = 3`, none but a crate's own link-time optimisation).",
         "",
         f"- machine: {machine()}",
         f"- date: {now}",
@@ -88,6 +88,8 @@ def document(results, bench):
         "",
         table(summary),
     ]
+    if absent:
+        parts += ["", f"Not in this run: {', '.join(absent)}."]
     for result in results:
         parts += ["", f'## <a id="{result.name}"></a>{result.title}', "", f"`make bench ROW={result.name}`: {result.script}. Against: {result.against}."]
         if result.table:
