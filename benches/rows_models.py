@@ -270,7 +270,7 @@ def ner(bench, rounds=7):
 # What the functions do, first match counts. Names of the kernels are tract's own.
 WORK = (
     ("matrix products: tract's kernels", r"mmm|gemm|gemv|sgemm|_f32_\d+x\d+|tile"),
-    ("matrix products: our int8 and f32 kernels", r"rows_dot|simd|affine|sum_512|sum_256|salama::sys|sys::"),
+    ("matrix products: our int8 and f32 kernels", r"rows_dot|simd|salama::sys|sys::"),
     ("packing of operands", r"pack"),
     ("softmax, exponentials, GELU", r"softmax|gelu|erf|exp|sigmoid|tanh|silu"),
     ("layer norm and other element-wise work", r"reduce|norm|element|binary|unary|by_scalar|zip|map|ndarray"),

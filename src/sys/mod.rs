@@ -5,7 +5,6 @@
 
 #![expect(unsafe_code, reason = "this module is the one place for it")]
 
-pub mod affine;
 pub mod attempt;
 pub mod descriptors;
 pub mod heap;

@@ -23,7 +23,7 @@ mod rows;
 pub use half::{Half, narrow};
 pub use panels::{Element, PANEL, Panels};
 pub use pointwise::{gelu, normalise, softmax};
-pub use product::{Rows, RowsMut, product};
+pub use product::{Places, Rows, RowsMut, product};
 pub use quantised::{Quantised, nearest, product_quantised};
 pub use rows::rows_dot;
 

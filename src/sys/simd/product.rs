@@ -16,13 +16,35 @@ const BLOCK_DEPTH: usize = 192;
 /// Tiles in a block.
 const BLOCK_TILES: usize = 24;
 
-/// Rows of numbers: row `i` begins at `i * stride` and has `width` numbers. Rows may overlap.
+/// Where rows begin: `per_step` of them, each `stride` after the one before; the next step is `step` further on.
+#[derive(Clone, Copy)]
+pub struct Places {
+    /// Rows in a step, at least 1.
+    pub per_step: usize,
+    /// From one of them to the next.
+    pub stride: usize,
+    /// From one step to the next.
+    pub step: usize,
+}
+
+impl Places {
+    /// One row after `stride` numbers each.
+    pub const fn every(stride: usize) -> Self {
+        Self { per_step: 1, stride: 0, step: stride }
+    }
+
+    const fn of(self, row: usize) -> usize {
+        row / self.per_step * self.step + row % self.per_step * self.stride
+    }
+}
+
+/// Rows of `width` numbers at their places. Rows may overlap.
 #[derive(Clone, Copy)]
 pub struct Rows<'a> {
     /// The numbers.
     pub data: &'a [f32],
-    /// Numbers from one row to the next.
-    pub stride: usize,
+    /// Where each row begins.
+    pub places: Places,
     /// Rows.
     pub count: usize,
     /// Numbers in a row.
@@ -32,11 +54,11 @@ pub struct Rows<'a> {
 impl<'a> Rows<'a> {
     /// Rows that follow each other.
     pub const fn dense(data: &'a [f32], count: usize, width: usize) -> Self {
-        Self { data, stride: width, count, width }
+        Self { data, places: Places::every(width), count, width }
     }
 
     pub(super) fn row(&self, row: usize) -> &'a [f32] {
-        &self.data[row * self.stride..][..self.width]
+        &self.data[self.places.of(row)..][..self.width]
     }
 }
 
@@ -342,13 +364,26 @@ mod tests {
     #[test]
     fn rows_may_overlap_as_a_convolution_needs() {
         let a = numbers(20, 5);
-        let rows = Rows { data: &a, stride: 2, count: 8, width: 6 };
+        let rows = Rows { data: &a, places: Places::every(2), count: 8, width: 6 };
         let b = numbers(6 * 32, 6);
         let mut out = vec![0f32; 8 * 32];
 
         product(rows, &Panels::from_rows(6, 32, &b), RowsMut { data: &mut out, stride: 32 });
 
         assert_eq!(out, exact(rows, &b, 32));
+    }
+
+    #[test]
+    fn rows_may_lie_in_steps_as_frames_with_a_margin_do() {
+        let a = numbers(17 * 41, 7);
+        let rows = Rows { data: &a, places: Places { per_step: 2, stride: 5, step: 41 }, count: 34, width: 36 };
+        let b = numbers(36 * 32, 8);
+        let mut out = vec![0f32; 34 * 32];
+
+        product(rows, &Panels::from_rows(36, 32, &b), RowsMut { data: &mut out, stride: 32 });
+
+        assert_eq!(out, exact(rows, &b, 32));
+        assert_eq!(rows.row(3), &a[41 + 5..][..36]);
     }
 
     #[test]

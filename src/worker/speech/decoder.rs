@@ -9,7 +9,7 @@
 #![expect(clippy::indexing_slicing, reason = "rows of buffers that are sized here from the same widths")]
 
 use super::encoder::{Cross, SCORE_SCALE};
-use super::layers::{Feed, FeedScratch, Linear, Norm, Precision, Source};
+use super::layers::{Feed, FeedScratch, Linear, Norm, Precision, SelfAttention, Source};
 use super::settings::{HEAD_WIDTH, Settings};
 use crate::model::load::LoadError;
 use crate::model::tensors::Tensors;
@@ -23,10 +23,7 @@ pub struct Decoder {
 }
 
 struct Layer {
-    norm: Norm,
-    /// Queries, keys and values.
-    qkv: Linear,
-    out: Linear,
+    own: SelfAttention,
     cross_norm: Norm,
     cross_q: Linear,
     cross_out: Linear,
@@ -94,12 +91,9 @@ impl Decoder {
         let from = &mut source;
         let mut layers = Vec::new();
         for i in 0..settings.layers {
-            let own = |part: &str| format!("layer{i}.attention.{part}");
             let cross = |part: &str| format!("layer{i}.cross.{part}");
             layers.push(Layer {
-                norm: Norm::read(from, &own("norm"), width)?,
-                qkv: Linear::read_side_by_side(from, &[&own("q"), &own("k"), &own("v")], width, width)?,
-                out: Linear::read(from, &own("out"), width, width)?,
+                own: SelfAttention::read(from, &format!("layer{i}.attention"), width)?,
                 cross_norm: Norm::read(from, &cross("norm"), width)?,
                 cross_q: Linear::read(from, &cross("q"), width, width)?,
                 cross_out: Linear::read(from, &cross("out"), width, width)?,
@@ -117,15 +111,15 @@ impl Decoder {
         let (width, count) = (self.width, windows.len());
         let mut scratch = Scratch::default();
         for (i, layer) in self.layers.iter().enumerate() {
-            layer.norm.apply(&x, &mut scratch.normed);
-            layer.qkv.apply(Rows::dense(&scratch.normed, count, width), &mut scratch.rows);
+            layer.own.norm.apply(&x, &mut scratch.normed);
+            layer.own.qkv.apply(Rows::dense(&scratch.normed, count, width), &mut scratch.rows);
             scratch.mixed.clear();
             scratch.mixed.resize(count * width, 0.0);
             let rows = scratch.rows.chunks_exact(3 * width).zip(scratch.mixed.chunks_exact_mut(width));
             for (window, (row, mixed)) in windows.iter_mut().zip(rows) {
                 window.past.attend(i, row, &mut scratch.scores, mixed);
             }
-            layer.out.add(Rows::dense(&scratch.mixed, count, width), &mut x);
+            layer.own.out.add(Rows::dense(&scratch.mixed, count, width), &mut x);
 
             layer.cross_norm.apply(&x, &mut scratch.normed);
             layer.cross_q.apply(Rows::dense(&scratch.normed, count, width), &mut scratch.rows);

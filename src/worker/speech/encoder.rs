@@ -7,12 +7,12 @@
 
 #![expect(clippy::indexing_slicing, reason = "rows of buffers that are sized here from the same widths")]
 
-use super::layers::{Feed, FeedScratch, Linear, Norm, Precision, Source};
+use super::layers::{Feed, FeedScratch, Linear, Norm, Precision, SelfAttention, Source};
 use super::mel::{BANDS, FRAMES_MAX};
 use super::settings::{HEAD_WIDTH, Settings};
 use crate::model::load::LoadError;
 use crate::model::tensors::Tensors;
-use crate::sys::simd::{Half, Panels, Rows, RowsMut, gelu, narrow, product, softmax};
+use crate::sys::simd::{Half, Panels, Places, Rows, RowsMut, gelu, narrow, product, softmax};
 
 /// Rows whose scores are held at once: 48 x 1500 numbers are 288 KB.
 const SCORE_ROWS: usize = 48;
@@ -33,10 +33,7 @@ pub struct Encoder {
 }
 
 struct Layer {
-    norm: Norm,
-    /// Queries, keys and values.
-    qkv: Linear,
-    out: Linear,
+    attention: SelfAttention,
     feed: Feed,
 }
 
@@ -60,11 +57,8 @@ impl Encoder {
         let mut layers = Vec::new();
         // Encoder and decoder of every published Whisper have as many layers.
         for i in 0..settings.layers {
-            let name = |part: &str| format!("layer{i}.attention.{part}");
             layers.push(Layer {
-                norm: Norm::read(from, &name("norm"), width)?,
-                qkv: Linear::read_side_by_side(from, &[&name("q"), &name("k"), &name("v")], width, width)?,
-                out: Linear::read(from, &name("out"), width, width)?,
+                attention: SelfAttention::read(from, &format!("layer{i}.attention"), width)?,
                 feed: Feed::read(from, &format!("layer{i}.feed"), width)?,
             });
         }
@@ -92,14 +86,14 @@ impl Encoder {
         let mut heads = HeadScratch::new(count);
         let mut feed = FeedScratch::default();
         for layer in &self.layers {
-            layer.norm.apply(&sound, &mut normed);
-            layer.qkv.apply(Rows::dense(&normed, count, self.width), &mut qkv);
+            layer.attention.norm.apply(&sound, &mut normed);
+            layer.attention.qkv.apply(Rows::dense(&normed, count, self.width), &mut qkv);
             mixed.clear();
             mixed.resize(sound.len(), 0.0);
             for head in 0..self.width / HEAD_WIDTH {
                 heads.attend(&qkv, self.width, head * HEAD_WIDTH, &mut mixed);
             }
-            layer.out.add(Rows::dense(&mixed, count, self.width), &mut sound);
+            layer.attention.out.add(Rows::dense(&mixed, count, self.width), &mut sound);
             layer.feed.apply(&mut sound, &mut feed);
         }
         self.norm.apply(&sound, &mut normed);
@@ -133,7 +127,7 @@ impl Encoder {
         padded.append(&mut first);
         padded.resize((frames + 2) * width, 0.0);
         let mut sound = Vec::new();
-        self.conv2.apply(Rows { data: &padded, stride: 2 * width, count: frames / 2, width: 3 * width }, &mut sound);
+        self.conv2.apply(Rows { data: &padded, places: Places::every(2 * width), count: frames / 2, width: 3 * width }, &mut sound);
         gelu(&mut sound);
         for (value, position) in sound.iter_mut().zip(&self.positions) {
             *value += position;
@@ -166,12 +160,12 @@ impl HeadScratch {
             let count = (self.count - first).min(SCORE_ROWS);
             self.scores.clear();
             self.scores.resize(count * stride, 0.0);
-            let queries = Rows { data: &qkv[first * 3 * width + column..], stride: 3 * width, count, width: HEAD_WIDTH };
+            let queries = Rows { data: &qkv[first * 3 * width + column..], places: Places::every(3 * width), count, width: HEAD_WIDTH };
             product(queries, &self.keys, RowsMut { data: &mut self.scores, stride });
             for row in self.scores.chunks_exact_mut(stride) {
                 softmax(&mut row[..self.count], SCORE_SCALE);
             }
-            let weights = Rows { data: &self.scores, stride, count, width: self.count };
+            let weights = Rows { data: &self.scores, places: Places::every(stride), count, width: self.count };
             product(weights, &self.values, RowsMut { data: &mut mixed[first * width + column..], stride: width });
         }
     }

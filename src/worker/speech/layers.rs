@@ -148,6 +148,28 @@ impl Norm {
     }
 }
 
+/// The products of attention of a sequence to itself; what lies between them is the encoder's and the decoder's own.
+pub struct SelfAttention {
+    /// Before it.
+    pub norm: Norm,
+    /// Queries, keys and values side by side.
+    pub qkv: Linear,
+    /// What is added to what came in.
+    pub out: Linear,
+}
+
+impl SelfAttention {
+    /// Takes `{name}.norm`, `{name}.q`, `{name}.k`, `{name}.v` and `{name}.out`.
+    pub fn read(source: &mut Source, name: &str, width: usize) -> Result<Self, LoadError> {
+        let part = |part: &str| format!("{name}.{part}");
+        Ok(Self {
+            norm: Norm::read(source, &part("norm"), width)?,
+            qkv: Linear::read_side_by_side(source, &[&part("q"), &part("k"), &part("v")], width, width)?,
+            out: Linear::read(source, &part("out"), width, width)?,
+        })
+    }
+}
+
 /// Norm, wide product, GELU, narrow product, added to what came in.
 pub struct Feed {
     norm: Norm,

@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::model::load::{LoadError, Weights};
-use crate::sys::affine::{Layer, Places};
+use crate::sys::simd::{Panels, Places, Rows, RowsMut, product};
 
 /// Samples in one frame, 32 ms.
 pub const FRAME: usize = 512;
@@ -77,6 +77,40 @@ impl VadModel {
     /// A listener for one channel, from its first sample.
     pub fn listen(self: &Arc<Self>) -> VadState {
         VadState { model: Arc::clone(self), hidden: [0.0; WIDE], cell: [0.0; WIDE], context: [0.0; CONTEXT], room: Room::new() }
+    }
+}
+
+/// A layer: `bias + x . weights`, its outputs filled up by zeros to whole panels.
+struct Layer {
+    weight: Panels<f32>,
+    bias: Vec<f32>,
+}
+
+impl Layer {
+    /// `weight(output, input)` and `bias(output)` for each.
+    fn new(inputs: usize, outputs: usize, weight: impl Fn(usize, usize) -> f32, bias: impl Fn(usize) -> f32) -> Self {
+        let mut panels = Panels::zero(inputs, outputs);
+        for output in 0..outputs {
+            panels.set_column(output, &(0..inputs).map(|input| weight(output, input)).collect::<Vec<f32>>());
+        }
+        let mut bias: Vec<f32> = (0..outputs).map(bias).collect();
+        bias.resize(panels.padded_width(), 0.0);
+        Self { weight: panels, bias }
+    }
+
+    /// Outputs of one vector, padding included.
+    const fn outputs(&self) -> usize {
+        self.weight.padded_width()
+    }
+
+    /// Fills `out` with the outputs of as many vectors as it has room for.
+    fn apply(&self, x: &[f32], places: Places, out: &mut [f32]) {
+        let count = out.len() / self.outputs();
+        for row in out.chunks_exact_mut(self.outputs()) {
+            row.copy_from_slice(&self.bias);
+        }
+        let rows = Rows { data: x, places, count, width: self.weight.depth() };
+        product(rows, &self.weight, RowsMut { data: out, stride: self.outputs() });
     }
 }
 
@@ -184,11 +218,11 @@ impl VadState {
         after_a_zero(&room.wide, &mut room.first, STEPS * WIDE, WIDE);
         model.second.apply(&room.first, Places { per_step: 2, stride: 2 * WIDE, step: (STEPS + 1) * WIDE }, &mut room.narrow);
         after_a_zero(&room.narrow, &mut room.second, 2 * NARROW, NARROW);
-        model.third.apply(&room.second, each(3 * NARROW), &mut room.third);
+        model.third.apply(&room.second, Places::every(3 * NARROW), &mut room.third);
         rectify(&mut room.third);
-        model.fourth.apply(&room.third, each(NARROW), &mut room.fourth);
+        model.fourth.apply(&room.third, Places::every(NARROW), &mut room.fourth);
         rectify(&mut room.fourth);
-        model.input.apply(&room.fourth, each(WIDE), &mut room.gates);
+        model.input.apply(&room.fourth, Places::every(WIDE), &mut room.gates);
     }
 
     /// The recurrent layer, frame by frame. Gates in the order of ONNX: input, output, forget, cell.
@@ -198,7 +232,7 @@ impl VadState {
         let mut told = Vec::with_capacity(BATCH);
         let gates: (&[[f32; WIDE]], _) = room.gates.as_chunks();
         for ahead in gates.0.as_chunks::<4>().0 {
-            model.recurrent.apply(hidden.as_slice(), each(WIDE), &mut room.back);
+            model.recurrent.apply(hidden.as_slice(), Places::every(WIDE), &mut room.back);
             let Some(back) = room.back.as_chunks::<WIDE>().0.first_chunk::<4>() else { continue };
             let mut sum = model.output_bias;
             for at in 0..WIDE {
@@ -211,11 +245,6 @@ impl VadState {
         }
         told
     }
-}
-
-/// One vector a frame.
-const fn each(step: usize) -> Places {
-    Places { per_step: 1, stride: 0, step }
 }
 
 /// Rectified, each frame of `len` numbers behind the `gap` zeros that its convolution sees before it.
