@@ -18,14 +18,12 @@ mod panels;
 mod pointwise;
 mod product;
 mod quantised;
-mod rows;
 
 pub use half::{Half, narrow};
-pub use panels::{Element, PANEL, Panels};
-pub use pointwise::{gelu, normalise, softmax};
+pub use panels::{Element, PANEL, Panels, PanelsRef};
+pub use pointwise::{gelu, largest, log_sum_exp, normalise, softmax};
 pub use product::{Places, Rows, RowsMut, product};
-pub use quantised::{Quantised, nearest, product_quantised};
-pub use rows::rows_dot;
+pub use quantised::{Quantised, product_quantised};
 
 /// Vector units that kernels are compiled for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,20 +65,20 @@ fn all_units() -> Vec<Unit> {
     units
 }
 
-/// Makes a function that runs an inlined one, compiled for each unit, in the form for the best: `pub fn name(arguments) = inlined`.
+/// Makes a function that runs an inlined one, compiled for each unit, in the form for the best: `pub fn name(arguments) -> T = inlined`.
 macro_rules! for_each_unit {
-    ($(#[$meta:meta])* pub fn $name:ident($($argument:ident: $type:ty),* $(,)?) = $body:ident) => {
+    ($(#[$meta:meta])* pub fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:ident) => {
         $(#[$meta])*
-        pub fn $name($($argument: $type),*) {
+        pub fn $name($($argument: $type),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512vl,avx2,fma,f16c")]
-                fn avx512($($argument: $type),*) {
-                    $body::<true>($($argument),*);
+                fn avx512($($argument: $type),*) $(-> $result)? {
+                    $body::<true>($($argument),*)
                 }
                 #[target_feature(enable = "avx2,fma,f16c")]
-                fn avx2($($argument: $type),*) {
-                    $body::<true>($($argument),*);
+                fn avx2($($argument: $type),*) $(-> $result)? {
+                    $body::<true>($($argument),*)
                 }
                 match super::unit() {
                     // SAFETY: the processor has been found to have what the function is compiled for.
@@ -90,7 +88,7 @@ macro_rules! for_each_unit {
                     super::Unit::Portable => {}
                 }
             }
-            $body::<false>($($argument),*);
+            $body::<false>($($argument),*)
         }
     };
 }

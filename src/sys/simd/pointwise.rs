@@ -25,6 +25,16 @@ for_each_unit! {
     pub fn normalise(row: &[f32], gamma: &[f32], beta: &[f32], out: &mut [f32]) = normalise_any
 }
 
+for_each_unit! {
+    /// The largest number that is one; minus infinity when there is none.
+    pub fn largest(values: &[f32]) -> f32 = largest_any
+}
+
+for_each_unit! {
+    /// ln(sum of exp(value)); minus infinity when there is nothing above that.
+    pub fn log_sum_exp(values: &[f32]) -> f32 = log_sum_exp_any
+}
+
 /// e^x for x up to 0, to 2 units in the last place. Cephes `expf`, with the rounding done by adding 1.5 * 2^23.
 ///
 /// Below -40 it is 0: nothing that is added to numbers around 1 can tell, and what is left could make subnormal products, each of
@@ -59,9 +69,9 @@ fn add_product<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
 }
 
 #[inline(always)]
-fn softmax_any<const FUSED: bool>(row: &mut [f32], scale: f32) {
+fn largest_any<const FUSED: bool>(values: &[f32]) -> f32 {
     let mut peaks = [f32::NEG_INFINITY; LANES];
-    let (blocks, rest) = row.as_chunks::<LANES>();
+    let (blocks, rest) = values.as_chunks::<LANES>();
     for block in blocks {
         for lane in 0..LANES {
             peaks[lane] = if block[lane] > peaks[lane] { block[lane] } else { peaks[lane] };
@@ -71,6 +81,35 @@ fn softmax_any<const FUSED: bool>(row: &mut [f32], scale: f32) {
     for value in peaks.iter().chain(rest) {
         peak = peak.max(*value);
     }
+    peak
+}
+
+#[inline(always)]
+fn log_sum_exp_any<const FUSED: bool>(values: &[f32]) -> f32 {
+    let peak = largest_any::<FUSED>(values);
+    if peak == f32::NEG_INFINITY {
+        return peak;
+    }
+    let mut sums = [0f32; LANES];
+    let (blocks, rest) = values.as_chunks::<LANES>();
+    for block in blocks {
+        for lane in 0..LANES {
+            sums[lane] += exp::<FUSED>(block[lane] - peak);
+        }
+    }
+    let mut total = 0f32;
+    for value in rest {
+        total += exp::<FUSED>(value - peak);
+    }
+    for sum in sums {
+        total += sum;
+    }
+    peak + total.ln()
+}
+
+#[inline(always)]
+fn softmax_any<const FUSED: bool>(row: &mut [f32], scale: f32) {
+    let peak = largest_any::<FUSED>(row);
     let offset = -peak * scale;
     let mut sums = [0f32; LANES];
     let mut sum = 0f32;
@@ -191,6 +230,20 @@ mod tests {
                 assert!((f64::from(*found) - expected).abs() <= expected * 1e-6, "{value}: {found} instead of {expected}");
             }
         }
+    }
+
+    #[test]
+    fn the_logarithm_of_a_sum_of_exponentials_is_exact_to_single_precision() {
+        for length in [2, 31, 32, 700] {
+            let mut values = range(-60.0, 20.0, length);
+            values[0] = f32::NEG_INFINITY;
+            let expected = values.iter().map(|value| f64::from(*value).exp()).sum::<f64>().ln();
+
+            assert!((f64::from(log_sum_exp(&values)) - expected).abs() < 4e-6, "{length}");
+            assert_eq!(largest(&values), 20.0);
+        }
+        assert_eq!(log_sum_exp(&[f32::NEG_INFINITY; 40]), f32::NEG_INFINITY);
+        assert_eq!(log_sum_exp(&[]), f32::NEG_INFINITY);
     }
 
     #[test]

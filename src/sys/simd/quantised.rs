@@ -107,7 +107,7 @@ impl Quantised {
 /// Adding 1.5 * 2^23 leaves the rounded number in the lowest bits: a conversion that checks its limits, and a rounding that is a
 /// library call where SSE4.1 is not taken for granted, made loading a model three times as slow.
 #[inline(always)]
-pub fn nearest(value: f32) -> i8 {
+fn nearest(value: f32) -> i8 {
     const ROUND: f32 = 12_582_912.0;
     i8::from_le_bytes([(value.clamp(-127.0, 127.0) + ROUND).to_le_bytes()[0]])
 }
@@ -118,14 +118,10 @@ pub fn nearest(value: f32) -> i8 {
 /// When the rows of `a` are not as wide as the matrix is deep, or `out` is too small.
 pub fn product_quantised(a: Rows<'_>, b: &Quantised, out: RowsMut<'_>) {
     assert_eq!(a.width, b.depth, "rows are as wide as the matrix is deep");
-    if a.count == 0 {
+    if a.count == 0 || b.panels() == 0 {
         return;
     }
-    let padded = b.panels() * PANEL;
-    assert!(
-        out.data.len() >= (a.count - 1) * out.stride + padded && (a.count == 1 || out.stride >= padded),
-        "the product fits where it goes"
-    );
+    out.check(a.count, b.panels());
     #[cfg(target_arch = "x86_64")]
     if Quantised::is_fast() {
         // SAFETY: the processor has been found to have what the kernel is compiled for.
@@ -136,7 +132,7 @@ pub fn product_quantised(a: Rows<'_>, b: &Quantised, out: RowsMut<'_>) {
 }
 
 /// The same, slowly: what the kernel must give.
-fn portable(a: Rows<'_>, b: &Quantised, out: RowsMut<'_>) {
+fn portable(a: Rows<'_>, b: &Quantised, mut out: RowsMut<'_>) {
     for row in 0..a.count {
         for (block, values) in a.row(row).chunks(BLOCK).enumerate() {
             let scale = row_scale(values.iter().fold(0.0, |peak, value| f32::max(peak, value.abs())));
@@ -147,7 +143,7 @@ fn portable(a: Rows<'_>, b: &Quantised, out: RowsMut<'_>) {
                 let cells = b.cells[panel * (b.depth / GROUP) + block * (BLOCK / GROUP)..].iter();
                 let weights = cells.flat_map(|cell| cell[column % PANEL * GROUP..][..GROUP].iter().copied());
                 let sum: i32 = bytes.iter().zip(weights).map(|(byte, weight)| byte * i32::from(weight)).sum();
-                out.data[row * out.stride + column] += exact(sum) * (b.scales[panel * b.blocks() + block][column % PANEL] * scale);
+                out.at(row, panel)[column % PANEL] += exact(sum) * (b.scales[panel * b.blocks() + block][column % PANEL] * scale);
             }
         }
     }
@@ -202,7 +198,7 @@ mod vnni {
     /// # Safety
     /// The processor has AVX-512 F, VL, BW and VNNI.
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512vnni,avx2,fma,f16c")]
-    pub(super) unsafe fn blocks(a: Rows<'_>, b: &Quantised, out: RowsMut<'_>) {
+    pub(super) unsafe fn blocks(a: Rows<'_>, b: &Quantised, mut out: RowsMut<'_>) {
         let (depth, blocks) = (b.depth / GROUP, b.blocks());
         let mut rows = Interleaved::default();
         for first in (0..a.count).step_by(BLOCK_TILES * TILE) {
@@ -232,8 +228,7 @@ mod vnni {
                         }
                     }
                     for (place, sums) in whole.iter().take(present).enumerate() {
-                        let out = &mut out.data[(row + place) * out.stride + panel * PANEL..][..PANEL];
-                        for (out, sum) in out.iter_mut().zip(sums) {
+                        for (out, sum) in out.at(row + place, panel)[..PANEL].iter_mut().zip(sums) {
                             *out += sum;
                         }
                     }
@@ -346,9 +341,9 @@ mod tests {
             let quantised = Quantised::new(&matrix).unwrap();
             let mut expected = rounded.clone();
 
-            product(rows, &matrix, RowsMut { data: &mut exact, stride });
-            product_quantised(rows, &quantised, RowsMut { data: &mut rounded, stride });
-            portable(rows, &quantised, RowsMut { data: &mut expected, stride });
+            product(rows, &matrix, RowsMut::rows(&mut exact, stride));
+            product_quantised(rows, &quantised, RowsMut::rows(&mut rounded, stride));
+            portable(rows, &quantised, RowsMut::rows(&mut expected, stride));
 
             assert!(rounded.iter().zip(&expected).all(|(one, other)| (one - other).abs() < 1e-5 * other.abs().max(1.0)));
             let size = f32::from(u16::try_from(depth).unwrap()).sqrt();
@@ -359,14 +354,30 @@ mod tests {
     }
 
     #[test]
+    fn a_product_in_panels_is_the_product_in_rows() {
+        let (a, b) = (numbers(25 * 64, 5), numbers(64 * 96, 6));
+        let halves: Vec<Half> = b.iter().map(|value| Half::nearest(*value)).collect();
+        let (rows, matrix) = (Rows::dense(&a, 25, 64), Quantised::new(&Panels::from_rows(64, 96, &halves)).unwrap());
+        let (mut in_rows, mut in_panels) = (vec![0f32; 25 * 96], vec![[0f32; PANEL]; 3 * 25]);
+
+        product_quantised(rows, &matrix, RowsMut::rows(&mut in_rows, 96));
+        product_quantised(rows, &matrix, RowsMut::panels(&mut in_panels, 25));
+
+        for (row, expected) in in_rows.chunks(96).enumerate() {
+            let found: Vec<f32> = (0..3).flat_map(|panel| in_panels[panel * 25 + row]).collect();
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
     fn rows_of_nothing_and_rows_that_are_no_numbers_give_nothing() {
         let matrix = Panels::from_rows(64, 32, &vec![Half::nearest(1.0); 64 * 32]);
         let matrix = Quantised::new(&matrix).unwrap();
         for value in [0.0, f32::INFINITY, 1e-38] {
             let mut out = vec![2.0; 32];
 
-            product_quantised(Rows::dense(&[value; 64], 1, 64), &matrix, RowsMut { data: &mut out, stride: 32 });
-            portable(Rows::dense(&[value; 64], 1, 64), &matrix, RowsMut { data: &mut out, stride: 32 });
+            product_quantised(Rows::dense(&[value; 64], 1, 64), &matrix, RowsMut::rows(&mut out, 32));
+            portable(Rows::dense(&[value; 64], 1, 64), &matrix, RowsMut::rows(&mut out, 32));
 
             assert_eq!(out, [2.0; 32]);
         }

@@ -9,6 +9,7 @@ use super::SpeechError;
 use super::language::{Language, known, likeliest};
 use super::numeric::{f32_of, index_of};
 use super::whisper::{Session, Whisper, Window};
+use crate::sys::simd::{largest, log_sum_exp};
 
 /// Tokens of text in a window at most: half the decoder's positions, as the reference.
 const TOKENS_MAX: usize = 224;
@@ -93,7 +94,7 @@ pub fn decode(whisper: &Whisper, windows: &[Window], language: Option<&str>) -> 
             }
         }
         let mut scores = whisper.embedding.scores(&vectors);
-        let answers = scores.chunks_exact_mut(whisper.settings.vocab).zip(vectors.chunks_exact(whisper.settings.dims));
+        let answers = scores.rows().zip(vectors.chunks_exact(whisper.settings.dims));
         for (reading, (scores, hidden)) in asking.into_iter().zip(answers) {
             match reading.prompt_rows {
                 0 => reading.open(whisper, hidden, scores, language),
@@ -265,29 +266,9 @@ fn mask(whisper: &Whisper, first: bool, scores: &mut [f32]) {
 
 /// The best token and its log-probability.
 fn best(scores: &[f32]) -> (u32, f32) {
-    let (mut token, mut best, mut id) = (0u32, f32::NEG_INFINITY, 0u32);
-    for score in scores {
-        if *score > best {
-            (token, best) = (id, *score);
-        }
-        id += 1;
-    }
+    let best = largest(scores);
+    let token = (0..).zip(scores).find(|(_, score)| **score == best).map_or(0, |(token, _)| token);
     (token, best - log_sum_exp(scores))
-}
-
-fn log_sum_exp(scores: &[f32]) -> f32 {
-    let mut peak = f32::NEG_INFINITY;
-    for score in scores {
-        peak = peak.max(*score);
-    }
-    let mut total = 0f32;
-    for score in scores {
-        // Below this a term is lost in the sum's last bit anyway; most of the vocabulary is.
-        if *score > peak - 20.0 {
-            total += (score - peak).exp();
-        }
-    }
-    peak + total.ln()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use crate::model::load::LoadError;
 use crate::model::tensors::Tensors;
-use crate::sys::simd::{Half, Panels, Quantised, Rows, RowsMut, gelu, normalise, product, product_quantised};
+use crate::sys::simd::{Half, PANEL, Panels, Quantised, Rows, RowsMut, gelu, normalise, product, product_quantised};
 
 /// Rows that go through the two products after a norm at once: their inner rows of 2048 numbers stay in the second cache.
 const FEED_ROWS: usize = 144;
@@ -24,7 +24,6 @@ pub struct Source {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
     /// With the weights of the file, in single precision.
-    #[cfg_attr(not(test), expect(dead_code, reason = "what tests compare with; processors without VNNI compute so anyway"))]
     Exact,
     /// In bytes where the processor is several times as fast with those, else as [`Self::Exact`].
     Fastest,
@@ -37,7 +36,7 @@ pub struct Linear {
 }
 
 /// A matrix of weights in the form that is fastest here.
-enum Weight {
+pub enum Weight {
     /// As in the file.
     Exact(Panels<Half>),
     /// Rounded to bytes, where the processor is several times as fast with those.
@@ -45,20 +44,28 @@ enum Weight {
 }
 
 impl Weight {
-    fn new(exact: Panels<Half>, precision: Precision) -> Self {
+    /// In bytes where those are asked for and fast.
+    pub fn new(exact: Panels<Half>, precision: Precision) -> Self {
         let round = precision == Precision::Fastest && Quantised::is_fast();
         let rounded = if round { Quantised::new(&exact) } else { None };
         rounded.map_or(Self::Exact(exact), Self::Rounded)
     }
 
-    fn width(&self) -> usize {
+    /// Columns.
+    pub fn width(&self) -> usize {
         match self {
             Self::Exact(weight) => weight.width(),
             Self::Rounded(weight) => weight.width(),
         }
     }
 
-    fn product(&self, x: Rows<'_>, out: RowsMut<'_>) {
+    /// Columns that a row of a product has room for.
+    pub fn padded_width(&self) -> usize {
+        self.width().next_multiple_of(PANEL)
+    }
+
+    /// `out += x W`
+    pub fn product(&self, x: Rows<'_>, out: RowsMut<'_>) {
         match self {
             Self::Exact(weight) => product(x, weight, out),
             Self::Rounded(weight) => product_quantised(x, weight, out),
@@ -87,15 +94,20 @@ impl Linear {
     }
 
     /// A convolution over three frames, `{name}.weight` `[width, channels, 3]`, as a product with rows `[3][channels]`.
-    pub fn read_convolution(source: &mut Source, name: &str, channels: usize, width: usize) -> Result<Self, LoadError> {
+    pub fn read_convolution(
+        source: &mut Source,
+        name: &str,
+        channels: usize,
+        width: usize,
+        precision: Precision,
+    ) -> Result<Self, LoadError> {
         let filters = source.tensors.take(&format!("{name}.weight"), &[width, channels, 3])?;
         let mut weight = Panels::zero(3 * channels, width);
         for (column, filter) in filters.chunks_exact(3 * channels).enumerate() {
             let row = |at: usize| filter[at % channels * 3 + at / channels];
             weight.set_column(column, &(0..3 * channels).map(row).collect::<Vec<Half>>());
         }
-        // The sound's own numbers are few and vary most: they stay exact.
-        Ok(Self { weight: Weight::Exact(weight), bias: source.tensors.take_wide(&format!("{name}.bias"), &[width])? })
+        Ok(Self { weight: Weight::new(weight, precision), bias: source.tensors.take_wide(&format!("{name}.bias"), &[width])? })
     }
 
     /// Numbers in an output row.
@@ -109,7 +121,16 @@ impl Linear {
         for _ in 0..x.count {
             out.extend_from_slice(&self.bias);
         }
-        self.weight.product(x, RowsMut { data: out, stride: self.width() });
+        self.weight.product(x, RowsMut::rows(out, self.width()));
+    }
+
+    /// `x W + b` for each row, in panels of as many rows.
+    pub fn apply_in_panels(&self, x: Rows<'_>, out: &mut Vec<[f32; PANEL]>) {
+        out.clear();
+        for bias in self.bias.as_chunks::<PANEL>().0 {
+            out.resize(out.len() + x.count, *bias);
+        }
+        self.weight.product(x, RowsMut::panels(out, x.count));
     }
 
     /// Adds `x W + b` to dense rows.
@@ -119,7 +140,7 @@ impl Linear {
                 *value += bias;
             }
         }
-        self.weight.product(x, RowsMut { data: out, stride: self.width() });
+        self.weight.product(x, RowsMut::rows(out, self.width()));
     }
 }
 

@@ -16,6 +16,7 @@ mod layers;
 mod logits;
 mod mel;
 mod numeric;
+mod region;
 mod segment;
 mod settings;
 mod vad;
@@ -27,7 +28,8 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use segment::{Region, Segmenter};
+pub use region::{Joiner, Region};
+pub use segment::Segmenter;
 pub use settings::SettingsError;
 
 use decode_loop::Hypothesis;
@@ -80,14 +82,26 @@ impl SpeechModels {
     /// [`SpeechError::RegionTooLong`] from about 30 s on.
     pub fn transcribe(&self, regions: &[Region], language: Option<&str>) -> Result<Vec<Vec<Utterance>>, SpeechError> {
         let texts = self.read(regions, language)?;
-        let utterances = |(region, text): (&Region, Hypothesis)| {
-            if region.samples.is_empty() || text.is_silence() {
-                return Vec::new();
-            }
-            let language = text.language.as_ref().map_or(ONE_LANGUAGE, |language| language.code.as_str());
-            words::utterances(&self.whisper, region, &text, language)
-        };
-        Ok(regions.iter().zip(texts).map(utterances).collect())
+        regions.iter().zip(texts).map(|(region, text)| self.utterances(region, &text, language)).collect()
+    }
+
+    /// A joined region whose text is doubtful is read again part by part: what is wrong with one must not cost the others.
+    fn utterances(&self, region: &Region, text: &Hypothesis, language: Option<&str>) -> Result<Vec<Utterance>, SpeechError> {
+        let parts = if text.is_doubtful() || text.is_silence() { region.parts() } else { Vec::new() };
+        if !parts.is_empty() {
+            return Ok(self.transcribe(&parts, language)?.into_iter().flatten().collect());
+        }
+        if region.samples.is_empty() || text.is_silence() {
+            return Ok(Vec::new());
+        }
+        let language = text.language.as_ref().map_or(ONE_LANGUAGE, |language| language.code.as_str());
+        Ok(words::utterances(&self.whisper, region, text, language))
+    }
+
+    /// Whether regions may be joined before they are read: a window has one language, so it must be known beforehand.
+    pub fn may_join(&self, language: Option<&str>) -> bool {
+        let settings = &self.whisper.settings;
+        !settings.multilingual || language.is_some_and(|code| language::known(settings, code).is_some())
     }
 
     /// Frames of 10 ms of the window in which a region is read first: what it costs.
@@ -118,7 +132,7 @@ impl SpeechModels {
     fn read(&self, regions: &[Region], language: Option<&str>) -> Result<Vec<Hypothesis>, SpeechError> {
         let mut texts = self.attempt(&regions.iter().collect::<Vec<_>>(), language, whisper::window_frames)?;
         for (region, text) in regions.iter().zip(&mut texts) {
-            if text.is_doubtful() && Self::window_frames(region) < FRAMES_MAX {
+            if text.is_doubtful() && region.joints.is_empty() && Self::window_frames(region) < FRAMES_MAX {
                 let second = self.attempt(&[region], language, |_| FRAMES_MAX)?.pop();
                 if let Some(second) = second.filter(|second| second.is_better_than(text)) {
                     *text = second;

@@ -110,7 +110,7 @@ impl Layer {
             row.copy_from_slice(&self.bias);
         }
         let rows = Rows { data: x, places, count, width: self.weight.depth() };
-        product(rows, &self.weight, RowsMut { data: out, stride: self.outputs() });
+        product(rows, &self.weight, RowsMut::rows(out, self.outputs()));
     }
 }
 

@@ -73,8 +73,8 @@ impl Whisper {
     /// [`SpeechLoadError`] naming the part that is missing or wrong.
     pub fn load(model: &mut VerifiedModel, precision: Precision) -> Result<Self, SpeechLoadError> {
         let settings = Settings::parse(&model.take(SETTINGS)?)?;
-        let embedding = Embedding::new(&model.take(EMBEDDING)?, settings.dims).filter(|table| table.vocabulary() == settings.vocab);
-        let embedding = embedding.ok_or(SpeechLoadError::Table { file: EMBEDDING })?;
+        let embedding = Embedding::new(&model.take(EMBEDDING)?, settings.dims, precision);
+        let embedding = embedding.filter(|table| table.vocabulary() == settings.vocab).ok_or(SpeechLoadError::Table { file: EMBEDDING })?;
         let positions = model.take(POSITION_TABLE)?;
         if positions.len() != 2 * settings.text_ctx * settings.dims {
             return Err(SpeechLoadError::Table { file: POSITION_TABLE });

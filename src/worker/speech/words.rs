@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use super::align::token_starts;
 use super::decode_loop::Hypothesis;
-use super::numeric::{SAMPLE_RATE, f32_of, ms_of_samples};
-use super::segment::Region;
+use super::numeric::{SAMPLE_RATE, f32_of};
+use super::region::Region;
 use super::whisper::Whisper;
 use crate::ipc::transcript::{Utterance, Word};
 
@@ -137,7 +137,7 @@ fn split(words: Vec<Timed>) -> Vec<Vec<Timed>> {
 }
 
 fn utterance(region: &Region, words: Vec<Timed>, language: &str) -> Utterance {
-    let ms = |sample: usize| region.start_ms.saturating_add(ms_of_samples(sample));
+    let ms = |sample: usize| region.ms_at(sample);
     let confidence = words.iter().map(|word| word.confidence).sum::<f32>() / f32_of(words.len().max(1));
     let words: Vec<Word> = words
         .into_iter()

@@ -5,7 +5,8 @@
 
 use proptest::prelude::*;
 
-use super::super::segment::{BUFFER_MAX, Region, Segmenter};
+use super::super::region::Region;
+use super::super::segment::{BUFFER_MAX, Segmenter};
 use super::{ENGLISH, noise, recording, silence, tones};
 
 fn regions(samples: &[f32]) -> Vec<Region> {
