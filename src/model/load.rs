@@ -39,36 +39,6 @@ pub fn graph(onnx: &[u8]) -> Result<InferenceModel, LoadError> {
     built.map_err(|_| LoadError::Broken)?.map_err(LoadError::Unsupported)
 }
 
-/// The single-precision weights of an ONNX file by name, for a network that is written out in code.
-#[derive(Debug)]
-pub struct Weights(HashMap<String, Vec<f32>>);
-
-impl Weights {
-    /// Takes them out of the file.
-    ///
-    /// # Errors
-    /// `Damaged`, `NoGraph`, `ExternalData`; `Shape` for a tensor whose data do not fill its shape.
-    pub fn read(onnx: &[u8]) -> Result<Self, LoadError> {
-        let graph = ModelProto::decode(onnx).map_err(LoadError::Damaged)?.graph.ok_or(LoadError::NoGraph)?;
-        refuse_external_data(&graph)?;
-        let floats = graph.initializer.iter().filter(|tensor| tensor.data_type == i32::from(DataType::Float));
-        let read = floats.map(|tensor| {
-            let numbers = singles(tensor).filter(|numbers| element_count(&tensor.dims) == Some(numbers.len()));
-            numbers.map(|numbers| (tensor.name.clone(), numbers)).ok_or_else(|| LoadError::Shape { tensor: tensor.name.clone() })
-        });
-        read.collect::<Result<_, _>>().map(Self)
-    }
-
-    /// The numbers of one tensor.
-    ///
-    /// # Errors
-    /// `Shape` when it is not there or does not have `count` numbers.
-    pub fn of(&self, tensor: &str, count: usize) -> Result<&[f32], LoadError> {
-        let numbers = self.0.get(tensor).filter(|numbers| numbers.len() == count);
-        numbers.map(Vec::as_slice).ok_or_else(|| LoadError::Shape { tensor: tensor.to_owned() })
-    }
-}
-
 /// Why a file of a verified model cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -99,6 +69,24 @@ pub enum LoadError {
     /// A tensor whose data do not fill its shape.
     #[error("the tensor {tensor} has data that do not fit its shape; install the model again")]
     Shape {
+        /// Its name.
+        tensor: String,
+    },
+    /// A weight that the program computes with and the file does not have.
+    #[error("the tensor {tensor} is not in the model's file; install the model again")]
+    Missing {
+        /// Its name.
+        tensor: String,
+    },
+    /// Two weights that go by one name.
+    #[error("the tensor {tensor} is in the model's file twice; install the model again")]
+    Doubled {
+        /// Its name.
+        tensor: String,
+    },
+    /// Single precision where half is computed with.
+    #[error("the tensor {tensor} is not in half precision; build the model again with `salama model import`")]
+    Precision {
         /// Its name.
         tensor: String,
     },
@@ -282,7 +270,8 @@ impl NBits {
     }
 }
 
-fn singles(tensor: &TensorProto) -> Option<Vec<f32>> {
+/// The numbers of a single-precision tensor, however they are written.
+pub(super) fn singles(tensor: &TensorProto) -> Option<Vec<f32>> {
     if tensor.data_type != i32::from(DataType::Float) {
         return None;
     }

@@ -26,7 +26,7 @@ pub use product::{Places, Rows, RowsMut, product};
 pub use quantised::{Quantised, product_quantised};
 
 /// Vector units that kernels are compiled for.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unit {
     /// AVX-512 F and VL.
     #[cfg(target_arch = "x86_64")]
@@ -66,29 +66,39 @@ fn all_units() -> Vec<Unit> {
 }
 
 /// Makes a function that runs an inlined one, compiled for each unit, in the form for the best: `pub fn name(arguments) -> T = inlined`.
+/// `name::on` runs it in the form for a unit that the processor has.
 macro_rules! for_each_unit {
     ($(#[$meta:meta])* pub fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:ident) => {
         $(#[$meta])*
         pub fn $name($($argument: $type),*) $(-> $result)? {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx512f,avx512vl,avx2,fma,f16c")]
-                fn avx512($($argument: $type),*) $(-> $result)? {
-                    $body::<true>($($argument),*)
+            $name::on(super::unit(), $($argument),*)
+        }
+
+        mod $name {
+            use super::super::Unit;
+            use super::$body;
+
+            pub(super) fn on(unit: Unit, $($argument: $type),*) $(-> $result)? {
+                #[cfg(target_arch = "x86_64")]
+                {
+                    #[target_feature(enable = "avx512f,avx512vl,avx2,fma,f16c")]
+                    fn avx512($($argument: $type),*) $(-> $result)? {
+                        $body::<true>($($argument),*)
+                    }
+                    #[target_feature(enable = "avx2,fma,f16c")]
+                    fn avx2($($argument: $type),*) $(-> $result)? {
+                        $body::<true>($($argument),*)
+                    }
+                    match unit {
+                        // SAFETY: the processor has been found to have what the function is compiled for.
+                        Unit::Avx512 => return unsafe { avx512($($argument),*) },
+                        // SAFETY: as above.
+                        Unit::Avx2 => return unsafe { avx2($($argument),*) },
+                        Unit::Portable => {}
+                    }
                 }
-                #[target_feature(enable = "avx2,fma,f16c")]
-                fn avx2($($argument: $type),*) $(-> $result)? {
-                    $body::<true>($($argument),*)
-                }
-                match super::unit() {
-                    // SAFETY: the processor has been found to have what the function is compiled for.
-                    super::Unit::Avx512 => return unsafe { avx512($($argument),*) },
-                    // SAFETY: as above.
-                    super::Unit::Avx2 => return unsafe { avx2($($argument),*) },
-                    super::Unit::Portable => {}
-                }
+                $body::<false>($($argument),*)
             }
-            $body::<false>($($argument),*)
         }
     };
 }

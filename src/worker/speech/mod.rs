@@ -40,7 +40,8 @@ use vad::VadModel;
 use whisper::{Whisper, Window};
 
 use crate::ipc::transcript::Utterance;
-use crate::model::load::{LoadError, Weights};
+use crate::model::load::LoadError;
+use crate::model::tensors::Tensors;
 use crate::model::verify::VerifiedModel;
 
 const VAD_GRAPH: &str = "silero_vad_16k_sequence.onnx";
@@ -62,7 +63,7 @@ impl SpeechModels {
         Ok(Self { vad: load_vad(vad)?, whisper: Whisper::load(asr, Precision::Fastest)? })
     }
 
-    /// Runs every graph once, so that whatever reads files lazily (tract asks for the processor's caches) has done so.
+    /// Runs every graph once, so that what a library reads or decides at its first use (files, the processor's features) is done before confinement and before the fork.
     ///
     /// # Errors
     /// [`SpeechError`] when a graph does not run.
@@ -216,7 +217,9 @@ impl Ear {
 }
 
 fn load_vad(model: &mut VerifiedModel) -> Result<Arc<VadModel>, SpeechLoadError> {
-    Ok(Arc::new(VadModel::new(&Weights::read(&model.take(VAD_GRAPH)?)?)?))
+    let onnx = model.take(VAD_GRAPH)?;
+    let model = Tensors::read(&onnx).and_then(VadModel::new);
+    Ok(Arc::new(model.map_err(|source| SpeechLoadError::Weights { file: VAD_GRAPH, source })?))
 }
 
 /// Why speech could not be read.
