@@ -48,6 +48,9 @@ const VAD_GRAPH: &str = "silero_vad_16k_sequence.onnx";
 /// The language that a model of one language reads.
 const ONE_LANGUAGE: &str = "en";
 
+/// Parts of a doubtful region that are read together: each needs a window of its own.
+const PARTS_TOGETHER: usize = 4;
+
 /// The models of a worker, read-only: shared by threads, kept over forks.
 pub struct SpeechModels {
     vad: Arc<VadModel>,
@@ -90,7 +93,11 @@ impl SpeechModels {
     fn utterances(&self, region: &Region, text: &Hypothesis, language: Option<&str>) -> Result<Vec<Utterance>, SpeechError> {
         let parts = if text.is_doubtful() || text.is_silence() { region.parts() } else { Vec::new() };
         if !parts.is_empty() {
-            return Ok(self.transcribe(&parts, language)?.into_iter().flatten().collect());
+            let mut utterances = Vec::new();
+            for parts in parts.chunks(PARTS_TOGETHER) {
+                utterances.extend(self.transcribe(parts, language)?.into_iter().flatten());
+            }
+            return Ok(utterances);
         }
         if region.samples.is_empty() || text.is_silence() {
             return Ok(Vec::new());
