@@ -13,7 +13,7 @@ mod model;
 
 use std::process::ExitCode;
 
-use salama::{base, identity, ipc, job, keys, sys};
+use salama::{base, identity, ipc, job, keys, supervisor, sys};
 
 fn main() -> ExitCode {
     cli::run::main(std::env::args_os())

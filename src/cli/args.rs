@@ -11,6 +11,7 @@ use clap_complete::Shell;
 use super::enrol::EnrolArgs;
 use super::init::InitArgs;
 use super::model::ModelCommand;
+use super::store::StoreCommand;
 use crate::base::ids::CallId;
 use crate::job::spec::{ChannelRole, ConsentBasis, ConsentPurpose};
 
@@ -66,6 +67,9 @@ pub enum Command {
     /// Models on this machine's disk.
     #[command(subcommand)]
     Model(ModelCommand),
+    /// The store on this machine's disk, while no daemon runs.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Audit entries in this machine's journal.
     #[command(subcommand)]
     Audit(AuditCommand),

@@ -20,6 +20,7 @@ mod programs;
 pub mod run;
 mod sse;
 mod status;
+mod store;
 #[cfg(test)]
 mod tests;
 mod text;

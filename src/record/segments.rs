@@ -6,6 +6,8 @@
 //! STREAM (Hoang, Reyhanitabar, Rogaway, Vizár 2015) with AES-256-GCM: nonce = prefix 7 || chunk number u32 BE || last flag u8.
 //! File: magic 9, prefix 7, then chunks of 64 KiB + 16; only the last may be shorter. Associated data: magic, call id, prefix.
 
+mod look;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;

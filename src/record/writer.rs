@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use redb::{ReadableTable, WriteTransaction};
 
+use super::database::definition;
+use super::landed;
 use super::schema::Slot;
-use super::store::{Batch, Outcome, Requirement, Shared, StoreError, definition};
+use super::store::{Batch, Outcome, Requirement, Shared, StoreError};
 
 /// Batches in one commit.
 const GROUP_MAX: usize = 64;
@@ -42,11 +44,15 @@ pub(in crate::record) fn run(shared: &Shared, submitted: &Receiver<Submission>) 
 
 /// `commit > on failure: reopen > on a full disk: give up the ballast for erasures > answer`
 fn settle(shared: &Shared, group: Vec<Submission>) {
-    let error = match commit(shared, &group) {
-        Ok(outcomes) => return answer(group, outcomes),
+    let mut outcomes = Vec::new();
+    let error = match commit(shared, &group, &mut outcomes) {
+        Ok(()) => return answer(group, outcomes),
         Err(error) => error,
     };
     shared.reopen();
+    if landed::whole(shared, &group, &outcomes) {
+        return answer(group, outcomes);
+    }
     let (erasures, refused): (Vec<_>, Vec<_>) =
         group.into_iter().partition(|submission| submission.batch.frees && matches!(error, StoreError::Full));
     refuse(refused, &error);
@@ -54,10 +60,13 @@ fn settle(shared: &Shared, group: Vec<Submission>) {
         return;
     }
     shared.release_ballast();
-    match commit(shared, &erasures) {
-        Ok(outcomes) => answer(erasures, outcomes),
+    match commit(shared, &erasures, &mut outcomes) {
+        Ok(()) => answer(erasures, outcomes),
         Err(error) => {
             shared.reopen();
+            if landed::whole(shared, &erasures, &outcomes) {
+                return answer(erasures, outcomes);
+            }
             refuse(erasures, &error);
         }
     }
@@ -76,8 +85,15 @@ fn refuse(group: Vec<Submission>, error: &StoreError) {
     }
 }
 
-fn commit(shared: &Shared, group: &[Submission]) -> Result<Vec<Outcome>, StoreError> {
-    shared.transact(|transaction| group.iter().map(|submission| apply(transaction, &submission.batch)).collect())
+/// `outcomes` is what the batches come to if the commit is durable; it is told also when that is not known.
+fn commit(shared: &Shared, group: &[Submission], outcomes: &mut Vec<Outcome>) -> Result<(), StoreError> {
+    outcomes.clear();
+    shared.transact(|transaction| {
+        for submission in group {
+            outcomes.push(apply(transaction, &submission.batch)?);
+        }
+        Ok(())
+    })
 }
 
 fn apply(transaction: &WriteTransaction, batch: &Batch) -> Result<Outcome, redb::Error> {
