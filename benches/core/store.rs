@@ -126,6 +126,6 @@ fn plain(number: u64, bytes: usize) -> Vec<u8> {
     (0..bytes as u64).map(|at| (number.wrapping_mul(31).wrapping_add(at * 7) & 0xff) as u8).collect()
 }
 
-fn index() -> IndexKeys {
+pub fn index() -> IndexKeys {
     IndexKeys::derive(&Secret::try_fill(|_| Ok::<(), ()>(())).unwrap()).unwrap()
 }

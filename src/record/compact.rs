@@ -5,6 +5,9 @@
 //!
 //! Until the copy is whole, compared and durable, the store is what it was; then one rename. A crash at any point leaves one good store.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
