@@ -43,7 +43,6 @@ fn logits_are_within_the_rounding_of_plain_tracts() {
         for (plan, bound) in [(&single, 2e-4), (&fastest, 5e-3)] {
             let found = logits(plan, &ids, &[0]);
             let worst = expected.iter().zip(&found).map(|(one, other)| (one - other).abs()).fold(0.0, f32::max);
-            println!("{length} tokens: largest difference {worst}, allowed {bound}");
             assert!(expected.len() == found.len() && worst < bound, "{length} tokens: {worst}");
         }
     }
