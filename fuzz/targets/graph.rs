@@ -1,4 +1,4 @@
-//! A model's graph: `model::load` of damaged ONNX.
+//! A model's graph: `model::load` of damaged ONNX, plain and with the operations that the name model's gets.
 //! Trusts: nothing here; in the worker the bytes have the manifest's digest.
 //! Touches: memory.
 //! Next: tract runs it.
@@ -10,6 +10,8 @@ use prost::Message;
 
 use super::Target;
 use crate::model::load;
+use crate::worker::layers::Precision;
+use crate::worker::text::fused;
 
 /// ONNX.
 pub const TARGET: Target = Target {
@@ -46,6 +48,7 @@ pub const TARGET: Target = Target {
 /// Promise: damaged bytes are refused or give a graph; no size in them is believed before it is checked against the bytes that are there.
 fn run(data: &[u8]) {
     let _ = load::graph(data);
+    let _ = fused::graph(data, 1, Precision::Fastest);
 }
 
 fn tensor(name: &str, dims: &[i64], data_type: DataType, raw_data: Vec<u8>) -> TensorProto {
@@ -87,5 +90,22 @@ fn seeds() -> Vec<Vec<u8>> {
         vec![tensor("b", &[1], DataType::Float, vec![0, 0, 128, 63])],
         vec![node("Add", &["x", "b"], "z", &[]), node("Relu", &["z"], "y", &[])],
     );
-    vec![half, quantised, plain]
+    vec![half, quantised, plain, attention()]
+}
+
+/// A layer of attention with one head and a norm, as `fused` looks for them.
+fn attention() -> Vec<u8> {
+    let floats = |name: &str, count: usize| tensor(name, &[i64::try_from(count).unwrap()], DataType::Float, [0, 0, 128, 63].repeat(count));
+    let mut nodes = Vec::new();
+    for part in ["query", "key", "value"] {
+        let sizes = [("K", 32), ("N", 32), ("bits", 4), ("block_size", 32)];
+        nodes.push(node("MatMulNBits", &["x", "q", "s"], &format!("{part}/MatMul"), &sizes));
+        nodes.push(node("Add", &["b", &format!("{part}/MatMul")], &format!("attention/self/{part}/Add"), &[]));
+    }
+    nodes.push(node("Identity", &["attention/self/query/Add"], "attention/self/Reshape_3", &[]));
+    nodes.push(node("LayerNormalization", &["attention/self/Reshape_3", "b", "b"], "y", &[("epsilon", 0)]));
+    for node in &mut nodes {
+        node.name = node.output.concat();
+    }
+    file(vec![tensor("q", &[32, 1, 16], DataType::Uint8, vec![0x98; 512]), floats("s", 32), floats("b", 32)], nodes)
 }

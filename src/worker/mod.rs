@@ -6,6 +6,7 @@
 pub mod decode;
 pub mod forkserver;
 pub mod golden;
+pub mod layers;
 pub mod models;
 pub mod run;
 pub mod source;
