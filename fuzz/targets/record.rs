@@ -12,7 +12,7 @@ pub mod index;
 #[path = "../../src/record/schema.rs"]
 #[allow(dead_code, reason = "a part of the library")]
 pub mod schema;
-#[path = "../../src/record/segments.rs"]
+#[path = "../../src/record/segments/mod.rs"]
 #[allow(dead_code, reason = "a part of the library")]
 pub mod segments;
 
