@@ -44,8 +44,11 @@ fn four(packed: &[u8], row: usize) -> i8 {
 impl Fours {
     /// No columns yet, of `depth` rows, a multiple of [`BLOCK`]; `None` when it is none, or the processor lacks the instruction.
     pub fn new(depth: usize) -> Option<Self> {
-        let fits = depth.is_multiple_of(BLOCK) && Quantised::is_fast();
-        fits.then(|| Self { depth, width: 0, cells: Vec::new(), scales: Vec::new(), offsets: Vec::new() })
+        (depth.is_multiple_of(BLOCK) && Quantised::is_fast()).then(|| Self::empty(depth))
+    }
+
+    const fn empty(depth: usize) -> Self {
+        Self { depth, width: 0, cells: Vec::new(), scales: Vec::new(), offsets: Vec::new() }
     }
 
     /// Adds columns as `MatMulNBits` stores them: for each its blocks of [`BLOCK`] numbers, and one scale a block. Panels are filled up
@@ -110,10 +113,51 @@ pub fn product_fours(a: Rows<'_>, b: &Fours, out: RowsMut<'_>) {
     }
     out.check(a.count, b.width / PANEL);
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: there is a `Fours` only where the processor has what the kernel is compiled for.
-    unsafe {
-        vnni::product(a, b, out);
+    if Quantised::is_fast() {
+        // SAFETY: the processor has been found to have what the kernel is compiled for.
+        unsafe { vnni::product(a, b, out) };
+        return;
     }
+    portable(a, b, out);
+}
+
+/// The same, slowly: what the kernel must give, to the bit.
+fn portable(a: Rows<'_>, b: &Fours, mut out: RowsMut<'_>) {
+    for row in 0..a.count {
+        let values = a.row(row);
+        let (scale, factor) = row_scale(values.iter().fold(0.0, |peak, value| f32::max(peak, value.abs())));
+        let whole: Vec<i32> = values.iter().map(|value| nearest(value * factor)).collect();
+        for column in 0..b.width {
+            let (panel, place) = (column / PANEL, column % PANEL);
+            let mut total = 0f32;
+            for (block, values) in whole.chunks(BLOCK).enumerate() {
+                let cells = &b.cells[(panel * b.depth + block * BLOCK) / GROUP..];
+                let number = |at: usize| i32::from(cells[at / GROUP][place * GROUP + at % GROUP]);
+                let sum: i32 = values.iter().enumerate().map(|(at, value)| value * number(at)).sum();
+                total = exact(sum).mul_add(b.scales[panel * (b.depth / BLOCK) + block][place], total);
+            }
+            let out = &mut out.at(row, panel)[place];
+            *out = total.mul_add(scale, *out);
+        }
+    }
+}
+
+/// What a step of a row with this largest magnitude stands for, and its inverse; both 0 for a row of zeros, or one that holds
+/// something infinite.
+fn row_scale(peak: f32) -> (f32, f32) {
+    if peak > 1e-30 && peak.is_finite() { (peak / LARGEST, LARGEST / peak) } else { (0.0, 0.0) }
+}
+
+/// Ties to even, as the processor converts; something that is no number is nothing.
+#[expect(clippy::as_conversions, reason = "within 127 x 128")]
+fn nearest(value: f32) -> i32 {
+    value.round_ties_even() as i32
+}
+
+/// To the nearest, as the processor converts.
+#[expect(clippy::as_conversions, reason = "sums of 32 products are below 2^24")]
+fn exact(sum: i32) -> f32 {
+    sum as f32
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -177,8 +221,7 @@ mod vnni {
             // SAFETY: sixteen numbers from `at` are in the row.
             peak = unsafe { _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(row.as_ptr().add(at))), peak) };
         }
-        let peak = _mm512_reduce_max_ps(peak);
-        let (scale, factor) = if peak > 1e-30 && peak.is_finite() { (peak / LARGEST, LARGEST / peak) } else { (0.0, 0.0) };
+        let (scale, factor) = row_scale(_mm512_reduce_max_ps(peak));
         for at in (0..row.len()).step_by(16) {
             // SAFETY: sixteen numbers from `at` are in the row, and as many bytes in each half.
             unsafe {
@@ -255,7 +298,7 @@ mod tests {
     }
 
     fn matrices(depth: usize, packed: &[u8], scales: &[f32]) -> (Fours, Panels<f32>) {
-        let mut fours = Fours::new(depth).expect("run the tests on a processor with AVX-512 VNNI");
+        let mut fours = Fours::empty(depth);
         fours.push(packed, scales);
         let mut wide = Panels::zero(depth, packed.len() * 2 / depth);
         widen_fours(packed, scales, 0, &mut wide);
@@ -276,9 +319,6 @@ mod tests {
 
     #[test]
     fn fifteen_bits_are_within_a_ten_thousandth_of_the_exact_product() {
-        if !Quantised::is_fast() {
-            return;
-        }
         for (count, depth, width) in [(1, 32, 32), (2, 384, 35), (5, 64, 64), (6, 96, 40), (13, 1536, 32), (300, 32, 64)] {
             let scales: Vec<f32> = numbers(width * depth / BLOCK, 3).iter().map(|number| number.abs() + 0.01).collect();
             let (fours, wide) = matrices(depth, &noise(width * depth / 2, 4), &scales);
@@ -286,9 +326,14 @@ mod tests {
             let (a, stride) = (numbers(count * depth, 5), fours.width());
             let (mut found, mut expected) = (vec![1.0; count * stride], vec![1.0; count * stride]);
 
+            let mut slowly = found.clone();
+
             product_fours(Rows::dense(&a, count, depth), &fours, RowsMut::rows(&mut found, stride));
+            portable(Rows::dense(&a, count, depth), &fours, RowsMut::rows(&mut slowly, stride));
             product(Rows::dense(&a, count, depth), &wide, RowsMut::rows(&mut expected, stride));
 
+            let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            assert!(bits(&found) == bits(&slowly), "the kernel and its portable form differ in {count} x {depth} x {width}");
             let size = f32::from(u16::try_from(depth).unwrap()).sqrt();
             for (found, expected) in found.iter().zip(&expected) {
                 assert!((found - expected).abs() < 5e-4 * size, "{found} instead of {expected} in {count} x {depth} x {width}");
@@ -298,9 +343,6 @@ mod tests {
 
     #[test]
     fn the_largest_numbers_do_not_overflow() {
-        if !Quantised::is_fast() {
-            return;
-        }
         for (value, byte, weight) in [(1.0, 0x00, -8.0), (1.0, 0xff, 7.0), (-1.0, 0x00, -8.0), (0.996, 0xff, 7.0)] {
             let (fours, _) = matrices(64, &[byte; 32 * 32], &[1.0; 64]);
             let mut a = [value; 64 * 6];
@@ -316,9 +358,6 @@ mod tests {
 
     #[test]
     fn rows_of_nothing_and_rows_that_are_no_numbers_give_nothing() {
-        if !Quantised::is_fast() {
-            return;
-        }
         let (fours, _) = matrices(64, &[0xff; 32 * 32], &[1.0; 64]);
         for value in [0.0, f32::INFINITY, 1e-38] {
             let mut out = vec![2.0; 32];
