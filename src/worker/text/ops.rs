@@ -124,11 +124,10 @@ impl Expansion for Own {
     }
 
     fn rules<'r, 'p: 'r, 's: 'r>(&'s self, s: &mut Solver<'r>, inputs: &'p [TensorProxy], outputs: &'p [TensorProxy]) -> InferenceResult {
-        check_input_arity(inputs, 1)?;
-        check_output_arity(outputs, 1)?;
-        s.equals(&inputs[0].datum_type, f32::datum_type())?;
-        s.equals(&outputs[0].datum_type, f32::datum_type())?;
-        s.given(&inputs[0].shape, move |s, shape| s.equals(&outputs[0].shape, self.shape(&shape)?))
+        let ([input], [output]) = (inputs, outputs) else { bail!("one input and one output were expected") };
+        s.equals(&input.datum_type, f32::datum_type())?;
+        s.equals(&output.datum_type, f32::datum_type())?;
+        s.given(&input.shape, move |s, shape| s.equals(&output.shape, self.shape(&shape)?))
     }
 }
 
