@@ -13,7 +13,7 @@ pub mod index;
 #[allow(dead_code, reason = "a part of the library")]
 pub mod schema;
 #[path = "../../src/record/segments/mod.rs"]
-#[allow(dead_code, reason = "a part of the library")]
+#[allow(dead_code, unused_imports, reason = "a part of the library")]
 pub mod segments;
 
 use std::fs;
