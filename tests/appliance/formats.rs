@@ -118,7 +118,7 @@ fn documented(value: &Value, schema: &Value, document: &Value) -> Result<(), Str
         Value::Object(_) => "object",
     };
     let kinds: Vec<&str> = schema["type"].as_array().into_iter().flatten().chain([&schema["type"]]).filter_map(Value::as_str).collect();
-    if !kinds.contains(&kind) && !(kind == "integer" && kinds.contains(&"number")) {
+    if !(kinds.contains(&kind) || kind == "integer" && kinds.contains(&"number")) {
         return Err(format!("{value} is not one of {kinds:?}"));
     }
     value.as_array().into_iter().flatten().try_for_each(|item| documented(item, &schema["items"], document))?;

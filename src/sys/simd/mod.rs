@@ -1,7 +1,7 @@
-//! Numeric kernels of the speech recogniser, on the vector unit that the processor has: AVX-512, AVX2, or plain Rust.
+//! Numeric kernels of the recognisers of speech and names, on the vector unit that the processor has: AVX-512, AVX2, or plain Rust.
 //! Trusts: nothing; sizes are checked, a mismatch panics like an index out of bounds.
 //! Touches: nothing.
-//! Next: `worker::speech`.
+//! Next: `worker::layers`, `worker::speech`.
 //!
 //! Each kernel is one inlined function, compiled once for each unit; [`Unit`] is looked up once for each call. Plain loops over
 //! arrays, no iterator adaptors: those are generic functions that are not always inlined across code generation units in a build
@@ -13,12 +13,14 @@
     reason = "buffers are sized or asserted before; loops over rows and lanes are plain, see above"
 )]
 
+mod fours;
 mod half;
 mod panels;
 mod pointwise;
 mod product;
 mod quantised;
 
+pub use fours::{BLOCK, Fours, product_fours, widen_fours};
 pub use half::{Half, narrow};
 pub use panels::{Element, PANEL, Panels, PanelsRef};
 pub use pointwise::{gelu, largest, log_sum_exp, normalise, softmax};

@@ -1,14 +1,12 @@
 //! What a transformer does to rows between its products: softmax, GELU and layer norm.
 //! Trusts: nothing; any numbers give numbers.
 //! Touches: nothing.
-//! Next: `worker::speech`.
+//! Next: `worker::layers`, `worker::speech`.
 
 use super::for_each_unit;
 
 /// Numbers that are worked on at once.
 const LANES: usize = 32;
-/// Epsilon of every Whisper layer norm.
-const EPSILON: f32 = 1e-5;
 
 for_each_unit! {
     /// `row[i] = exp(scale * row[i]) / sum`, the largest first subtracted. `scale` is positive.
@@ -21,8 +19,9 @@ for_each_unit! {
 }
 
 for_each_unit! {
-    /// Layer norm of `row` into `out`: mean 0 and variance 1, then `gamma` and `beta`. All four have the same length.
-    pub fn normalise(row: &[f32], gamma: &[f32], beta: &[f32], out: &mut [f32]) = normalise_any
+    /// Layer norm of `row` into `out`: mean 0 and variance 1, then `gamma` and `beta`. All four have the same length; `epsilon` is added to
+    /// the variance.
+    pub fn normalise(row: &[f32], gamma: &[f32], beta: &[f32], epsilon: f32, out: &mut [f32]) = normalise_any
 }
 
 for_each_unit! {
@@ -187,11 +186,11 @@ fn sum_of<const FUSED: bool>(row: &[f32], centre: f32, squared: bool) -> f32 {
 
 #[inline(always)]
 #[expect(clippy::as_conversions, reason = "a row's length is far below 2^24, exact in f32")]
-fn normalise_any<const FUSED: bool>(row: &[f32], gamma: &[f32], beta: &[f32], out: &mut [f32]) {
+fn normalise_any<const FUSED: bool>(row: &[f32], gamma: &[f32], beta: &[f32], epsilon: f32, out: &mut [f32]) {
     let length = row.len().max(1) as f32;
     let mean = sum_of::<FUSED>(row, 0.0, false) / length;
     let variance = sum_of::<FUSED>(row, mean, true) / length;
-    let scale = 1.0 / (variance + EPSILON).sqrt();
+    let scale = 1.0 / (variance + epsilon).sqrt();
     for ((out, value), (gamma, beta)) in out.iter_mut().zip(row).zip(gamma.iter().zip(beta)) {
         *out = add_product::<FUSED>((value - mean) * scale, *gamma, *beta);
     }
@@ -307,12 +306,12 @@ mod tests {
         for unit in all_units() {
             let mut out = vec![0.0; 384];
 
-            normalise::on(unit, &row, &[1.0; 384], &[0.0; 384], &mut out);
+            normalise::on(unit, &row, &[1.0; 384], &[0.0; 384], 1e-5, &mut out);
 
             let mean = out.iter().map(|value| f64::from(*value)).sum::<f64>() / 384.0;
             let variance = out.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>() / 384.0;
             assert!(mean.abs() < 1e-6 && (variance - 1.0).abs() < 1e-5, "{unit:?}: {mean} {variance}");
-            normalise::on(unit, &row, &[0.0; 384], &[2.5; 384], &mut out);
+            normalise::on(unit, &row, &[0.0; 384], &[2.5; 384], 1e-5, &mut out);
             assert_eq!(out, vec![2.5; 384], "{unit:?}");
         }
     }
@@ -337,8 +336,8 @@ mod tests {
                 gelu_any::<true>(&mut expected);
                 assert_eq!(bits(&found), bits(&expected), "GELU, {unit:?}, {length}");
 
-                normalise::on(unit, &row, gamma, beta, &mut found);
-                normalise_any::<true>(&row, gamma, beta, &mut expected);
+                normalise::on(unit, &row, gamma, beta, 1e-5, &mut found);
+                normalise_any::<true>(&row, gamma, beta, 1e-5, &mut expected);
                 assert_eq!(bits(&found), bits(&expected), "norm, {unit:?}, {length}");
             }
         }

@@ -3,11 +3,15 @@
 //! Touches: nothing but the recording.
 //! Next: `open` cuts the priming off with the [`Edit`] found here.
 
-use super::source::Recording;
+use super::source::{Recording, TAGS_MAX, add_to};
 use crate::ipc::worker::CallFailure;
 
 /// Most boxes that are looked at in one file.
 const BOXES_MAX: u32 = 4096;
+/// Largest index: four hours of AAC have 3 MB of sample sizes.
+const MOVIE_MAX: u64 = 16 * 1024 * 1024;
+/// Most steps of looking up the times of all samples, each from the beginning of its table: some seconds.
+const LOOKUPS_MAX: u64 = 1 << 34;
 
 /// One box (ISO 14496-12 section 4.2).
 #[derive(Clone, Copy, Debug)]
@@ -43,13 +47,22 @@ pub(super) fn inspect(recording: &mut Recording, start: u64) -> Result<Option<Ed
             b"mdat" | b"moof" => has_samples = true,
             _ => {}
         }
+        let most = match &atom.name {
+            b"mdat" | b"free" | b"skip" | b"wide" | b"uuid" => u64::MAX,
+            b"moov" => MOVIE_MAX,
+            _ => TAGS_MAX,
+        };
+        add_to(&mut 0, atom.end - atom.body, most)?;
         at = atom.end;
     }
     match (movie, has_samples) {
         // A recorder that was stopped writes samples first and never comes to write the index.
         (None, true) => Err(CallFailure::Truncated),
         (None, false) => Err(CallFailure::Damaged),
-        (Some(movie), _) => walk.edit(recording, movie),
+        (Some(movie), _) => {
+            walk.tables(recording, movie)?;
+            walk.edit(recording, movie)
+        }
     }
 }
 
@@ -89,6 +102,33 @@ impl Walk {
             at = atom.end;
         }
         Ok(None)
+    }
+
+    /// Checks that the tables of times do not make the demuxer's work grow out of proportion.
+    fn tables(&mut self, recording: &mut Recording, movie: Atom) -> Result<(), CallFailure> {
+        let (mut from, mut entries, mut samples) = (movie.body, 0_u64, 0_u64);
+        while let Some(track) = self.child(recording, movie, *b"trak", from)? {
+            from = track.end;
+            let mut table = Some(track);
+            for name in [*b"mdia", *b"minf", *b"stbl"] {
+                table = match table {
+                    Some(parent) => self.child(recording, parent, name, parent.body)?,
+                    None => None,
+                };
+            }
+            let Some(table) = table else { continue };
+            let mut at = table.body;
+            while at < table.end {
+                let atom = self.next(recording, at, table.end)?.ok_or(CallFailure::Damaged)?;
+                match &atom.name {
+                    b"stts" | b"ctts" => entries = entries.saturating_add((atom.end - atom.body) / 8),
+                    b"stsz" => samples = samples.saturating_add(u32::from_be_bytes(recording.exactly(atom.body.saturating_add(8))?).into()),
+                    _ => {}
+                }
+                at = atom.end;
+            }
+        }
+        add_to(&mut 0, entries.saturating_mul(samples), LOOKUPS_MAX)
     }
 
     fn edit(&mut self, recording: &mut Recording, movie: Atom) -> Result<Option<Edit>, CallFailure> {
@@ -186,6 +226,31 @@ mod tests {
     #[test]
     fn samples_without_an_index_are_a_truncation() {
         assert_eq!(look(&[atom(b"ftyp", b"M4A "), atom(b"mdat", &[0; 9])].concat()), Err(CallFailure::Truncated));
+    }
+
+    #[test]
+    fn an_index_or_tags_out_of_proportion_are_damage() {
+        let file = |name: &[u8; 4], len: u64| {
+            look(&[atom(b"ftyp", b"M4A "), atom(name, &vec![0; usize::try_from(len).unwrap()]), movie()].concat())
+        };
+        assert_eq!(file(b"meta", TAGS_MAX + 1), Err(CallFailure::Damaged));
+        assert!(file(b"free", TAGS_MAX + 1).is_ok());
+        let tags = atom(b"udta", &vec![0; usize::try_from(MOVIE_MAX).unwrap()]);
+        assert_eq!(look(&[atom(b"ftyp", b"M4A "), atom(b"moov", &tags), atom(b"mdat", b"")].concat()), Err(CallFailure::Damaged));
+    }
+
+    #[test]
+    fn tables_that_would_be_searched_for_ever_are_damage() {
+        let movie = |samples: u32, entries: usize| {
+            let sizes = atom(b"stsz", &[[0; 8], (u64::from(samples) << 32).to_be_bytes()].concat());
+            let table = atom(b"stbl", &[atom(b"stts", &vec![0; 8 + 8 * entries]), sizes].concat());
+            let track = atom(b"trak", &atom(b"mdia", &atom(b"minf", &table)));
+            look(&[atom(b"moov", &[atom(b"mvhd", &head(1000)), track].concat()), atom(b"mdat", b"")].concat())
+        };
+        assert_eq!(movie(675_000, 10_000), Ok(None));
+        assert_eq!(movie(u32::MAX, 1), Ok(None));
+        assert_eq!(movie(u32::MAX, 4), Err(CallFailure::Damaged));
+        assert_eq!(movie(100_000, 200_000), Err(CallFailure::Damaged));
     }
 
     #[test]

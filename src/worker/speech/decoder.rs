@@ -9,11 +9,12 @@
 #![expect(clippy::indexing_slicing, reason = "rows of buffers that are sized here from the same widths")]
 
 use super::encoder::{Cross, SCORE_SCALE};
-use super::layers::{Feed, FeedScratch, Linear, Norm, Precision, SelfAttention, Source};
+use super::layers::{Feed, FeedScratch, Precision, SelfAttention, Source};
 use super::settings::{HEAD_WIDTH, Settings};
 use crate::model::load::LoadError;
 use crate::model::tensors::Tensors;
 use crate::sys::simd::{Element, Panels, Rows, RowsMut, product, softmax};
+use crate::worker::layers::{Linear, Norm};
 
 /// The weights.
 pub struct Decoder {

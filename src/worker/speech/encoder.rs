@@ -7,15 +7,13 @@
 
 #![expect(clippy::indexing_slicing, reason = "rows of buffers that are sized here from the same widths")]
 
-use super::layers::{Feed, FeedScratch, Linear, Norm, Precision, SelfAttention, Source};
+use super::layers::{Feed, FeedScratch, Precision, SelfAttention, Source};
 use super::mel::{BANDS, FRAMES_MAX};
 use super::settings::{HEAD_WIDTH, Settings};
 use crate::model::load::LoadError;
 use crate::model::tensors::Tensors;
-use crate::sys::simd::{Half, PANEL, Panels, PanelsRef, Places, Rows, RowsMut, gelu, narrow, product, softmax};
-
-/// Rows whose scores are held at once: 48 x 1500 numbers are 288 KB.
-const SCORE_ROWS: usize = 48;
+use crate::sys::simd::{Half, Panels, Places, Rows, gelu, narrow};
+use crate::worker::layers::{Attention, Linear, Norm};
 
 /// Scales scores: 1 / sqrt([`HEAD_WIDTH`]).
 pub const SCORE_SCALE: f32 = 0.125;
@@ -67,9 +65,8 @@ impl Encoder {
             .collect::<Result<_, _>>()?;
         let encoder = Self {
             width,
-            // The sound's own numbers are few and vary most: they stay exact.
-            conv1: Linear::read_convolution(from, "conv1", BANDS, width, Precision::Exact)?,
-            conv2: Linear::read_convolution(from, "conv2", width, width, Precision::Exact)?,
+            conv1: Linear::read_convolution(from, "conv1", BANDS, width)?,
+            conv2: Linear::read_convolution(from, "conv2", width, width)?,
             positions: from.tensors.take_wide("positions.table", &[FRAMES_MAX / 2, width])?,
             layers,
             norm: Norm::read(from, "enc", width)?,
@@ -84,20 +81,12 @@ impl Encoder {
         let mut sound = self.convolve(mel, frames);
         let count = frames / 2;
         let (mut normed, mut qkv, mut mixed) = (Vec::new(), Vec::new(), Vec::new());
-        let mut scratch = HeadScratch::new(count);
+        let mut attention = Attention::new(count, HEAD_WIDTH, SCORE_SCALE);
         let mut feed = FeedScratch::default();
         for layer in &self.layers {
             layer.attention.norm.apply(&sound, &mut normed);
             layer.attention.qkv.apply_in_panels(Rows::dense(&normed, count, self.width), &mut qkv);
-            mixed.clear();
-            mixed.resize(sound.len(), 0.0);
-            let of_width = |part: usize| &qkv[part * self.width / PANEL * count..][..self.width / PANEL * count];
-            let (queries, keys, values) = (of_width(0), of_width(1), of_width(2));
-            let of_head = HEAD_WIDTH / PANEL * count;
-            let heads = queries.chunks_exact(of_head).zip(keys.chunks_exact(of_head).zip(values.chunks_exact(of_head)));
-            for (head, (queries, (keys, values))) in heads.enumerate() {
-                scratch.attend(queries, keys, values, RowsMut::rows(&mut mixed[head * HEAD_WIDTH..], self.width));
-            }
+            attention.attend(&qkv, &mut mixed);
             layer.attention.out.add(Rows::dense(&mixed, count, self.width), &mut sound);
             layer.feed.apply(&mut sound, &mut feed);
         }
@@ -138,45 +127,6 @@ impl Encoder {
             *value += position;
         }
         sound
-    }
-}
-
-/// Room for one head's attention over a whole window.
-struct HeadScratch {
-    count: usize,
-    /// `[64, count]`
-    keys: Panels<f32>,
-    /// `[rows][64]`
-    queries: Vec<f32>,
-    scores: Vec<f32>,
-}
-
-impl HeadScratch {
-    fn new(count: usize) -> Self {
-        Self { count, keys: Panels::zero(HEAD_WIDTH, count), queries: Vec::new(), scores: Vec::new() }
-    }
-
-    /// Adds softmax(q k) v of one head to `mixed`; all three are in panels of `count` rows.
-    fn attend(&mut self, queries: &[[f32; PANEL]], keys: &[[f32; PANEL]], values: &[[f32; PANEL]], mut mixed: RowsMut<'_>) {
-        for (panel, keys) in keys.chunks_exact(self.count).enumerate() {
-            self.keys.set_transposed(panel * PANEL, keys);
-        }
-        let stride = self.keys.padded_width();
-        for first in (0..self.count).step_by(SCORE_ROWS) {
-            let count = (self.count - first).min(SCORE_ROWS);
-            self.queries.clear();
-            for row in first..first + count {
-                queries.iter().skip(row).step_by(self.count).for_each(|piece| self.queries.extend_from_slice(piece));
-            }
-            self.scores.clear();
-            self.scores.resize(count * stride, 0.0);
-            product(Rows::dense(&self.queries, count, HEAD_WIDTH), &self.keys, RowsMut::rows(&mut self.scores, stride));
-            for row in self.scores.chunks_exact_mut(stride) {
-                softmax(&mut row[..self.count], SCORE_SCALE);
-            }
-            let weights = Rows { data: &self.scores, places: Places::every(stride), count, width: self.count };
-            product(weights, PanelsRef::new(self.count, values), mixed.from(first));
-        }
     }
 }
 

@@ -1,13 +1,18 @@
-//! The parts that encoder and decoder are made of: products with weights, norms, and the two products after a norm.
+//! The parts that encoder and decoder are made of, from a graph's weights, and the two products after a norm.
 //! Trusts: the verified model; shapes are checked when it is loaded.
 //! Touches: nothing.
 //! Next: `encoder` and `decoder` put them together.
 
-#![expect(clippy::indexing_slicing, reason = "rows of buffers that are sized from the same widths")]
+#![expect(clippy::indexing_slicing, reason = "filters of a convolution, whose shape was asked for")]
 
 use crate::model::load::LoadError;
 use crate::model::tensors::Tensors;
-use crate::sys::simd::{Half, PANEL, Panels, Quantised, Rows, RowsMut, gelu, normalise, product, product_quantised};
+use crate::sys::simd::{Half, Panels, Rows, gelu};
+pub use crate::worker::layers::Precision;
+use crate::worker::layers::{Linear, Norm, Weight};
+
+/// Epsilon of every norm.
+const EPSILON: f32 = 1e-5;
 
 /// Rows that go through the two products after a norm at once: their inner rows of 2048 numbers stay in the second cache.
 const FEED_ROWS: usize = 144;
@@ -18,59 +23,6 @@ pub struct Source {
     pub tensors: Tensors,
     /// How large products are to be computed.
     pub precision: Precision,
-}
-
-/// How large products are computed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
-    /// With the weights of the file, in single precision.
-    Exact,
-    /// In bytes where the processor is several times as fast with those, else as [`Self::Exact`].
-    Fastest,
-}
-
-/// `x W + b`.
-pub struct Linear {
-    weight: Weight,
-    bias: Vec<f32>,
-}
-
-/// A matrix of weights in the form that is fastest here.
-pub enum Weight {
-    /// As in the file.
-    Exact(Panels<Half>),
-    /// Rounded to bytes, where the processor is several times as fast with those.
-    Rounded(Quantised),
-}
-
-impl Weight {
-    /// In bytes where those are asked for and fast.
-    pub fn new(exact: Panels<Half>, precision: Precision) -> Self {
-        let round = precision == Precision::Fastest && Quantised::is_fast();
-        let rounded = if round { Quantised::new(&exact) } else { None };
-        rounded.map_or(Self::Exact(exact), Self::Rounded)
-    }
-
-    /// Columns.
-    pub fn width(&self) -> usize {
-        match self {
-            Self::Exact(weight) => weight.width(),
-            Self::Rounded(weight) => weight.width(),
-        }
-    }
-
-    /// Columns that a row of a product has room for.
-    pub fn padded_width(&self) -> usize {
-        self.width().next_multiple_of(PANEL)
-    }
-
-    /// `out += x W`
-    pub fn product(&self, x: Rows<'_>, out: RowsMut<'_>) {
-        match self {
-            Self::Exact(weight) => product(x, weight, out),
-            Self::Rounded(weight) => product_quantised(x, weight, out),
-        }
-    }
 }
 
 impl Linear {
@@ -90,82 +42,27 @@ impl Linear {
             }
             bias.extend(source.tensors.take_wide_or_zero(&format!("{name}.bias"), width)?);
         }
-        Ok(Self { weight: Weight::new(weight, source.precision), bias })
+        Ok(Self::new(Weight::new(weight, source.precision), bias))
     }
 
     /// A convolution over three frames, `{name}.weight` `[width, channels, 3]`, as a product with rows `[3][channels]`.
-    pub fn read_convolution(
-        source: &mut Source,
-        name: &str,
-        channels: usize,
-        width: usize,
-        precision: Precision,
-    ) -> Result<Self, LoadError> {
+    pub fn read_convolution(source: &mut Source, name: &str, channels: usize, width: usize) -> Result<Self, LoadError> {
         let filters = source.tensors.take(&format!("{name}.weight"), &[width, channels, 3])?;
         let mut weight = Panels::zero(3 * channels, width);
         for (column, filter) in filters.chunks_exact(3 * channels).enumerate() {
             let row = |at: usize| filter[at % channels * 3 + at / channels];
             weight.set_column(column, &(0..3 * channels).map(row).collect::<Vec<Half>>());
         }
-        Ok(Self { weight: Weight::new(weight, precision), bias: source.tensors.take_wide(&format!("{name}.bias"), &[width])? })
+        // The sound's own numbers are few and vary most: they stay exact.
+        Ok(Self::new(Weight::Exact(weight), source.tensors.take_wide(&format!("{name}.bias"), &[width])?))
     }
-
-    /// Numbers in an output row.
-    pub fn width(&self) -> usize {
-        self.weight.width()
-    }
-
-    /// `x W + b` for each row, densely.
-    pub fn apply(&self, x: Rows<'_>, out: &mut Vec<f32>) {
-        out.clear();
-        for _ in 0..x.count {
-            out.extend_from_slice(&self.bias);
-        }
-        self.weight.product(x, RowsMut::rows(out, self.width()));
-    }
-
-    /// `x W + b` for each row, in panels of as many rows.
-    pub fn apply_in_panels(&self, x: Rows<'_>, out: &mut Vec<[f32; PANEL]>) {
-        out.clear();
-        for bias in self.bias.as_chunks::<PANEL>().0 {
-            out.resize(out.len() + x.count, *bias);
-        }
-        self.weight.product(x, RowsMut::panels(out, x.count));
-    }
-
-    /// Adds `x W + b` to dense rows.
-    pub fn add(&self, x: Rows<'_>, out: &mut [f32]) {
-        for row in out.chunks_exact_mut(self.width()).take(x.count) {
-            for (value, bias) in row.iter_mut().zip(&self.bias) {
-                *value += bias;
-            }
-        }
-        self.weight.product(x, RowsMut::rows(out, self.width()));
-    }
-}
-
-/// Layer norm.
-pub struct Norm {
-    gamma: Vec<f32>,
-    beta: Vec<f32>,
 }
 
 impl Norm {
     /// Takes `{name}.gamma` and `{name}.beta`.
     pub fn read(source: &mut Source, name: &str, width: usize) -> Result<Self, LoadError> {
-        Ok(Self {
-            gamma: source.tensors.take_wide(&format!("{name}.gamma"), &[width])?,
-            beta: source.tensors.take_wide(&format!("{name}.beta"), &[width])?,
-        })
-    }
-
-    /// Each dense row of `x`, normalised.
-    pub fn apply(&self, x: &[f32], out: &mut Vec<f32>) {
-        let width = self.gamma.len();
-        out.resize(x.len(), 0.0);
-        for (row, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
-            normalise(row, &self.gamma, &self.beta, out);
-        }
+        let gamma = source.tensors.take_wide(&format!("{name}.gamma"), &[width])?;
+        Ok(Self::new(gamma, source.tensors.take_wide(&format!("{name}.beta"), &[width])?, EPSILON))
     }
 }
 

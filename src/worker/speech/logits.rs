@@ -6,8 +6,8 @@
 //! The product with the whole table is bound by memory, and bytes are half of f16. Only the scores within [`NEAR`] of the best are
 //! then computed from f16, so that the chosen token is the one of full precision.
 
-use super::layers::{Precision, Weight};
 use crate::sys::simd::{Half, Panels, Rows, RowsMut};
+use crate::worker::layers::{Precision, Weight};
 
 /// Scores this close to the best are computed again: several times the largest error of a product in bytes.
 const NEAR: f32 = 1.0;
