@@ -21,7 +21,7 @@ use crate::job::spec::{ChannelRole, ConsentBasis, ConsentPurpose};
     name = "salama",
     version,
     max_term_width = 100,
-    after_help = "Exit codes: 0 done, 1 failed, 64 wrong command line, 65 bad recording or input, 66 no such call or file,\n\
+    after_help = "Exit codes: 0 done, 1 failed, 64 wrong command line, 65 bad recording, input or store, 66 no such call or file,\n\
                   69 not reachable or busy: try again, 74 a file could not be written, 77 not allowed, 78 wrong configuration."
 )]
 pub struct Cli {

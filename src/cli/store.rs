@@ -150,7 +150,12 @@ const fn words_of(stage: Stage) -> &'static str {
 
 fn told_compact(report: &CompactReport) -> String {
     let CompactReport { store, records, before, after } = report;
-    format!("{} compacted: {records} records, {} on disk before, {} now\n", clean(&store.display().to_string()), size(*before), size(*after))
+    format!(
+        "{} compacted: {records} records, {} on disk before, {} now\n",
+        clean(&store.display().to_string()),
+        size(*before),
+        size(*after)
+    )
 }
 
 fn told_check(report: &CheckReport) -> String {
@@ -194,9 +199,13 @@ fn told_fault(fault: &StoreFault) -> String {
         StoreFault::RecordingMissing { call } => format!("the recording of call {call} is missing"),
         StoreFault::RecordingDamaged { call } => format!("the recording of call {call} was cut or changed"),
         StoreFault::RecordingWithoutCall { call } => {
-            format!("there is a recording of call {call}, which is not in the store: erased just before a crash, or lost; the next start of the daemon removes the recording")
+            format!(
+                "there is a recording of call {call}, which is not in the store: erased just before a crash, or lost; the next start of the daemon removes the recording"
+            )
         }
-        StoreFault::Stray { file } => format!("{} is none of the store's files; look what it is and move it away", clean(&file.display().to_string())),
+        StoreFault::Stray { file } => {
+            format!("{} is none of the store's files; look what it is and move it away", clean(&file.display().to_string()))
+        }
     }
 }
 

@@ -282,9 +282,10 @@ impl Check<'_, '_> {
             for table in &known.own {
                 let Some(envelope) = &envelope else { break };
                 let slot = Slot::of_call(*table, *call);
-                let sealed = transaction.open_table(definition(*table)).map_err(redb::Error::from).and_then(|records| {
-                    Ok(records.get(slot.key())?.map(|value| SealedRecord::from_stored(value.value())))
-                });
+                let sealed = transaction
+                    .open_table(definition(*table))
+                    .map_err(redb::Error::from)
+                    .and_then(|records| Ok(records.get(slot.key())?.map(|value| SealedRecord::from_stored(value.value()))));
                 match sealed {
                     Ok(Some(sealed)) => self.opened(&slot, envelope.open(&slot, &sealed).map(drop)),
                     Ok(None) | Err(_) => self.bad(&slot, RecordFault::Seal),

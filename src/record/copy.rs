@@ -75,7 +75,8 @@ pub(in crate::record) fn write(from: &Database, to: &Path, tell: &mut dyn FnMut(
     copied
 }
 
-fn unfinished(to: &Path) -> PathBuf {
+/// What a copy is called until it is whole.
+pub(in crate::record) fn unfinished(to: &Path) -> PathBuf {
     let mut name = to.as_os_str().to_owned();
     name.push(".");
     name.push(UNFINISHED);
@@ -119,7 +120,9 @@ fn beside(path: &Path, wanted: impl Fn(&str) -> bool) -> io::Result<Vec<PathBuf>
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name();
-        let ours = name.to_str().is_some_and(|name| name != database::FILE && name.strip_prefix(stem).is_some_and(|rest| rest.starts_with('.')) && wanted(name));
+        let ours = name.to_str().is_some_and(|name| {
+            name != database::FILE && name.strip_prefix(stem).is_some_and(|rest| rest.starts_with('.')) && wanted(name)
+        });
         if ours {
             found.push(entry.path());
         }
@@ -215,9 +218,10 @@ impl Source {
     }
 
     fn compare_table(&self, copy: &Database, name: &str, tell: &mut dyn FnMut(u64)) -> Result<(), CopyError> {
-        let theirs = copy.begin_read().map_err(redb::Error::from).and_then(|transaction| {
-            Ok(transaction.open_table(Definition::new(name))?.range::<&[u8]>(..)?)
-        });
+        let theirs = copy
+            .begin_read()
+            .map_err(redb::Error::from)
+            .and_then(|transaction| Ok(transaction.open_table(Definition::new(name))?.range::<&[u8]>(..)?));
         let mut theirs = theirs.map_err(CopyError::Write)?;
         let mut ours = self.records_of(name).map_err(CopyError::Read)?;
         loop {

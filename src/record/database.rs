@@ -9,9 +9,11 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use redb::backends::FileBackend;
 use redb::{Builder, Database, Durability, TableDefinition, WriteTransaction};
 
+use super::copy;
 use super::migration::MigrateError;
 use super::schema::Table;
 use super::segments::SegmentDirectory;
@@ -110,19 +112,39 @@ pub(in crate::record) fn open(path: &Path) -> Result<Database, OpenStoreError> {
     {
         return Err(OpenStoreError::Missing { path: path.to_owned(), audio: SegmentDirectory::below(state) });
     }
-    open_file(path, OpenOptions::new().create(true)).map_err(failed)
+    if is_absent(path).map_err(|error| failed(error.into()))? {
+        make(path).map_err(failed)?;
+    }
+    open_existing(path)
+}
+
+/// redb does not open again what a crash or a full disk left of a database that it was making. So a new one has its name only once it is
+/// whole, and never takes the name of another.
+fn make(path: &Path) -> Result<(), redb::Error> {
+    let part = copy::unfinished(path);
+    for leftover in [&part, path] {
+        match fs::remove_file(leftover) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&part)?;
+    builder().create_with_backend(FileBackend::new(file)?)?.close()?;
+    File::open(&part)?.sync_all()?;
+    renameat2(AT_FDCWD, &part, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE).map_err(io::Error::from)?;
+    Ok(sync_directory(path.parent().unwrap_or(path))?)
 }
 
 /// Opens the database that is there.
 pub(in crate::record) fn open_existing(path: &Path) -> Result<Database, OpenStoreError> {
-    open_file(path, &mut OpenOptions::new()).map_err(|source| OpenStoreError::of(path, source))
+    open_file(path).map_err(|source| OpenStoreError::of(path, source))
 }
 
 /// A compaction replaces the file. Who opened the old one just before, and got its lock just after, would write to a file that has no
 /// name any more: so the lock counts only when the name still leads to the file.
-fn open_file(path: &Path, options: &mut OpenOptions) -> Result<Database, redb::Error> {
+fn open_file(path: &Path) -> Result<Database, redb::Error> {
     for _ in 0..REPLACED_MAX {
-        let file = options.read(true).write(true).mode(0o600).open(path)?;
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
         let opened = identity(&file.metadata()?);
         let database = builder().create_with_backend(FileBackend::new(file)?)?;
         if fs::metadata(path).is_ok_and(|named| identity(&named) == opened) {

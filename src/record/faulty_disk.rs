@@ -147,7 +147,11 @@ impl Platter {
         for change in std::mem::take(&mut self.pending) {
             match change {
                 Change::Length(length) => self.durable.resize(length, 0),
-                Change::Write(at, data) => self.durable[at..at + data.len()].copy_from_slice(&data),
+                Change::Write(at, data) => {
+                    let end = self.durable.len().max(at + data.len());
+                    self.durable.resize(end, 0);
+                    self.durable[at..at + data.len()].copy_from_slice(&data);
+                }
             }
         }
     }
@@ -224,9 +228,11 @@ impl StorageBackend for FaultyDisk {
                 platter.settle();
                 return Ok(());
             }
-            Some(Fault::SyncLost) => platter.pending.clear(),
+            // The length is the file's own, and stays to be written.
+            Some(Fault::SyncLost) => platter.pending.retain(|change| matches!(change, Change::Length(_))),
             Some(Fault::SyncHalf) => {
-                let pending = std::mem::take(&mut platter.pending);
+                let lengths = platter.pending.iter().filter(|change| matches!(change, Change::Length(_))).cloned().collect();
+                let pending = std::mem::replace(&mut platter.pending, lengths);
                 platter.settle_by_chance(pending);
             }
             Some(_) => {}

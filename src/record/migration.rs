@@ -381,7 +381,8 @@ mod tests {
             fs::write(state.path().join(part), b"the keys of calls").unwrap();
         }
         drop(OpenStore::open(state.path(), 0, &index()).unwrap());
-        let mut names: Vec<_> = fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> =
+            fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         assert_eq!(names, ["ballast", "store.redb", "store.schema-1.redb"]);
     }

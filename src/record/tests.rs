@@ -116,6 +116,17 @@ fn a_store_that_is_gone_is_not_made_anew_over_its_recordings() {
 }
 
 #[test]
+fn a_start_that_was_cut_off_while_it_made_the_store_makes_it_at_the_next() {
+    let state = tempfile::tempdir().unwrap();
+    // As redb leaves a database that it was making, all but the first bytes that name it.
+    std::fs::write(state.path().join("store.redb.part"), vec![0; 1 << 20]).unwrap();
+    let store = open(state.path());
+    let slot = Slot::queue(1);
+    assert_eq!(store.commit(Batch::new().put(slot.clone(), sealed(&slot, 1))).unwrap(), Outcome::Committed);
+    assert!(!state.path().join("store.redb.part").exists());
+}
+
+#[test]
 fn uploads_that_were_cut_off_do_not_keep_a_new_store_from_being_made() {
     let state = tempfile::tempdir().unwrap();
     SegmentDirectory::open(state.path()).unwrap();

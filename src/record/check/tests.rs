@@ -176,7 +176,8 @@ fn a_stray_file_is_named() {
         fs::write(state.join("notes.txt"), b"").unwrap();
         fs::write(state.join("audio/old.wav"), b"").unwrap();
     });
-    let named: Vec<_> = faults.iter().filter_map(|fault| if let StoreFault::Stray { file } = fault { file.file_name() } else { None }).collect();
+    let named: Vec<_> =
+        faults.iter().filter_map(|fault| if let StoreFault::Stray { file } = fault { file.file_name() } else { None }).collect();
     assert_eq!(named, ["notes.txt", "old.wav"]);
     assert_eq!(faults.len(), 2);
 }

@@ -70,7 +70,7 @@ fn without_room_for_the_copy_the_store_stays_as_it_is() {
     let disk = SmallDisk::mount(32);
     with_holes(disk.path(), 2000);
     let before = everything(disk.path());
-    std::fs::write(disk.path().join("filler"), vec![0_u8; 32 << 20]).unwrap_err();
+    fs::write(disk.path().join("filler"), vec![0_u8; 32 << 20]).unwrap_err();
     let error = compact(disk.path(), &mut |_| ()).unwrap_err();
     assert!(matches!(error, CompactError::Copy(CopyError::Full { .. })), "{error:?}");
     assert!(!disk.path().join("store.redb.part").exists());
@@ -85,9 +85,13 @@ const COMPACT_UNTIL_KILLED: &str = "SALAMA_TEST_COMPACT_UNTIL_KILLED";
 fn process_that_compacts_until_it_is_killed() {
     let Some(state) = std::env::var_os(COMPACT_UNTIL_KILLED) else { return };
     loop {
-        compact(Path::new(&state), &mut |_| drop(nix::unistd::write(std::io::stdout(), b"\nstep\n"))).unwrap();
-        nix::unistd::write(std::io::stdout(), b"\nstep\n").unwrap();
+        compact(Path::new(&state), &mut |_| say_step()).unwrap();
+        say_step();
     }
+}
+
+fn say_step() {
+    nix::unistd::write(io::stdout(), b"\nstep\n").unwrap();
 }
 
 #[test]
