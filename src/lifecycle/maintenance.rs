@@ -1,6 +1,6 @@
 //! `salamad … store check|compact`: work on the store while no daemon runs, started by `salama store`.
 //! Trusts: the settings file; who starts it is root or the store's user.
-//! Touches: the store, confined as the daemon is; a keeper of its own, started before.
+//! Touches: the store, confined as the daemon is; a keeper of its own, started before; the journal.
 //! Next: its words go to `cli::store`.
 
 use std::io;
@@ -13,6 +13,7 @@ use clap::Subcommand;
 use nix::unistd::{Uid, User, geteuid};
 
 use super::parts::{self, StartedKeeper};
+use crate::audit::{self, Event};
 use crate::base::ids::CallId;
 use crate::base::secret::Secret;
 use crate::base::told::told;
@@ -20,7 +21,7 @@ use crate::config::Config;
 use crate::ipc::CHANNEL_FD;
 use crate::ipc::channel::{Channel, ChannelError};
 use crate::ipc::keeper::{DEK_BYTES, KeeperDenial, UnwrapPurpose, WrappedDek};
-use crate::ipc::maintenance::{Progress, Refusal, RefusalKind, Stage, Word};
+use crate::ipc::maintenance::{CheckReport, Progress, Refusal, RefusalKind, Stage, Word};
 use crate::keys::{Keeper, KeeperError};
 use crate::record::check::{self, CheckError, Keys, UnwrapError};
 use crate::record::compact::{self, CompactError};
@@ -80,6 +81,7 @@ fn work(hardened: Hardened, settings: &Path, task: StoreTask, tell: &mut dyn FnM
     if database::is_in_use(state).map_err(|error| refusal(RefusalKind::NotAllowed, format!("{}: {error}", state.display())))? {
         return Err(refusal(RefusalKind::InUse, STOP_IT.to_owned()));
     }
+    audit::init("salamad").map_err(|error| refusal(RefusalKind::Failed, told(&error)))?;
     let keeper = match task {
         StoreTask::Check { without_keys: false } => {
             tell(Progress { stage: Stage::Keys, done: 0, of: 0 });
@@ -93,8 +95,17 @@ fn work(hardened: Hardened, settings: &Path, task: StoreTask, tell: &mut dyn FnM
     let confined = unprivileged.confine(&policy::core::POLICY, &parts::grants(&config, settings));
     let _confined = confined.map_err(|error| refusal(RefusalKind::Failed, told(&error)))?;
     match task {
-        StoreTask::Check { .. } => check(state, keeper, tell),
-        StoreTask::Compact => compact::compact(state, tell).map(Word::Compacted).map_err(|error| not_compacted(&error)),
+        StoreTask::Check { .. } => {
+            let report = check(state, keeper, tell)?;
+            let faults = u64::try_from(report.faults.len()).unwrap_or(u64::MAX).saturating_add(report.more_faults);
+            audit::record(&Event::StoreChecked { with_keys: report.without_keys.is_none(), faults });
+            Ok(Word::Checked(report))
+        }
+        StoreTask::Compact => {
+            let report = compact::compact(state, tell).map_err(|error| not_compacted(&error))?;
+            audit::record(&Event::StoreCompacted { freed: report.before.saturating_sub(report.after) });
+            Ok(Word::Compacted(report))
+        }
     }
 }
 
@@ -117,7 +128,7 @@ fn start_keeper(hardened: &Hardened, config: &Config) -> Result<StartedKeeper, S
     parts::start_keeper(config).map_err(|error| told(&error))
 }
 
-fn check(state: &Path, keeper: Result<StartedKeeper, String>, tell: &mut dyn FnMut(Progress)) -> Result<Word, Refusal> {
+fn check(state: &Path, keeper: Result<StartedKeeper, String>, tell: &mut dyn FnMut(Progress)) -> Result<CheckReport, Refusal> {
     let opened = keeper.and_then(|started| {
         let index = IndexKeys::derive(&started.greeting.index_key).map_err(|error| told(&error))?;
         Ok((index, started.keeper))
@@ -126,7 +137,7 @@ fn check(state: &Path, keeper: Result<StartedKeeper, String>, tell: &mut dyn FnM
         Ok((index, keeper)) => check::check(state, Ok(Keys { index, unwrap: &|call, wrapped| unwrap(keeper, call, wrapped) }), tell),
         Err(why) => check::check(state, Err(why.clone()), tell),
     };
-    report.map(Word::Checked).map_err(|error| not_checked(&error))
+    report.map_err(|error| not_checked(&error))
 }
 
 /// As fast as the keeper lets: its limits hold for this work too.
