@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTableMetadata};
 
 use super::copy;
-use super::database::{self, OpenStoreError, definition};
+use super::database::{self, OpenStoreError, definition, guarded};
 use super::envelope::{Envelope, KEY_BYTES, OpenError, SealedRecord};
 use super::index::IndexKeys;
 use super::migration;
@@ -109,7 +109,7 @@ pub fn check(state: &Path, keys: Result<Keys<'_>, String>, tell: &mut dyn FnMut(
     };
     let mut check = Check { path, state, keys, report, tell };
     if let Some(database) = check.pages()? {
-        let transaction = database.begin_read().map_err(|error| OpenStoreError::of(&check.path, error.into()))?;
+        let transaction = guarded(|| Ok(database.begin_read()?)).map_err(|error| OpenStoreError::of(&check.path, error))?;
         check.schema(&database);
         let calls = check.records(&transaction);
         check.calls(&transaction, &calls)?;
@@ -282,10 +282,10 @@ impl Check<'_, '_> {
             for table in &known.own {
                 let Some(envelope) = &envelope else { break };
                 let slot = Slot::of_call(*table, *call);
-                let sealed = transaction
-                    .open_table(definition(*table))
-                    .map_err(redb::Error::from)
-                    .and_then(|records| Ok(records.get(slot.key())?.map(|value| SealedRecord::from_stored(value.value()))));
+                let sealed = guarded(|| {
+                    let records = transaction.open_table(definition(*table))?;
+                    Ok(records.get(slot.key())?.map(|value| SealedRecord::from_stored(value.value())))
+                });
                 match sealed {
                     Ok(Some(sealed)) => self.opened(&slot, envelope.open(&slot, &sealed).map(drop)),
                     Ok(None) | Err(_) => self.bad(&slot, RecordFault::Seal),

@@ -6,6 +6,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -146,12 +147,17 @@ fn open_file(path: &Path) -> Result<Database, redb::Error> {
     for _ in 0..REPLACED_MAX {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         let opened = identity(&file.metadata()?);
-        let database = builder().create_with_backend(FileBackend::new(file)?)?;
+        let database = guarded(|| Ok(builder().create_with_backend(FileBackend::new(file)?)?))?;
         if fs::metadata(path).is_ok_and(|named| identity(&named) == opened) {
             return Ok(database);
         }
     }
     Err(redb::Error::DatabaseAlreadyOpen)
+}
+
+/// redb trusts pages that no checksum has covered yet, and where they are damaged some of its code panics.
+pub(in crate::record) fn guarded<T>(read: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(redb::Error::Corrupted("pages lead nowhere".to_owned())))
 }
 
 fn identity(file: &fs::Metadata) -> (u64, u64) {

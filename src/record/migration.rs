@@ -17,7 +17,7 @@ use std::sync::Arc;
 use redb::{Database, ReadableDatabase, TableHandle, WriteTransaction};
 
 use super::copy::{self, CopyError};
-use super::database::{definition, transact};
+use super::database::{definition, guarded, transact};
 use super::envelope::{Envelope, OpenError, SealError, SealedRecord};
 use super::index::IndexKeys;
 use super::schema::{Slot, Table};
@@ -175,9 +175,8 @@ pub(in crate::record) fn version(database: &Database, path: &Path, index: &Envel
 /// Whether the store has a version written down; none without any table.
 fn is_marked(database: &Database, path: &Path) -> Result<Option<bool>, MigrateError> {
     let failed = |source| MigrateError::Read { path: path.to_owned(), source: Arc::new(source) };
-    let transaction = database.begin_read().map_err(|error| failed(error.into()))?;
-    let names: Vec<String> =
-        transaction.list_tables().map_err(|error| failed(error.into()))?.map(|table| table.name().to_owned()).collect();
+    let names = guarded(|| Ok(database.begin_read()?.list_tables()?.map(|table| table.name().to_owned()).collect::<Vec<_>>()));
+    let names = names.map_err(failed)?;
     let has = |table: Table| names.iter().any(|name| name == table.name());
     match (has(Table::Store), has(Table::Header)) {
         (true, _) => Ok(Some(true)),
@@ -188,8 +187,10 @@ fn is_marked(database: &Database, path: &Path) -> Result<Option<bool>, MigrateEr
 }
 
 fn stored(database: &Database, slot: &Slot) -> Result<Option<SealedRecord>, redb::Error> {
-    let table = database.begin_read()?.open_table(definition(slot.table()))?;
-    Ok(table.get(slot.key())?.map(|value| SealedRecord::from_stored(value.value())))
+    guarded(|| {
+        let table = database.begin_read()?.open_table(definition(slot.table()))?;
+        Ok(table.get(slot.key())?.map(|value| SealedRecord::from_stored(value.value())))
+    })
 }
 
 /// One step: the change, all tables, and the version that the store has with it.
