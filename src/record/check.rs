@@ -192,7 +192,7 @@ impl Check<'_, '_> {
     fn records(&mut self, transaction: &ReadTransaction) -> Calls {
         let mut calls = Calls::new();
         let mut named = BTreeSet::new();
-        let lengths = Table::ALL.iter().filter_map(|table| transaction.open_table(definition(*table)).ok()?.len().ok());
+        let lengths = Table::ALL.iter().filter_map(|table| guarded(|| Ok(transaction.open_table(definition(*table))?.len()?)).ok());
         let (mut done, of) = (0, lengths.sum());
         for table in Table::ALL {
             let whole = catch_unwind(AssertUnwindSafe(|| -> Result<(), redb::Error> {
