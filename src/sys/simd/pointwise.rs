@@ -197,7 +197,6 @@ fn normalise_any<const FUSED: bool>(row: &[f32], gamma: &[f32], beta: &[f32], ep
 }
 
 #[cfg(test)]
-#[expect(clippy::as_conversions, reason = "tests round on purpose")]
 mod tests {
     use super::super::{Unit, all_units};
     use super::*;
