@@ -1,5 +1,5 @@
 //! What a transformer does to rows between its products: softmax, GELU and layer norm.
-//! Trusts: nothing; any numbers give numbers.
+//! Trusts: nothing; numbers give numbers.
 //! Touches: nothing.
 //! Next: `worker::layers`, `worker::speech`.
 
