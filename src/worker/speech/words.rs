@@ -85,7 +85,8 @@ fn join(pieces: &[&[u8]], starts: &[usize], log_probs: &[f32], samples: usize) -
         let text_of = |token: usize| pieces.get(token).and_then(|piece| std::str::from_utf8(piece).ok());
         let silent = |token: usize| text_of(token).is_some_and(|text| text.chars().all(|c| CLOSING.contains(c)));
         let end = group.clone().rev().find(|token| !silent(*token)).map_or(group.end, |token| token + 1);
-        let word = Timed { text: std::mem::take(&mut opening) + &text, at: sample(group.start)..sample(end), confidence: mean.exp(), part: 0 };
+        let word =
+            Timed { text: std::mem::take(&mut opening) + &text, at: sample(group.start)..sample(end), confidence: mean.exp(), part: 0 };
         match words.last_mut() {
             Some(before) if !said && text.chars().all(|c| CLOSING.contains(c)) => before.text.push_str(&word.text),
             _ => words.push(word),
