@@ -9,7 +9,7 @@
 
 use super::panels::{PANEL, Panels};
 use super::product::{Rows, RowsMut};
-use super::quantised::{Quantised, largest_magnitude};
+use super::quantised::{Quantised, exact, largest_magnitude};
 
 /// Rows of the matrix that share a scale in each column: a block of `MatMulNBits`.
 pub const BLOCK: usize = 32;
@@ -158,16 +158,11 @@ fn nearest(value: f32) -> i32 {
     value.round_ties_even() as i32
 }
 
-/// To the nearest, as the processor converts.
-#[expect(clippy::as_conversions, reason = "sums of 32 products are below 2^24")]
-fn exact(sum: i32) -> f32 {
-    sum as f32
-}
-
 #[cfg(target_arch = "x86_64")]
 mod vnni {
     use std::arch::x86_64::*;
 
+    use super::super::quantised::vnni::largest;
     use super::*;
 
     /// # Safety
@@ -219,13 +214,7 @@ mod vnni {
     fn round(row: &[f32], halves: &mut [Vec<u8>; 2]) -> f32 {
         let [high, low] = halves;
         assert!(row.len().is_multiple_of(16) && row.len() == high.len() && row.len() == low.len());
-        // Of the bits, as whole numbers: what is no number is larger than all.
-        let mut peak = _mm512_setzero_si512();
-        for at in (0..row.len()).step_by(16) {
-            // SAFETY: sixteen numbers from `at` are in the row.
-            peak = unsafe { _mm512_max_epu32(peak, _mm512_castps_si512(_mm512_abs_ps(_mm512_loadu_ps(row.as_ptr().add(at))))) };
-        }
-        let (scale, factor) = row_scale(f32::from_bits(_mm512_reduce_max_epu32(peak)));
+        let (scale, factor) = row_scale(largest(row));
         for at in (0..row.len()).step_by(16) {
             // SAFETY: sixteen numbers from `at` are in the row, and as many bytes in each half.
             unsafe {

@@ -173,12 +173,12 @@ pub(super) fn largest_magnitude(row: &[f32]) -> f32 {
 
 /// To the nearest, as the processor converts.
 #[expect(clippy::as_conversions, reason = "sums of 2048 products of bytes are within 2^25")]
-fn exact(sum: i32) -> f32 {
+pub(super) fn exact(sum: i32) -> f32 {
     sum as f32
 }
 
 #[cfg(target_arch = "x86_64")]
-mod vnni {
+pub(super) mod vnni {
     use std::arch::x86_64::*;
 
     use super::*;
@@ -276,14 +276,7 @@ mod vnni {
     fn quantise(row: &[f32], bytes: &mut [u8]) -> f32 {
         assert!(row.len() == bytes.len());
         let whole = row.len() / 16 * 16;
-        // Of the bits, as whole numbers: what is no number is larger than all.
-        let mut peak = _mm512_setzero_si512();
-        for at in (0..whole).step_by(16) {
-            // SAFETY: sixteen numbers from `at` are below `whole`.
-            peak = unsafe { _mm512_max_epu32(peak, _mm512_castps_si512(_mm512_abs_ps(_mm512_loadu_ps(row.as_ptr().add(at))))) };
-        }
-        let peak = _mm512_reduce_max_epu32(peak).max(largest_magnitude(&row[whole..]).to_bits());
-        let scale = row_scale(f32::from_bits(peak));
+        let scale = row_scale(largest(row));
         let factor = if scale > 0.0 { 1.0 / scale } else { 0.0 };
         for at in (0..whole).step_by(16) {
             // SAFETY: sixteen numbers from `at` are below `whole`, and as many bytes.
@@ -298,6 +291,19 @@ mod vnni {
             *byte = nearest(value * factor).cast_unsigned().wrapping_add(128);
         }
         scale
+    }
+
+    /// As [`largest_magnitude`].
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512vnni,avx2,fma,f16c")]
+    pub(in super::super) fn largest(row: &[f32]) -> f32 {
+        let whole = row.len() / 16 * 16;
+        // Of the bits, as whole numbers: what is no number is larger than all.
+        let mut peak = _mm512_setzero_si512();
+        for at in (0..whole).step_by(16) {
+            // SAFETY: sixteen numbers from `at` are below `whole`.
+            peak = unsafe { _mm512_max_epu32(peak, _mm512_castps_si512(_mm512_abs_ps(_mm512_loadu_ps(row.as_ptr().add(at))))) };
+        }
+        f32::from_bits(_mm512_reduce_max_epu32(peak).max(largest_magnitude(&row[whole..]).to_bits()))
     }
 
     /// The products of the first `ROWS` rows of a tile with a panel.

@@ -44,6 +44,13 @@ pub struct Joint {
     start_ms: u32,
 }
 
+impl Joint {
+    /// Half of the silence belongs to each side.
+    const fn border(&self) -> usize {
+        self.end.midpoint(self.begin)
+    }
+}
+
 impl Region {
     /// Takes all of `samples` for one stretch of speech.
     pub fn whole(channel: u8, start_ms: u32, samples: Vec<f32>) -> Self {
@@ -59,7 +66,7 @@ impl Region {
 
     /// When a sample was heard, milliseconds from the start of the recording. The silence of a joint belongs to both sides.
     pub fn ms_at(&self, sample: usize) -> u32 {
-        let joint = self.joints.iter().rev().find(|joint| joint.end.midpoint(joint.begin) <= sample);
+        let joint = self.joints.iter().rev().find(|joint| joint.border() <= sample);
         let (from, start_ms) = joint.map_or((0, self.start_ms), |joint| (joint.begin, joint.start_ms));
         match sample.checked_sub(from) {
             Some(after) => start_ms.saturating_add(ms_of_samples(after)),
@@ -75,10 +82,9 @@ impl Region {
     /// The number of the part that the middle of `at` lies in, and as much of `at` as lies in it; half of the silence between two parts
     /// belongs to each.
     pub fn part_of(&self, at: &Range<usize>) -> (usize, Range<usize>) {
-        let border = |joint: &Joint| joint.end.midpoint(joint.begin);
-        let number = self.joints.iter().take_while(|joint| border(joint) <= at.start.midpoint(at.end)).count();
-        let begin = number.checked_sub(1).and_then(|before| self.joints.get(before)).map_or(0, border);
-        let end = self.joints.get(number).map_or(self.samples.len(), |joint| border(joint).saturating_sub(1));
+        let number = self.joints.iter().take_while(|joint| joint.border() <= at.start.midpoint(at.end)).count();
+        let begin = number.checked_sub(1).and_then(|before| self.joints.get(before)).map_or(0, Joint::border);
+        let end = self.joints.get(number).map_or(self.samples.len(), |joint| joint.border().saturating_sub(1));
         (number, at.start.clamp(begin, end)..at.end.clamp(begin, end))
     }
 
