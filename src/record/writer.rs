@@ -3,6 +3,8 @@
 //! Touches: the database, the ballast.
 //! Next: each submitter gets its answer when its batch is durable, and not before.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
@@ -10,7 +12,7 @@ use redb::{ReadableTable, WriteTransaction};
 
 use super::database::definition;
 use super::landed;
-use super::schema::Slot;
+use super::schema::{Slot, Table};
 use super::store::{Batch, Outcome, Requirement, Shared, StoreError};
 
 /// Batches in one commit.
@@ -120,8 +122,9 @@ fn refuse(group: Vec<Submission>, error: &StoreError) -> Vec<Settled> {
 fn commit_or_reopen(shared: &Shared, group: &[Submission]) -> Result<Vec<Outcome>, StoreError> {
     let mut outcomes = Vec::new();
     let committed = shared.transact(|transaction| {
+        let mut tables = Tables { transaction, open: BTreeMap::new() };
         for submission in group {
-            outcomes.push(apply(transaction, &submission.batch)?);
+            outcomes.push(tables.apply(&submission.batch)?);
         }
         Ok(())
     });
@@ -130,32 +133,46 @@ fn commit_or_reopen(shared: &Shared, group: &[Submission]) -> Result<Vec<Outcome
     if landed::whole(shared, group, &outcomes) { Ok(outcomes) } else { Err(error) }
 }
 
-fn apply(transaction: &WriteTransaction, batch: &Batch) -> Result<Outcome, redb::Error> {
-    for requirement in &batch.requirements {
-        if !holds(transaction, requirement)? {
-            return Ok(Outcome::Conflict);
-        }
-    }
-    for (slot, value) in &batch.changes {
-        let mut table = transaction.open_table(definition(slot.table()))?;
-        match value {
-            Some(value) => drop(table.insert(slot.key(), value.as_stored())?),
-            None => drop(table.remove(slot.key())?),
-        }
-    }
-    Ok(Outcome::Committed)
+/// The tables of a transaction, each opened once for all batches: opening and closing one costs as much as a record.
+struct Tables<'t> {
+    transaction: &'t WriteTransaction,
+    open: BTreeMap<Table, redb::Table<'t, &'static [u8], &'static [u8]>>,
 }
 
-fn holds(transaction: &WriteTransaction, requirement: &Requirement) -> Result<bool, redb::Error> {
-    let stored = |slot: &Slot| -> Result<Option<Vec<u8>>, redb::Error> {
-        let table = transaction.open_table(definition(slot.table()))?;
-        let value = table.get(slot.key())?;
-        Ok(value.map(|value| value.value().to_vec()))
-    };
-    Ok(match requirement {
-        Requirement::Absent(slot) => stored(slot)?.is_none(),
-        Requirement::Unchanged(slot, read) => stored(slot)?.as_deref() == Some(read.as_stored()),
-    })
+impl<'t> Tables<'t> {
+    fn get(&mut self, table: Table) -> Result<&mut redb::Table<'t, &'static [u8], &'static [u8]>, redb::Error> {
+        Ok(match self.open.entry(table) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(absent) => absent.insert(self.transaction.open_table(definition(table))?),
+        })
+    }
+
+    fn apply(&mut self, batch: &Batch) -> Result<Outcome, redb::Error> {
+        for requirement in &batch.requirements {
+            if !self.holds(requirement)? {
+                return Ok(Outcome::Conflict);
+            }
+        }
+        for (slot, value) in &batch.changes {
+            let table = self.get(slot.table())?;
+            match value {
+                Some(value) => drop(table.insert(slot.key(), value.as_stored())?),
+                None => drop(table.remove(slot.key())?),
+            }
+        }
+        Ok(Outcome::Committed)
+    }
+
+    fn holds(&mut self, requirement: &Requirement) -> Result<bool, redb::Error> {
+        let mut stored = |slot: &Slot| -> Result<Option<Vec<u8>>, redb::Error> {
+            let value = self.get(slot.table())?.get(slot.key())?;
+            Ok(value.map(|value| value.value().to_vec()))
+        };
+        Ok(match requirement {
+            Requirement::Absent(slot) => stored(slot)?.is_none(),
+            Requirement::Unchanged(slot, read) => stored(slot)?.as_deref() == Some(read.as_stored()),
+        })
+    }
 }
 
 #[cfg(test)]

@@ -27,8 +27,8 @@ pub const TESTS: &[Test] = &[("no_kill_loses_what_was_acknowledged", no_kill_los
 
 /// At least; `SALAMA_KILLS` asks for more.
 const KILLS: u32 = 500;
-/// After so many the daemon may work everything off, and is checked.
-const CHECK_EVERY: u32 = 25;
+/// After so many the daemon may work everything off, and is checked: fewer than a call's attempts, which each of them may cost one.
+const CHECK_EVERY: u32 = 8;
 /// Longest that a moment may keep a life waiting.
 const LIFE: Duration = Duration::from_secs(60);
 /// Calls that are opened for reading in one life of the daemon: the keeper allows 600 a minute, at once after its start.

@@ -4,7 +4,7 @@
 //! Next: [`super::writer`] says what and where.
 //!
 //! Through the page cache every byte is copied once more, and its pages are found, locked, marked and written back one by one: more
-//! work than to receive, open and seal it (docs/PERFORMANCE.md). Nobody reads a recording before it is whole, so nothing is lost.
+//! work than to receive, open and seal it (docs/adr/0016). Nobody reads a recording before it is whole, so nothing is lost.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

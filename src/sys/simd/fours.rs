@@ -9,7 +9,7 @@
 
 use super::panels::{PANEL, Panels};
 use super::product::{Rows, RowsMut};
-use super::quantised::Quantised;
+use super::quantised::{Quantised, exact, largest_magnitude};
 
 /// Rows of the matrix that share a scale in each column: a block of `MatMulNBits`.
 pub const BLOCK: usize = 32;
@@ -125,7 +125,7 @@ pub fn product_fours(a: Rows<'_>, b: &Fours, out: RowsMut<'_>) {
 fn portable(a: Rows<'_>, b: &Fours, mut out: RowsMut<'_>) {
     for row in 0..a.count {
         let values = a.row(row);
-        let (scale, factor) = row_scale(values.iter().fold(0.0, |peak, value| f32::max(peak, value.abs())));
+        let (scale, factor) = row_scale(largest_magnitude(values));
         let whole: Vec<i32> = values.iter().map(|value| nearest(value * factor)).collect();
         for column in 0..b.width {
             let (panel, place) = (column / PANEL, column % PANEL);
@@ -142,10 +142,14 @@ fn portable(a: Rows<'_>, b: &Fours, mut out: RowsMut<'_>) {
     }
 }
 
-/// What a step of a row with this largest magnitude stands for, and its inverse; both 0 for a row of zeros, or one that holds
-/// something infinite.
+/// What a step of a row with this largest magnitude stands for, and its inverse: both 0 for a row of zeros; no number for one that holds
+/// something that is infinite or no number, so that its products are none either.
 fn row_scale(peak: f32) -> (f32, f32) {
-    if peak > 1e-30 && peak.is_finite() { (peak / LARGEST, LARGEST / peak) } else { (0.0, 0.0) }
+    match peak {
+        peak if !peak.is_finite() => (f32::NAN, 0.0),
+        peak if peak > 1e-30 => (peak / LARGEST, LARGEST / peak),
+        _ => (0.0, 0.0),
+    }
 }
 
 /// Ties to even, as the processor converts; something that is no number is nothing.
@@ -154,16 +158,11 @@ fn nearest(value: f32) -> i32 {
     value.round_ties_even() as i32
 }
 
-/// To the nearest, as the processor converts.
-#[expect(clippy::as_conversions, reason = "sums of 32 products are below 2^24")]
-fn exact(sum: i32) -> f32 {
-    sum as f32
-}
-
 #[cfg(target_arch = "x86_64")]
 mod vnni {
     use std::arch::x86_64::*;
 
+    use super::super::quantised::vnni::largest;
     use super::*;
 
     /// # Safety
@@ -210,18 +209,12 @@ mod vnni {
         }
     }
 
-    /// A row in two halves of each number, shifted to be unsigned, and the scale that gives its numbers back. A row of zeros, or one
-    /// that holds something infinite, becomes nothing.
+    /// A row in two halves of each number, shifted to be unsigned, and the scale that gives its numbers back, see [`row_scale`].
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512vnni,avx2,fma,f16c")]
     fn round(row: &[f32], halves: &mut [Vec<u8>; 2]) -> f32 {
         let [high, low] = halves;
         assert!(row.len().is_multiple_of(16) && row.len() == high.len() && row.len() == low.len());
-        let mut peak = _mm512_setzero_ps();
-        for at in (0..row.len()).step_by(16) {
-            // SAFETY: sixteen numbers from `at` are in the row.
-            peak = unsafe { _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(row.as_ptr().add(at))), peak) };
-        }
-        let (scale, factor) = row_scale(_mm512_reduce_max_ps(peak));
+        let (scale, factor) = row_scale(largest(row));
         for at in (0..row.len()).step_by(16) {
             // SAFETY: sixteen numbers from `at` are in the row, and as many bytes in each half.
             unsafe {
@@ -357,9 +350,20 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_nothing_and_rows_that_are_no_numbers_give_nothing() {
+    fn rows_of_nothing_give_nothing_and_rows_that_are_no_numbers_give_none() {
         let (fours, _) = matrices(64, &[0xff; 32 * 32], &[1.0; 64]);
-        for value in [0.0, f32::INFINITY, 1e-38] {
+        for value in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+            for place in [0, 15, 16, 63] {
+                let (mut row, mut outs) = ([0.5; 64], [vec![2.0; 32], vec![2.0; 32]]);
+                row[place] = value;
+
+                product_fours(Rows::dense(&row, 1, 64), &fours, RowsMut::rows(&mut outs[0], 32));
+                portable(Rows::dense(&row, 1, 64), &fours, RowsMut::rows(&mut outs[1], 32));
+
+                assert!(outs.iter().flatten().all(|out| out.is_nan()), "{value} at {place}");
+            }
+        }
+        for value in [0.0, 1e-38] {
             let mut out = vec![2.0; 32];
 
             product_fours(Rows::dense(&[value; 64], 1, 64), &fours, RowsMut::rows(&mut out, 32));

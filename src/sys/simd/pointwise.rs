@@ -1,5 +1,5 @@
 //! What a transformer does to rows between its products: softmax, GELU and layer norm.
-//! Trusts: nothing; any numbers give numbers.
+//! Trusts: nothing; numbers give numbers.
 //! Touches: nothing.
 //! Next: `worker::layers`, `worker::speech`.
 
@@ -197,7 +197,6 @@ fn normalise_any<const FUSED: bool>(row: &[f32], gamma: &[f32], beta: &[f32], ep
 }
 
 #[cfg(test)]
-#[expect(clippy::as_conversions, reason = "tests round on purpose")]
 mod tests {
     use super::super::{Unit, all_units};
     use super::*;

@@ -136,7 +136,7 @@ fn portable(a: Rows<'_>, b: &Quantised, mut out: RowsMut<'_>) {
     for row in 0..a.count {
         let mut whole = vec![0f32; b.width];
         for (block, values) in a.row(row).chunks(BLOCK).enumerate() {
-            let scale = row_scale(values.iter().fold(0.0, |peak, value| f32::max(peak, value.abs())));
+            let scale = row_scale(largest_magnitude(values));
             let factor = if scale > 0.0 { 1.0 / scale } else { 0.0 };
             let bytes: Vec<i32> = values.iter().map(|value| i32::from(nearest(value * factor))).collect();
             for column in 0..b.width {
@@ -156,19 +156,29 @@ fn portable(a: Rows<'_>, b: &Quantised, mut out: RowsMut<'_>) {
     }
 }
 
-/// What a byte of a row with this largest magnitude stands for; 0 for a row of zeros, or one that holds something infinite.
+/// What a byte of a row with this largest magnitude stands for: 0 for a row of zeros; no number for one that holds something that is
+/// infinite or no number, so that its products are none either.
 fn row_scale(peak: f32) -> f32 {
-    if peak > 1e-30 && peak.is_finite() { peak / 127.0 } else { 0.0 }
+    match peak {
+        peak if !peak.is_finite() => f32::NAN,
+        peak if peak > 1e-30 => peak / 127.0,
+        _ => 0.0,
+    }
+}
+
+/// The largest magnitude in a row; what is no number is larger than all.
+pub(super) fn largest_magnitude(row: &[f32]) -> f32 {
+    f32::from_bits(row.iter().fold(0, |peak, value| peak.max(value.abs().to_bits())))
 }
 
 /// To the nearest, as the processor converts.
 #[expect(clippy::as_conversions, reason = "sums of 2048 products of bytes are within 2^25")]
-fn exact(sum: i32) -> f32 {
+pub(super) fn exact(sum: i32) -> f32 {
     sum as f32
 }
 
 #[cfg(target_arch = "x86_64")]
-mod vnni {
+pub(super) mod vnni {
     use std::arch::x86_64::*;
 
     use super::*;
@@ -261,19 +271,12 @@ mod vnni {
         }
     }
 
-    /// Bytes of a row, shifted to be unsigned, and the scale that gives its numbers back. A row of zeros, or one that holds
-    /// something infinite, becomes nothing.
+    /// Bytes of a row, shifted to be unsigned, and the scale that gives its numbers back, see [`row_scale`].
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512vnni,avx2,fma,f16c")]
     fn quantise(row: &[f32], bytes: &mut [u8]) -> f32 {
         assert!(row.len() == bytes.len());
         let whole = row.len() / 16 * 16;
-        let mut peak = _mm512_setzero_ps();
-        for at in (0..whole).step_by(16) {
-            // SAFETY: sixteen numbers from `at` are below `whole`.
-            peak = unsafe { _mm512_max_ps(peak, _mm512_abs_ps(_mm512_loadu_ps(row.as_ptr().add(at)))) };
-        }
-        let peak = row[whole..].iter().fold(_mm512_reduce_max_ps(peak), |peak, value| peak.max(value.abs()));
-        let scale = row_scale(peak);
+        let scale = row_scale(largest(row));
         let factor = if scale > 0.0 { 1.0 / scale } else { 0.0 };
         for at in (0..whole).step_by(16) {
             // SAFETY: sixteen numbers from `at` are below `whole`, and as many bytes.
@@ -288,6 +291,19 @@ mod vnni {
             *byte = nearest(value * factor).cast_unsigned().wrapping_add(128);
         }
         scale
+    }
+
+    /// As [`largest_magnitude`].
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512vnni,avx2,fma,f16c")]
+    pub(in super::super) fn largest(row: &[f32]) -> f32 {
+        let whole = row.len() / 16 * 16;
+        // Of the bits, as whole numbers: what is no number is larger than all.
+        let mut peak = _mm512_setzero_si512();
+        for at in (0..whole).step_by(16) {
+            // SAFETY: sixteen numbers from `at` are below `whole`.
+            peak = unsafe { _mm512_max_epu32(peak, _mm512_castps_si512(_mm512_abs_ps(_mm512_loadu_ps(row.as_ptr().add(at))))) };
+        }
+        f32::from_bits(_mm512_reduce_max_epu32(peak).max(largest_magnitude(&row[whole..]).to_bits()))
     }
 
     /// The products of the first `ROWS` rows of a tile with a panel.
@@ -404,10 +420,21 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_nothing_and_rows_that_are_no_numbers_give_nothing() {
+    fn rows_of_nothing_give_nothing_and_rows_that_are_no_numbers_give_none() {
         let matrix = Panels::from_rows(64, 32, &vec![Half::nearest(1.0); 64 * 32]);
         let matrix = Quantised::new(&matrix).unwrap();
-        for value in [0.0, f32::INFINITY, 1e-38] {
+        for value in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+            for place in [0, 15, 16, 63] {
+                let (mut row, mut outs) = ([0.5; 64], [vec![2.0; 32], vec![2.0; 32]]);
+                row[place] = value;
+
+                product_quantised(Rows::dense(&row, 1, 64), &matrix, RowsMut::rows(&mut outs[0], 32));
+                portable(Rows::dense(&row, 1, 64), &matrix, RowsMut::rows(&mut outs[1], 32));
+
+                assert!(outs.iter().flatten().all(|out| out.is_nan()), "{value} at {place}");
+            }
+        }
+        for value in [0.0, 1e-38] {
             let mut out = vec![2.0; 32];
 
             product_quantised(Rows::dense(&[value; 64], 1, 64), &matrix, RowsMut::rows(&mut out, 32));

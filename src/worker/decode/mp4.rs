@@ -6,8 +6,8 @@
 use super::source::{Recording, TAGS_MAX, add_to};
 use crate::ipc::worker::CallFailure;
 
-/// Most boxes that are looked at in one file.
-const BOXES_MAX: u32 = 4096;
+/// Most boxes that are looked at in one file: a fragment has seven, and lasts a second or more.
+const BOXES_MAX: u32 = 1 << 18;
 /// Largest index: four hours of AAC have 3 MB of sample sizes.
 const MOVIE_MAX: u64 = 16 * 1024 * 1024;
 /// Most steps of looking up the times of all samples, each from the beginning of its table: some seconds.
@@ -37,22 +37,29 @@ pub(super) struct Edit {
 /// Checks that the file holds every box it announces, and reads the edit of its first audio track.
 pub(super) fn inspect(recording: &mut Recording, start: u64) -> Result<Option<Edit>, CallFailure> {
     let mut walk = Walk { left: BOXES_MAX };
+    let (mut lookups, mut tags, mut fragments) = (0, 0, 0);
     let end = recording.len();
     let (mut movie, mut has_samples) = (None, false);
     let mut at = start;
     while at < end {
         let atom = walk.next(recording, at, end)?.ok_or(CallFailure::Truncated)?;
+        let size = atom.end - atom.body;
         match &atom.name {
-            b"moov" => movie = Some(atom),
-            b"mdat" | b"moof" => has_samples = true,
-            _ => {}
+            // Of two indexes a reader may take either.
+            b"moov" if movie.is_some() => return Err(CallFailure::Damaged),
+            b"moov" => {
+                add_to(&mut 0, size, MOVIE_MAX)?;
+                movie = Some(atom);
+            }
+            b"moof" => {
+                has_samples = true;
+                add_to(&mut fragments, size, MOVIE_MAX)?;
+                walk.runs(recording, atom, &mut lookups)?;
+            }
+            b"mdat" => has_samples = true,
+            b"free" | b"skip" | b"wide" | b"uuid" => {}
+            _ => add_to(&mut tags, size, TAGS_MAX)?,
         }
-        let most = match &atom.name {
-            b"mdat" | b"free" | b"skip" | b"wide" | b"uuid" => u64::MAX,
-            b"moov" => MOVIE_MAX,
-            _ => TAGS_MAX,
-        };
-        add_to(&mut 0, atom.end - atom.body, most)?;
         at = atom.end;
     }
     match (movie, has_samples) {
@@ -60,7 +67,7 @@ pub(super) fn inspect(recording: &mut Recording, start: u64) -> Result<Option<Ed
         (None, true) => Err(CallFailure::Truncated),
         (None, false) => Err(CallFailure::Damaged),
         (Some(movie), _) => {
-            walk.tables(recording, movie)?;
+            walk.tables(recording, movie, &mut lookups)?;
             walk.edit(recording, movie)
         }
     }
@@ -104,15 +111,39 @@ impl Walk {
         Ok(None)
     }
 
+    /// The child of `parent` called `name`, of which there must be one at most: of two a reader may take either.
+    fn only(&mut self, recording: &mut Recording, parent: Atom, name: [u8; 4]) -> Result<Option<Atom>, CallFailure> {
+        let Some(first) = self.child(recording, parent, name, parent.body)? else { return Ok(None) };
+        match self.child(recording, parent, name, first.end)? {
+            None => Ok(Some(first)),
+            Some(_) => Err(CallFailure::Damaged),
+        }
+    }
+
+    /// Adds what it takes to look up the samples of a fragment, each from the beginning of its run.
+    fn runs(&mut self, recording: &mut Recording, fragment: Atom, lookups: &mut u64) -> Result<(), CallFailure> {
+        let mut from = fragment.body;
+        while let Some(track) = self.child(recording, fragment, *b"traf", from)? {
+            from = track.end;
+            let mut at = track.body;
+            while let Some(run) = self.child(recording, track, *b"trun", at)? {
+                at = run.end;
+                let samples = u64::from(u32::from_be_bytes(recording.exactly(run.body.saturating_add(4))?));
+                add_to(lookups, samples.saturating_mul(samples), LOOKUPS_MAX)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Checks that the tables of times do not make the demuxer's work grow out of proportion.
-    fn tables(&mut self, recording: &mut Recording, movie: Atom) -> Result<(), CallFailure> {
+    fn tables(&mut self, recording: &mut Recording, movie: Atom, lookups: &mut u64) -> Result<(), CallFailure> {
         let (mut from, mut entries, mut samples) = (movie.body, 0_u64, 0_u64);
         while let Some(track) = self.child(recording, movie, *b"trak", from)? {
             from = track.end;
             let mut table = Some(track);
             for name in [*b"mdia", *b"minf", *b"stbl"] {
                 table = match table {
-                    Some(parent) => self.child(recording, parent, name, parent.body)?,
+                    Some(parent) => self.only(recording, parent, name)?,
                     None => None,
                 };
             }
@@ -128,7 +159,7 @@ impl Walk {
                 at = atom.end;
             }
         }
-        add_to(&mut 0, entries.saturating_mul(samples), LOOKUPS_MAX)
+        add_to(lookups, entries.saturating_mul(samples), LOOKUPS_MAX)
     }
 
     fn edit(&mut self, recording: &mut Recording, movie: Atom) -> Result<Option<Edit>, CallFailure> {
@@ -137,7 +168,7 @@ impl Walk {
         let mut from = movie.body;
         while let Some(track) = self.child(recording, movie, *b"trak", from)? {
             from = track.end;
-            let Some(media) = self.child(recording, track, *b"mdia", track.body)? else { continue };
+            let Some(media) = self.only(recording, track, *b"mdia")? else { continue };
             let Some(handler) = self.child(recording, media, *b"hdlr", media.body)? else { continue };
             if &recording.exactly::<4>(handler.body.saturating_add(8))? != b"soun" {
                 continue;
@@ -234,6 +265,8 @@ mod tests {
             look(&[atom(b"ftyp", b"M4A "), atom(name, &vec![0; usize::try_from(len).unwrap()]), movie()].concat())
         };
         assert_eq!(file(b"meta", TAGS_MAX + 1), Err(CallFailure::Damaged));
+        let many = atom(b"meta", &vec![0; 512 * 1024]).repeat(3);
+        assert_eq!(look(&[atom(b"ftyp", b"M4A "), many, movie()].concat()), Err(CallFailure::Damaged));
         assert!(file(b"free", TAGS_MAX + 1).is_ok());
         let tags = atom(b"udta", &vec![0; usize::try_from(MOVIE_MAX).unwrap()]);
         assert_eq!(look(&[atom(b"ftyp", b"M4A "), atom(b"moov", &tags), atom(b"mdat", b"")].concat()), Err(CallFailure::Damaged));
@@ -254,8 +287,35 @@ mod tests {
     }
 
     #[test]
+    fn runs_of_fragments_that_would_be_searched_for_ever_are_damage() {
+        let fragments = |samples: u32, count: usize| {
+            let run = atom(b"trun", &[[0; 4], samples.to_be_bytes()].concat());
+            let fragment = [atom(b"moof", &atom(b"traf", &run)), atom(b"mdat", b"")].concat();
+            look(&[atom(b"moov", &atom(b"mvhd", &head(1000))), fragment.repeat(count)].concat())
+        };
+        assert_eq!(fragments(500, 18_000), Ok(None));
+        assert_eq!(fragments(200_000, 1), Err(CallFailure::Damaged));
+        assert_eq!(fragments(20_000, 50), Err(CallFailure::Damaged));
+    }
+
+    #[test]
+    fn boxes_of_which_a_reader_may_take_either_are_damage() {
+        assert_eq!(look(&[movie(), atom(b"mdat", b""), movie()].concat()), Err(CallFailure::Damaged));
+        let nested = |name: &[u8; 4], inner: Vec<u8>| [atom(name, &inner), atom(name, b"")].concat();
+        let track = |media: Vec<u8>| atom(b"moov", &[atom(b"mvhd", &head(1000)), atom(b"trak", &media)].concat());
+        let table = atom(b"stbl", b"");
+        for media in [
+            nested(b"mdia", atom(b"minf", &table)),
+            atom(b"mdia", &nested(b"minf", table.clone())),
+            atom(b"mdia", &atom(b"minf", &nested(b"stbl", Vec::new()))),
+        ] {
+            assert_eq!(look(&[track(media), atom(b"mdat", b"")].concat()), Err(CallFailure::Damaged));
+        }
+    }
+
+    #[test]
     fn boxes_without_end_are_damage() {
-        assert_eq!(look(&atom(b"free", b"").repeat(5000)), Err(CallFailure::Damaged));
+        assert_eq!(look(&atom(b"free", b"").repeat(300_000)), Err(CallFailure::Damaged));
         assert_eq!(look(b"\0\0\0\x04ftypxxxxxxxxxxxxx"), Err(CallFailure::Damaged));
     }
 }

@@ -73,7 +73,7 @@ impl Hypothesis {
 /// does not know is listened for.
 ///
 /// # Errors
-/// [`SpeechError::NoRoom`] if a guard against too long a text failed.
+/// [`SpeechError::NoRoom`] if a guard against too long a text failed; [`SpeechError::NotANumber`].
 pub fn decode(whisper: &Whisper, windows: &[Window], language: Option<&str>) -> Result<Vec<Hypothesis>, SpeechError> {
     let mut readings: Vec<Reading<'_>> = windows.iter().map(|window| Reading::begin(whisper, window)).collect();
     loop {
@@ -98,7 +98,7 @@ pub fn decode(whisper: &Whisper, windows: &[Window], language: Option<&str>) -> 
         for (reading, (scores, hidden)) in asking.into_iter().zip(answers) {
             match reading.prompt_rows {
                 0 => reading.open(whisper, hidden, scores, language),
-                _ => reading.choose(whisper, hidden, scores),
+                _ => reading.choose(whisper, hidden, scores)?,
             }
         }
     }
@@ -144,15 +144,15 @@ impl<'a> Reading<'a> {
     }
 
     /// Takes the likeliest token; the text ends there, or goes on with it.
-    fn choose(&mut self, whisper: &Whisper, hidden: &[f32], scores: &mut [f32]) {
+    fn choose(&mut self, whisper: &Whisper, hidden: &[f32], scores: &mut [f32]) -> Result<(), SpeechError> {
         let text = &mut self.text;
         mask(whisper, text.tokens.is_empty(), scores);
         whisper.embedding.settle(hidden, scores);
-        let (token, log_prob) = best(scores);
+        let (token, log_prob) = best(scores).ok_or(SpeechError::NotANumber)?;
         text.total += log_prob;
         text.scored += 1;
         if token == whisper.settings.eot {
-            return;
+            return Ok(());
         }
         text.tokens.push(token);
         text.log_probs.push(log_prob);
@@ -160,6 +160,7 @@ impl<'a> Reading<'a> {
         if !ended && self.session.room() > 0 {
             self.next.push_back(token);
         }
+        Ok(())
     }
 
     fn finish(self) -> Hypothesis {
@@ -264,11 +265,12 @@ fn mask(whisper: &Whisper, first: bool, scores: &mut [f32]) {
     }
 }
 
-/// The best token and its log-probability.
-fn best(scores: &[f32]) -> (u32, f32) {
+/// The best token and its log-probability; nothing when the scores are no numbers.
+fn best(scores: &[f32]) -> Option<(u32, f32)> {
     let best = largest(scores);
     let token = (0..).zip(scores).find(|(_, score)| **score == best).map_or(0, |(token, _)| token);
-    (token, best - log_sum_exp(scores))
+    let log_prob = best - log_sum_exp(scores);
+    log_prob.is_finite().then_some((token, log_prob))
 }
 
 #[cfg(test)]
@@ -314,9 +316,16 @@ mod tests {
 
     #[test]
     fn the_best_token_comes_with_its_log_probability() {
-        let (token, log_prob) = best(&[f32::NEG_INFINITY, 0.0, 3f32.ln()]);
+        let (token, log_prob) = best(&[f32::NEG_INFINITY, 0.0, 3f32.ln()]).unwrap();
 
         assert_eq!(token, 2);
         assert!((log_prob - 0.75f32.ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn scores_that_are_no_numbers_are_no_text() {
+        assert_eq!(best(&[f32::NAN; 40]), None);
+        assert_eq!(best(&[f32::NEG_INFINITY; 40]), None);
+        assert_eq!(best(&[0.0, f32::INFINITY]), None);
     }
 }

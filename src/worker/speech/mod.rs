@@ -48,6 +48,8 @@ const VAD_GRAPH: &str = "silero_vad_16k_sequence.onnx";
 /// The language that a model of one language reads.
 const ONE_LANGUAGE: &str = "en";
 
+/// Speech of a part that must have left a word, milliseconds.
+const TURN_MS: u32 = 500;
 /// Parts of a doubtful region that are read together: each needs a window of its own.
 const PARTS_TOGETHER: usize = 4;
 
@@ -102,8 +104,16 @@ impl SpeechModels {
         if region.samples.is_empty() || text.is_silence() {
             return Ok(Vec::new());
         }
-        let language = text.language.as_ref().map_or(ONE_LANGUAGE, |language| language.code.as_str());
-        Ok(words::utterances(&self.whisper, region, text, language))
+        let code = text.language.as_ref().map_or(ONE_LANGUAGE, |language| language.code.as_str());
+        let mut utterances = words::utterances(&self.whisper, region, text, code);
+        // The recogniser may pass over a quiet turn between two loud ones, and be sure of what it read.
+        let words: Vec<u32> = utterances.iter().flat_map(|utterance| &utterance.words).map(|word| word.start_ms).collect();
+        let passed_over = |part: &Region| part.speech_ms() >= TURN_MS && !words.iter().any(|ms| part.times().contains(ms));
+        for part in region.parts().iter().filter(|part| passed_over(part)) {
+            utterances.extend(self.transcribe(std::slice::from_ref(part), language)?.into_iter().flatten());
+        }
+        utterances.sort_by_key(|utterance| utterance.start_ms);
+        Ok(utterances)
     }
 
     /// Whether regions may be joined before they are read: a window has one language, so it must be known beforehand.
@@ -235,6 +245,9 @@ pub enum SpeechError {
     /// The voice activity model gave no probabilities.
     #[error("the voice activity model gave no probabilities")]
     Vad,
+    /// The recogniser's scores were no numbers; a text made of them would be an invention.
+    #[error("the recogniser's scores are not numbers")]
+    NotANumber,
     /// A text that ran past the decoder's positions; a guard ends it before.
     #[error("the text of a window is longer than the recogniser has positions")]
     NoRoom,

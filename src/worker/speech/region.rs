@@ -44,6 +44,13 @@ pub struct Joint {
     start_ms: u32,
 }
 
+impl Joint {
+    /// Half of the silence belongs to each side.
+    const fn border(&self) -> usize {
+        self.end.midpoint(self.begin)
+    }
+}
+
 impl Region {
     /// Takes all of `samples` for one stretch of speech.
     pub fn whole(channel: u8, start_ms: u32, samples: Vec<f32>) -> Self {
@@ -59,12 +66,26 @@ impl Region {
 
     /// When a sample was heard, milliseconds from the start of the recording. The silence of a joint belongs to both sides.
     pub fn ms_at(&self, sample: usize) -> u32 {
-        let joint = self.joints.iter().rev().find(|joint| joint.end.midpoint(joint.begin) <= sample);
+        let joint = self.joints.iter().rev().find(|joint| joint.border() <= sample);
         let (from, start_ms) = joint.map_or((0, self.start_ms), |joint| (joint.begin, joint.start_ms));
         match sample.checked_sub(from) {
             Some(after) => start_ms.saturating_add(ms_of_samples(after)),
             None => start_ms.saturating_sub(ms_of_samples(from - sample)),
         }
+    }
+
+    /// When it begins and ends in the recording, milliseconds; of one that was not joined.
+    pub fn times(&self) -> Range<u32> {
+        self.start_ms..self.ms_at(self.samples.len())
+    }
+
+    /// The number of the part that the middle of `at` lies in, and as much of `at` as lies in it; half of the silence between two parts
+    /// belongs to each.
+    pub fn part_of(&self, at: &Range<usize>) -> (usize, Range<usize>) {
+        let number = self.joints.iter().take_while(|joint| joint.border() <= at.start.midpoint(at.end)).count();
+        let begin = number.checked_sub(1).and_then(|before| self.joints.get(before)).map_or(0, Joint::border);
+        let end = self.joints.get(number).map_or(self.samples.len(), |joint| joint.border().saturating_sub(1));
+        (number, at.start.clamp(begin, end)..at.end.clamp(begin, end))
     }
 
     /// What it was joined of; nothing when it was not joined.
@@ -159,6 +180,20 @@ mod tests {
         assert_eq!(one.speech_ms(), 4500);
         let times: Vec<u32> = (0..one.samples.len()).step_by(100).map(|sample| one.ms_at(sample)).collect();
         assert!(times.is_sorted());
+    }
+
+    #[test]
+    fn a_word_lies_in_one_part_only() {
+        let one = &joined(vec![region(1000, 2, 0.1), region(9000, 3, 0.2)])[0];
+        let (end, begin) = (2 * SECOND, 2 * SECOND + GAP);
+        let border = end.midpoint(begin);
+
+        assert_eq!(one.part_of(&(100..200)), (0, 100..200));
+        assert_eq!(one.part_of(&(end - 5000..begin)), (0, end - 5000..border - 1));
+        assert_eq!(one.part_of(&(end..begin + 5000)), (1, border..begin + 5000));
+        assert_eq!(one.part_of(&(border..border)), (1, border..border));
+        assert_eq!(one.ms_at(border - 1), 3127, "the silence after the first part is the first part's");
+        assert_eq!(one.parts()[1].times(), 9000..12_000);
     }
 
     #[test]
