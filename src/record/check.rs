@@ -109,11 +109,9 @@ pub fn check(state: &Path, keys: Result<Keys<'_>, String>, tell: &mut dyn FnMut(
     };
     let mut check = Check { path, state, keys, report, tell };
     if let Some(database) = check.pages()? {
-        let transaction = guarded(|| Ok(database.begin_read()?)).map_err(|error| OpenStoreError::of(&check.path, error))?;
-        check.schema(&database);
-        let calls = check.records(&transaction);
-        check.calls(&transaction, &calls)?;
-        check.files(&calls)?;
+        let looked = check.content(&database);
+        check.close(database);
+        looked?;
     }
     Ok(check.report)
 }
@@ -163,8 +161,23 @@ impl Check<'_, '_> {
             Ok(Err(error)) => self.fault(StoreFault::Pages { why: told(&error) }),
             Err(_) => self.fault(StoreFault::Pages { why: NOWHERE.to_owned() }),
         }
-        drop(database);
+        self.close(database);
         self.open()
+    }
+
+    /// redb commits once more when it closes a database that it opened after a crash, and panics where that leads to damaged pages.
+    fn close(&mut self, database: Database) {
+        if catch_unwind(AssertUnwindSafe(move || drop(database))).is_err() {
+            self.fault(StoreFault::Pages { why: NOWHERE.to_owned() });
+        }
+    }
+
+    fn content(&mut self, database: &Database) -> Result<(), CheckError> {
+        let transaction = guarded(|| Ok(database.begin_read()?)).map_err(|error| OpenStoreError::of(&self.path, error))?;
+        self.schema(database);
+        let calls = self.records(&transaction);
+        self.calls(&transaction, &calls)?;
+        self.files(&calls)
     }
 
     /// None, and a fault, when there is nothing in the file that could be read.
