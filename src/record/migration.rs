@@ -94,7 +94,7 @@ pub enum MigrateError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: CopyError,
+        source: Box<CopyError>,
     },
     /// A step failed.
     #[error("{path} could not be lifted from schema {from} to {}; it still is of schema {from}: check the disk and start again", .from + 1)]
@@ -105,7 +105,7 @@ pub enum MigrateError {
         from: u16,
         /// Why.
         #[source]
-        source: StepError,
+        source: Box<StepError>,
     },
 }
 
@@ -140,7 +140,7 @@ pub(in crate::record) fn lift(
 ) -> Result<(), MigrateError> {
     let newest = steps.last().map_or(SCHEMA, |step| step.from + 1);
     let Some(found) = version(database, path, index)? else {
-        let step = |source| MigrateError::Step { path: path.to_owned(), from: 0, source };
+        let step = |error| MigrateError::Step { path: path.to_owned(), from: 0, source: Box::new(error) };
         return write_down(database, index, newest, |_, _| Ok(())).map_err(step);
     };
     if found > newest {
@@ -149,10 +149,10 @@ pub(in crate::record) fn lift(
     }
     if found < newest {
         // Written anew after a crash too: nobody has served from this store in between, so it is the same or better.
-        keep(found).map_err(|source| MigrateError::Copy { path: path.to_owned(), source })?;
+        keep(found).map_err(|error| MigrateError::Copy { path: path.to_owned(), source: Box::new(error) })?;
     }
     for step in steps.iter().filter(|step| step.from >= found) {
-        let failed = |source| MigrateError::Step { path: path.to_owned(), from: step.from, source };
+        let failed = |error| MigrateError::Step { path: path.to_owned(), from: step.from, source: Box::new(error) };
         write_down(database, index, step.from + 1, step.change).map_err(failed)?;
         tracing::info!(from = step.from, to = step.from + 1, "the store was lifted to another schema");
     }
@@ -352,7 +352,11 @@ mod tests {
     fn a_database_of_something_else_is_refused() {
         let state = tempfile::tempdir().unwrap();
         let database = Builder::new().create(state.path().join(FILE)).unwrap();
-        transact(&database, |transaction| Ok(drop(transaction.open_table(Definition::new("bookmarks"))?))).unwrap();
+        transact(&database, |transaction| {
+            drop(transaction.open_table(Definition::new("bookmarks"))?);
+            Ok(())
+        })
+        .unwrap();
         drop(database);
         let refused = OpenStore::open(state.path(), 0, &index()).err().unwrap();
         assert!(matches!(refused, OpenStoreError::Schema(MigrateError::Foreign { .. })), "{refused}");
@@ -366,7 +370,8 @@ mod tests {
         let refused = OpenStore::open(disk.path(), 0, &index()).err().unwrap();
         let told = crate::base::told::told(&refused);
         fs::remove_file(disk.path().join("filler")).unwrap();
-        assert!(matches!(refused, OpenStoreError::Schema(MigrateError::Copy { source: CopyError::Full { .. }, .. })), "{told}");
+        let OpenStoreError::Schema(MigrateError::Copy { source, .. }) = &refused else { panic!("{told}") };
+        assert!(matches!(**source, CopyError::Full { .. }), "{told}");
         assert!(told.contains("nothing was changed"), "{told}");
         assert!(fs::read_dir(disk.path()).unwrap().all(|entry| !entry.unwrap().file_name().to_string_lossy().ends_with(".part")));
         assert_eq!(version_of(&path), 1);
