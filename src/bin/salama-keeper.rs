@@ -12,7 +12,8 @@ use std::error::Error;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use crate::keeper::args::{Arguments, Mode, ProvisionArgs, ServeArgs};
+use crate::keeper::args::{Arguments, KeysArgs, Mode, ProvisionArgs, ServeArgs};
+use crate::keeper::manage;
 use crate::keeper::owner::OwnerAuth;
 use crate::keeper::provision::{Plan, provision};
 use crate::keeper::serve::Keeper;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     let exit = match Arguments::try_parse() {
         Ok(Arguments { mode: Mode::Serve(args) }) => serve(&args, open_daemon),
         Ok(Arguments { mode: Mode::Console(args) }) => serve(&args, open_console),
+        Ok(Arguments { mode: Mode::Keys(args) }) => change_keys(&args),
         Ok(Arguments { mode: Mode::Provision(args) }) => make_keys(&args),
         Err(error) => {
             let _ = error.print();
@@ -85,6 +87,19 @@ fn refuse(channel: &Channel, error: &StartError) -> Exit {
         Ok(()) => error.exit(),
         Err(_) => say(error, "salama-keeper refuses to start", error.exit()),
     }
+}
+
+/// Converses with the operator's `salama keys`, once, and ends.
+fn change_keys(args: &KeysArgs) -> Exit {
+    let guarded = harden(&[CHANNEL_FD]).map_err(StartError::from).and_then(|hardened| Ok(hardened.lock_memory()?));
+    if let Err(error) = guarded {
+        return say(&error, "the keyslots were not touched", error.exit());
+    }
+    let channel = match take_inherited(CHANNEL_FD) {
+        Ok(socket) => Channel::from_fd(socket),
+        Err(error) => return say(&error, "salama-keeper keys is started by salama, with a channel on descriptor 3", Exit::Usage),
+    };
+    manage::run(args, &channel, &SystemClock).unwrap_or_else(|error| say(&error, "salama-keeper ends", Exit::Failed))
 }
 
 fn make_keys(args: &ProvisionArgs) -> Exit {

@@ -4,8 +4,9 @@
 //! Next: `src/bin/salama-keeper.rs` tells the start-up; `keys` is the asking side.
 //!
 //! ```text
-//! TPM -- seals --> root key -- HKDF (hierarchy) --> record KEK   wraps the calls' DEKs (wrap)
-//!   (tpm, slots)                                    index key    given to the core in the greeting
+//! keyslots (tpm: sealed slot key + half in NV | recovery code | shares) -- open (slots) -->
+//!                  root key -- HKDF (hierarchy) --> record KEK   wraps the calls' DEKs (wrap)
+//!                                                   index key    given to the core in the greeting
 //!                                                   TLS wrap     opens the server's private key (keyring, signer)
 //!                                                   CA wrap      opens the CA's private key (ca), at the console only
 //!                                                   file MAC     authenticates the files of the key directory (container)
@@ -13,15 +14,23 @@
 
 pub mod args;
 pub mod ca;
+pub mod code;
 pub mod container;
 pub mod directory;
 pub mod hierarchy;
 pub mod journal;
 pub mod keyring;
+pub mod keyslots;
+pub mod manage;
 pub mod owner;
+pub mod pin;
 pub mod provision;
 pub mod quota;
+pub mod random;
+pub mod recovery;
+pub mod replace;
 pub mod serve;
+pub mod shares;
 pub mod signer;
 pub mod slots;
 pub mod startup;

@@ -16,8 +16,10 @@ use super::directory::{self, DirectoryError};
 use super::hierarchy::{DeriveError, Purpose, Root};
 use super::keyring::{self, Keyring, KeyringError};
 use super::owner::{OwnerAuth, OwnerAuthError};
+use super::pin::{self, PinError};
 use super::serve::{Greeting, Keys};
 use super::slots::{self, SlotError};
+use super::tpm::{Address, TpmError};
 use super::wrap::{DekWrapper, WrapError};
 
 /// Keys and greeting of one mode.
@@ -67,7 +69,8 @@ pub fn open_console(args: &ServeArgs) -> Result<Opened, StartError> {
 fn open_root(args: &ServeArgs) -> Result<(Root, Keyring), StartError> {
     let files = directory::read(&args.directory)?;
     let owner = args.owner_auth.as_deref().map(OwnerAuth::read).transpose()?;
-    let root = slots::open(&args.tpm, owner.as_ref(), &files.tpm_slot)?;
+    let pin = args.pin.as_deref().map(pin::read).transpose()?;
+    let root = slots::open(&files.slots, Address { tcti: &args.tpm, owner: owner.as_ref() }, pin.as_ref())?;
     let keyring = keyring::open(&root, &files.keyring)?;
     Ok((root, keyring))
 }
@@ -91,6 +94,9 @@ pub enum StartError {
     /// The TPM owner's password.
     #[error(transparent)]
     OwnerAuth(#[from] OwnerAuthError),
+    /// The PIN's file.
+    #[error(transparent)]
+    Pin(#[from] PinError),
     /// The keyslot or the TPM.
     #[error(transparent)]
     Slot(#[from] SlotError),
@@ -117,7 +123,9 @@ impl StartError {
         match self {
             Self::Directory(DirectoryError::NotOperator) => Exit::Denied,
             Self::Directory(DirectoryError::Absent(_)) => Exit::Config,
-            Self::Directory(_) | Self::OwnerAuth(_) | Self::Slot(_) | Self::Keyring(_) => Exit::Io,
+            // Started again and again, a service would use up the tries of the PIN.
+            Self::Slot(SlotError::PinNeeded | SlotError::Tpm(TpmError::WrongPin(_) | TpmError::LockedOut(_))) => Exit::Config,
+            Self::Directory(_) | Self::Pin(_) | Self::OwnerAuth(_) | Self::Slot(_) | Self::Keyring(_) => Exit::Io,
             Self::Privilege(PrivilegeError::Root | PrivilegeError::UnknownUser { .. }) => Exit::Config,
             Self::Harden(_) | Self::LockMemory(_) | Self::Derive(_) | Self::Wrap(_) | Self::Privilege(_) | Self::Confine(_) => Exit::Failed,
         }
