@@ -379,6 +379,7 @@ fn no_key_is_on_the_tpms_bus() {
     let mut connection = Tpm::connect(address(&tpm), None).unwrap();
     let sealed = connection.seal(&Policy::default(), None, &secret).unwrap();
     assert_eq!(connection.unseal(&Policy::default(), None, &sealed).unwrap().expose(), secret.expose());
+    drop(connection);
     let log = tpm.log();
     assert!(holds(log.as_bytes(), &sealed.public), "the log shows what crosses the bus in clear");
     assert!(!holds(log.as_bytes(), secret.expose()));

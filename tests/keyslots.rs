@@ -588,6 +588,10 @@ fn with_every_call_failing(bench: &Bench, how: &str, task: &Task) -> usize {
             let mut operator = Operator::default();
             operator.launcher = ["strace", "-q", "-o"].map(Into::into).to_vec();
             operator.launcher.extend([log.clone().into(), "-e".into(), format!("trace={call}").into(), "-e".into(), inject.into()]);
+            // The files of the keys only: the TPM is written to as well.
+            for name in ["", ".keyslots.partial", "keyslots", "tpm.slot"] {
+                operator.launcher.extend(["-P".into(), bench.keys().join(name).into()]);
+            }
             let end = operator.asks(bench, task.clone());
             for what in ["-t", "-l", "-s"] {
                 bench.tpm.tool("tpm2_flushcontext", &[what]);

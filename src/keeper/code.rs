@@ -210,7 +210,7 @@ mod tests {
         let share = write(Sort::Share, &[7; 36]);
         assert_eq!(read(Sort::Code, &share).unwrap_err(), CodeError::Group { group: 1 });
         let code = write(Sort::Code, &[7; 32]);
-        assert_eq!(read(Sort::Code, &typed(&code.expose()[..26])).unwrap_err(), CodeError::TooShort { groups: 8, whole: 2 });
+        assert_eq!(read(Sort::Code, &typed(&code.expose()[..25])).unwrap_err(), CodeError::TooShort { groups: 8, whole: 2 });
         assert_eq!(read(Sort::Code, &typed(&format!("{}0", code.expose()))).unwrap_err(), CodeError::TooLong { groups: 8 });
         assert_eq!(read(Sort::Code, &typed("UUUUUUUU")).unwrap_err(), CodeError::Letter { group: 1 });
         assert_eq!(read(Sort::Code, &typed("")).unwrap_err(), CodeError::TooShort { groups: 8, whole: 0 });

@@ -62,6 +62,8 @@ pub fn run(args: &KeysArgs, channel: &Channel, clock: &impl Clock) -> Result<Exi
             channel.send(&KeeperWord::Done(Box::new(report)))?;
             Ok(Exit::Ok)
         }
+        // The operator has gone; there is nobody to tell.
+        Err(ManageError::HungUp) => Ok(Exit::Failed),
         Err(ManageError::Channel(error)) => Err(error),
         Err(error) => {
             let exit = error.exit();
@@ -140,6 +142,9 @@ pub enum ManageError {
     /// The console.
     #[error(transparent)]
     Channel(#[from] ChannelError),
+    /// The operator has gone.
+    #[error("the console closed the conversation")]
+    HungUp,
     /// The directory.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
@@ -217,7 +222,7 @@ impl ManageError {
             Self::Code(_) | Self::Recovery(_) | Self::Share(_) | Self::GivenUp(_) | Self::Approval => Exit::BadInput,
             Self::WithItself(_) | Self::NothingPrinted | Self::NoPin | Self::NotTpm(_) | Self::Which(_) | Self::Pcrs => Exit::Usage,
             Self::Keyslots(KeyslotsError::Last | KeyslotsError::Full) => Exit::Failed,
-            Self::Channel(_) | Self::Derive(_) | Self::Random(_) | Self::DoesNotOpen | Self::File(_) => Exit::Failed,
+            Self::Channel(_) | Self::HungUp | Self::Derive(_) | Self::Random(_) | Self::DoesNotOpen | Self::File(_) => Exit::Failed,
             Self::Directory(_) | Self::OwnerAuth(_) | Self::Pin(_) | Self::Slot(_) | Self::Keyslots(_) | Self::Tpm(_) => Exit::Io,
         }
     }

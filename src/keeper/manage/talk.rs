@@ -35,7 +35,8 @@ impl<C: Clock> Desk<'_, C> {
         self.channel.send(&KeeperWord::Ask { wanted, problem })?;
         match self.channel.recv()? {
             Some(ConsoleWord::Answer(answer)) => Ok(answer),
-            Some(_) | None => Err(ChannelError::Malformed.into()),
+            Some(_) => Err(ChannelError::Malformed.into()),
+            None => Err(ManageError::HungUp),
         }
     }
 
@@ -44,7 +45,8 @@ impl<C: Clock> Desk<'_, C> {
         self.channel.send(&KeeperWord::Show(sheet))?;
         match self.channel.recv()? {
             Some(ConsoleWord::Shown) => Ok(()),
-            Some(_) | None => Err(ChannelError::Malformed.into()),
+            Some(_) => Err(ChannelError::Malformed.into()),
+            None => Err(ManageError::HungUp),
         }
     }
 }

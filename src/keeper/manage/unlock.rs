@@ -36,7 +36,7 @@ impl<C: Clock> Desk<'_, C> {
         for slot in usable().filter(|slot| matches!(slot.kind, Kind::Tpm(_))) {
             match self.unlock_by(slot, None) {
                 Ok(root_key) => return Ok((root_key, slot.id)),
-                Err(error @ ManageError::Channel(_)) => return Err(error),
+                Err(error @ (ManageError::Channel(_) | ManageError::HungUp)) => return Err(error),
                 Err(error) => refused = Some(error),
             }
         }
