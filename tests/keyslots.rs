@@ -585,8 +585,7 @@ fn with_every_call_failing(bench: &Bench, how: &str, task: &Task) -> usize {
         for nth in 1.. {
             let inject = format!("inject={call}:{how}:when={nth}");
             let log = bench.base().join("strace");
-            let mut operator = Operator::default();
-            operator.launcher = ["strace", "-q", "-o"].map(Into::into).to_vec();
+            let mut operator = Operator { launcher: ["strace", "-q", "-o"].map(Into::into).to_vec(), ..Operator::default() };
             operator.launcher.extend([log.clone().into(), "-e".into(), format!("trace={call}").into(), "-e".into(), inject.into()]);
             // The files of the keys only: the TPM is written to as well.
             for name in ["", ".keyslots.partial", "keyslots", "tpm.slot"] {
