@@ -11,13 +11,16 @@ from harness import Spread, Talker, once, ratio
 from report import Line, Result
 
 UPLOAD = 500_000_000
+MEMORY = "/dev/shm"
 
 
 class Appliance(Talker):
     """A whole appliance on a software TPM; `place` says where it listens and how to get in."""
 
-    def __init__(self, bench, *arguments):
-        super().__init__([bench.program("core"), "appliance", *arguments])
+    def __init__(self, bench, *arguments, folder=None):
+        """Its files lie below `folder`, or where temporary files do."""
+        where = ["env", f"TMPDIR={folder}"] if folder else []
+        super().__init__([*where, bench.program("core"), "appliance", *arguments])
         self.place = self.answer()
 
     def restart(self):
@@ -75,27 +78,38 @@ def plain_write(path):
 def upload(bench, rounds=5):
     put = [bench.program("core"), "put", "--bytes", UPLOAD]
     sealed, keyed = "into sealed segments", "the same with an idempotency key, so hashed too"
-    rates = {"into the sink": [], sealed: [], keyed: []}
+    in_memory = "into sealed segments, the state directory in memory (tmpfs)"
+    rates = {"into the sink": [], sealed: [], keyed: [], in_memory: []}
     servers = {name: [] for name in rates}
     disk = []
-    with tempfile.TemporaryDirectory() as folder, Appliance(bench, "--asr", "whisper-tiny-en") as appliance:
-        with Talker([bench.program("core"), "sink", folder]) as sink:
-            place = sink.answer()
-            there = ["--address", place["address"], "--ca", f"{folder}/ca.pem", "--identity", f"{folder}/client.pem"]
-            daemon = (appliance.server(), appliance.place["pid"])
-            sides = [("into the sink", there, place["pid"]), (sealed, *daemon), (keyed, *daemon)]
-            for number in range(rounds + 1):
-                for name, server, pid in sides:
-                    used = cpu_ms(pid)
-                    told = once(put + server + (["--key", f"bench-{number}"] if name == keyed else []))
-                    if number:
-                        rates[name].append(told["mb_per_s"])
-                        servers[name].append(cpu_ms(pid) - used)
-                    if name != "into the sink":
-                        appliance.wait(json.loads(told["reply"])["id"])
-                disk.append(plain_write(Path(appliance.place["ca"]).with_name("plain")))
+    recogniser = ("--asr", "whisper-tiny-en")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Talker([bench.program("core"), "sink", folder]) as sink,
+        Appliance(bench, *recogniser) as appliance,
+        Appliance(bench, *recogniser, folder=MEMORY) as diskless,
+    ):
+        place = sink.answer()
+        there = ["--address", place["address"], "--ca", f"{folder}/ca.pem", "--identity", f"{folder}/client.pem"]
+        sides = [("into the sink", there, place["pid"], None)]
+        for name, side in ((sealed, appliance), (keyed, appliance), (in_memory, diskless)):
+            sides.append((name, side.server(), side.place["pid"], side))
+        for number in range(rounds + 1):
+            for name, server, pid, side in sides:
+                used = cpu_ms(pid)
+                told = once(put + server + (["--key", f"bench-{number}"] if name == keyed else []))
+                if number:
+                    rates[name].append(told["mb_per_s"])
+                    servers[name].append(cpu_ms(pid) - used)
+                if side:
+                    side.wait(json.loads(told["reply"])["id"])
+                if side is diskless:
+                    # Memory is what the next round needs.
+                    for recording in Path(side.place["state"], "audio").iterdir():
+                        recording.unlink()
+            disk.append(plain_write(Path(appliance.place["ca"]).with_name("plain")))
     sink = rates["into the sink"]
-    share, with_key = (Spread(100 * mine / most for mine, most in zip(rates[name], sink)) for name in (sealed, keyed))
+    share, with_key, diskless_share = (Spread(100 * mine / most for mine, most in zip(rates[name], sink)) for name in (sealed, keyed, in_memory))
     of_disk = Spread(100 * mine / most for mine, most in zip(rates[sealed], disk[1:]))
     table = [("", "MB/s", "processor time of the server, s")]
     for name in rates:
@@ -107,13 +121,14 @@ def upload(bench, rounds=5):
         [
             Line("upload, share of the sink's rate", share.text(0, " %"), share.median, 60, goal=">= 60 %"),
             Line("upload with an idempotency key, share of the sink's rate", with_key.text(0, " %"), with_key.median),
+            Line("upload with the state directory in memory, share of the sink's rate", diskless_share.text(0, " %"), diskless_share.median),
             Line("upload, share of the rate of plain synced writes to the same disk", of_disk.text(0, " %"), of_disk.median),
         ],
         table,
         [
             f"{UPLOAD // 10**6} MB from memory, TLS 1.3 with client certificate, HTTP/1.1; {rounds} rounds after a warm-up. The clock stops "
             "at the reply, when the recording is synced to disk, its call is durable and queued. Client and server share the machine. The "
-            "sink waits for no disk: where plain synced writes are slower than 60 % of the sink, no upload that is durable can reach the goal.",
+            "sink waits for no disk, so the row with the state directory in memory says what is ours of the difference; plain writes go through the page cache, the daemon's past it.",
         ],
         "`benches/rows_daemon.py`, `benches/core`",
     )

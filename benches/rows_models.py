@@ -267,15 +267,15 @@ def ner(bench, rounds=7):
     )
 
 
-# What the functions do, first match counts. Names of the kernels are tract's own.
+# What the functions do, first match counts. Kernels are of `sys::simd`, `mmm` of tract, which finds names.
 WORK = (
-    ("matrix products: tract's kernels", r"mmm|gemm|gemv|sgemm|_f32_\d+x\d+|tile"),
-    ("matrix products: our int8 and f32 kernels", r"rows_dot|simd|salama::sys|sys::"),
-    ("packing of operands", r"pack"),
-    ("softmax, exponentials, GELU", r"softmax|gelu|erf|exp|sigmoid|tanh|silu"),
-    ("layer norm and other element-wise work", r"reduce|norm|element|binary|unary|by_scalar|zip|map|ndarray"),
-    ("copies", r"memmove|memcpy|memset|copy|clone"),
-    ("spectrograms", r"fft|mel|butterfl"),
+    ("matrix products in bytes", r"simd::quantised"),
+    ("matrix products in half and single precision, attention", r"simd::(product|panels|half)"),
+    ("softmax, exponentials, GELU, norms", r"simd::pointwise|expf|logf|tanh"),
+    ("names: tract's products and the rest of its graph", r"tract|mmm|ndarray"),
+    ("speech: layers, decoding loop, alignment, voice activity", r"worker::speech"),
+    ("decoding and resampling, spectrograms", r"symphonia|rubato|fft|mel|butterfl|worker::decode"),
+    ("copies and filling", r"memmove|memcpy|memset|copy|clone"),
     ("allocation", r"malloc|free|alloc"),
 )
 

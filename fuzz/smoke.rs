@@ -49,8 +49,14 @@ targets! {
     fn any_certificate_request_is_refused_or_certified_as_told runs certificate_request;
     fn any_bytes_are_recognised_or_not runs recognise;
     fn any_wav_header_announces_what_is_there_or_is_refused runs wav;
+    fn any_au_header_announces_what_is_there_or_is_refused runs au;
     fn any_mp4_boxes_are_walked_in_bounded_steps runs mp4;
+    fn any_webm_elements_are_walked_in_bounded_steps runs matroska;
+    fn any_flac_blocks_are_walked_in_bounded_steps runs flac;
+    fn any_ogg_pages_are_walked_in_bounded_steps runs ogg;
+    fn any_bits_of_gsm_are_a_sound runs gsm;
     fn any_recording_ends_in_samples_or_a_reason runs decode;
+    fn any_declared_samples_are_read_whole_or_refused runs samples;
     fn any_text_is_redacted_without_the_number_in_it runs redaction;
     fn any_manifest_names_plain_files_or_is_refused runs manifest;
     fn any_graph_is_loaded_or_refused runs graph;

@@ -5,5 +5,7 @@
 
 #[path = "../src/worker/decode/mod.rs"]
 pub mod decode;
+#[path = "../src/worker/layers.rs"]
+pub mod layers;
 #[path = "../src/worker/text/mod.rs"]
 pub mod text;

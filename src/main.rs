@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// arguments > config > harden > listener > keeper > worker > privileges > store > confine (no way back) > serve
+/// arguments > config > harden > listener > worker begins > keeper > privileges > store > confine (no way back) > worker ready > serve
 fn run() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     let config = Config::load(&arguments.config)?;
@@ -47,12 +47,13 @@ fn run() -> Result<(), Box<dyn Error>> {
 
     let notifier = Notifier::connect();
     let listener = listener::open(config.listen.address)?;
+    let workers = parts::begin_workers(&config)?;
     let keeper = parts::start_keeper(&config)?;
-    let workers = parts::start_workers(&config)?;
 
     let unprivileged = hardened.drop_privileges(parts::user(&config.process.user).as_deref())?;
     let store = OpenStore::open(&config.state.directory, config.state.ballast)?;
     let confined = unprivileged.confine(&policy::core::POLICY, &parts::grants(&config, &arguments.config))?;
+    let workers = workers.ready()?;
 
     daemon::serve(confined, Parts { config, notifier, listener, keeper, workers, store })?;
     Ok(())

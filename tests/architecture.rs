@@ -146,3 +146,58 @@ fn no_file_outgrows_the_house() {
         assert!(lines <= FILE_LINES_MAX, "{} has {lines} lines; look for the noun that wants out", file.display());
     }
 }
+
+/// `file.rs::name` in backticks, as SECURITY.md and the documents name a test.
+fn named_tests(text: &str) -> BTreeSet<(&str, &str)> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    quoted.filter_map(|word| word.split_once("::")).filter(|(file, _)| file.ends_with(".rs")).collect()
+}
+
+/// A function that a test harness runs: one with an attribute that says so, in a list of [`runner`] or in a table of targets.
+fn is_test(text: &str, name: &str) -> bool {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    lines.iter().enumerate().any(|(number, line)| {
+        let declared = line.split_once("fn ").is_some_and(|(_, rest)| {
+            rest.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(['(', ' ']) && (rest.starts_with('(') || rest.starts_with(" runs ")))
+        });
+        let attributes = lines[..number].iter().rev().take_while(|above| above.starts_with("#[") || above.starts_with("//"));
+        declared
+            && (line.contains(" runs ")
+                || attributes.clone().any(|above| above.contains("test"))
+                || text.contains(&format!("(\"{name}\", {name})"))
+                || text.contains(&format!("\"{name}\",\n        {name},"))
+                || text.contains("proptest! {"))
+    })
+}
+
+#[test]
+fn every_test_that_a_document_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents: Vec<PathBuf> = ["SECURITY.md", "README.md", "fuzz/README.md"].map(|name| root.join(name)).into();
+    for folder in ["docs", "docs/adr"] {
+        documents.extend(
+            fs::read_dir(root.join(folder))
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .filter(|path| path.extension().is_some_and(|ending| ending == "md")),
+        );
+    }
+    let (mut named, mut wrong) = (0, Vec::new());
+    for document in documents {
+        let text = fs::read_to_string(&document).unwrap();
+        for (file, name) in named_tests(&text) {
+            named += 1;
+            let path = if ["tests/", "fuzz/", "benches/"].iter().any(|folder| file.starts_with(folder)) {
+                root.join(file)
+            } else {
+                source().join(file)
+            };
+            if !fs::read_to_string(path).is_ok_and(|text| is_test(&text, name)) {
+                wrong.push(format!("{}: {file}::{name}", document.display()));
+            }
+        }
+    }
+    assert!(named > 150, "only {named} names were found");
+    assert!(wrong.is_empty(), "no such test:\n{}", wrong.join("\n"));
+}

@@ -1,7 +1,7 @@
-//! A model's graph: `model::load` of damaged ONNX.
+//! A model's graph: `model::load` of damaged ONNX, plain and with the operations that the name model's gets, and `model::tensors`.
 //! Trusts: nothing here; in the worker the bytes have the manifest's digest.
 //! Touches: memory.
-//! Next: tract runs it.
+//! Next: tract runs it, or our own layers compute with its weights.
 
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto};
@@ -10,6 +10,9 @@ use prost::Message;
 
 use super::Target;
 use crate::model::load;
+use crate::model::tensors::Tensors;
+use crate::worker::layers::Precision;
+use crate::worker::text::fused;
 
 /// ONNX.
 pub const TARGET: Target = Target {
@@ -44,8 +47,22 @@ pub const TARGET: Target = Target {
 };
 
 /// Promise: damaged bytes are refused or give a graph; no size in them is believed before it is checked against the bytes that are there.
+/// Weights that are taken have as many numbers as their shape says; who takes all has none left.
 fn run(data: &[u8]) {
     let _ = load::graph(data);
+    let _ = fused::graph(data, 1, Precision::Fastest);
+    let Ok(mut tensors) = Tensors::read(data) else { return };
+    let Ok(model) = ModelProto::decode(data) else { panic!("weights of what is no model") };
+    for tensor in model.graph.into_iter().flat_map(|graph| graph.initializer).filter(|tensor| !tensor.dims.is_empty()) {
+        let dims: Vec<usize> = tensor.dims.iter().filter_map(|dim| usize::try_from(*dim).ok()).collect();
+        let half = tensor.data_type == i32::from(DataType::Float16);
+        let name = if half { tensor.name.strip_suffix(".f16").unwrap_or(&tensor.name) } else { &tensor.name };
+        if half || tensor.data_type == i32::from(DataType::Float) {
+            let numbers = tensors.take_wide(name, &dims).expect("what was read can be taken");
+            assert_eq!(numbers.len(), dims.iter().product::<usize>());
+        }
+    }
+    tensors.finish().expect("all were taken");
 }
 
 fn tensor(name: &str, dims: &[i64], data_type: DataType, raw_data: Vec<u8>) -> TensorProto {
@@ -87,5 +104,31 @@ fn seeds() -> Vec<Vec<u8>> {
         vec![tensor("b", &[1], DataType::Float, vec![0, 0, 128, 63])],
         vec![node("Add", &["x", "b"], "z", &[]), node("Relu", &["z"], "y", &[])],
     );
-    vec![half, quantised, plain]
+    let weights = file(
+        vec![
+            tensor("a.weight.f16", &[1, 2], DataType::Float16, vec![0, 60, 0, 64]),
+            tensor("a.bias", &[2], DataType::Float, vec![0, 0, 128, 63, 0, 0, 0, 64]),
+            tensor("scale", &[], DataType::Float, vec![0, 0, 128, 63]),
+            TensorProto { float_data: vec![1.0, 2.0, 3.0], ..tensor("packed", &[3], DataType::Float, Vec::new()) },
+        ],
+        Vec::new(),
+    );
+    vec![half, quantised, plain, weights, attention()]
+}
+
+/// A layer of attention with one head and a norm, as `fused` looks for them.
+fn attention() -> Vec<u8> {
+    let floats = |name: &str, count: usize| tensor(name, &[i64::try_from(count).unwrap()], DataType::Float, [0, 0, 128, 63].repeat(count));
+    let mut nodes = Vec::new();
+    for part in ["query", "key", "value"] {
+        let sizes = [("K", 32), ("N", 32), ("bits", 4), ("block_size", 32)];
+        nodes.push(node("MatMulNBits", &["x", "q", "s"], &format!("{part}/MatMul"), &sizes));
+        nodes.push(node("Add", &["b", &format!("{part}/MatMul")], &format!("attention/self/{part}/Add"), &[]));
+    }
+    nodes.push(node("Identity", &["attention/self/query/Add"], "attention/self/Reshape_3", &[]));
+    nodes.push(node("LayerNormalization", &["attention/self/Reshape_3", "b", "b"], "y", &[("epsilon", 0)]));
+    for node in &mut nodes {
+        node.name = node.output.concat();
+    }
+    file(vec![tensor("q", &[32, 1, 16], DataType::Uint8, vec![0x98; 512]), floats("s", 32), floats("b", 32)], nodes)
 }

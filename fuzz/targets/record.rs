@@ -12,8 +12,8 @@ pub mod index;
 #[path = "../../src/record/schema.rs"]
 #[allow(dead_code, reason = "a part of the library")]
 pub mod schema;
-#[path = "../../src/record/segments.rs"]
-#[allow(dead_code, reason = "a part of the library")]
+#[path = "../../src/record/segments/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "a part of the library")]
 pub mod segments;
 
 use std::fs;

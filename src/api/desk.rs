@@ -9,8 +9,9 @@ use bytes::Bytes;
 use tokio::sync::mpsc::Receiver;
 
 use crate::base::ids::CallId;
-use crate::job::calls::{Arrival, Calls, CallsError, Upload};
+use crate::job::calls::{Arrival, Calls, CallsError};
 use crate::job::spec::{CallEvent, CallExport, CallMetadata, CallPage, CallView, RedactedText, Scope, Transcript};
+use crate::job::upload::Upload;
 
 type Answer<T> = Result<T, CallsError>;
 

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
@@ -23,12 +23,13 @@ const LINGER_BYTES: u64 = 4 * 1024 * 1024;
 /// A connection and its place among the connections.
 pub(super) struct Lingering {
     stream: Option<(TcpStream, Place)>,
-    said_goodbye: bool,
+    /// Something was sent that an RST could destroy. A server that gives up on a malformed head ends without saying goodbye.
+    spoke: bool,
 }
 
 impl Lingering {
     pub(super) const fn new(stream: TcpStream, place: Place) -> Self {
-        Self { stream: Some((stream, place)), said_goodbye: false }
+        Self { stream: Some((stream, place)), spoke: false }
     }
 
     /// Small replies leave at once. A socket that is already dead shows it at the next read.
@@ -45,13 +46,14 @@ impl Lingering {
 
 impl Drop for Lingering {
     fn drop(&mut self) {
-        if let (true, Some((stream, place)), Ok(runtime)) = (self.said_goodbye, self.stream.take(), Handle::try_current()) {
+        if let (true, Some((stream, place)), Ok(runtime)) = (self.spoke, self.stream.take(), Handle::try_current()) {
             runtime.spawn(discard(stream, place));
         }
     }
 }
 
-async fn discard(stream: TcpStream, place: Place) {
+async fn discard(mut stream: TcpStream, place: Place) {
+    _ = stream.shutdown().await;
     let mut rest = stream.take(LINGER_BYTES);
     let mut buffer = vec![0; 16 * 1024];
     let all = async { while rest.read(&mut buffer).await.is_ok_and(|read| read > 0) {} };
@@ -67,10 +69,12 @@ impl AsyncRead for Lingering {
 
 impl AsyncWrite for Lingering {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.spoke = true;
         self.stream()?.poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.spoke = true;
         self.stream()?.poll_write_vectored(cx, slices)
     }
 
@@ -83,7 +87,7 @@ impl AsyncWrite for Lingering {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.said_goodbye = true;
+        self.spoke = true;
         self.stream()?.poll_shutdown(cx)
     }
 }

@@ -8,6 +8,7 @@ mod linger;
 pub mod listener;
 mod rest;
 pub mod serve;
+mod streams;
 pub mod tls;
 
 #[cfg(test)]

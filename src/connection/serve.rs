@@ -13,7 +13,7 @@ use axum::body::Body;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use rustls::ServerConfig;
 use tokio::io::AsyncWriteExt;
@@ -28,6 +28,7 @@ use tower::ServiceExt;
 use super::idle::Requests;
 use super::linger::Lingering;
 use super::rest::Rest;
+use super::streams::{Starts, Streams};
 use super::tls::H2;
 use crate::admission::source::{Place, Places};
 use crate::api::Connected;
@@ -130,15 +131,16 @@ impl Server {
     {
         // The protocol was agreed on in the handshake; guessing it from the first bytes would wait for them for ever.
         let h2 = stream.get_ref().1.alpn_protocol() == Some(H2);
-        let http = http(&self.limits, h2);
+        let (starts, mut streams) = Streams::new();
+        let http = http(&self.limits, h2, starts);
         let mut conversation = pin!(http.serve_connection(TokioIo::new(stream), service));
         tokio::select! {
-            _ = conversation.as_mut() => return,
+            _ = streams.beside(conversation.as_mut()) => return,
             () = requests.idle_for(self.limits.idle_timeout) => {}
             () = stopped(&mut stop) => {}
         }
         conversation.as_mut().graceful_shutdown();
-        _ = timeout(self.limits.drain_timeout, conversation).await;
+        _ = timeout(self.limits.drain_timeout, streams.beside(conversation)).await;
     }
 }
 
@@ -158,8 +160,8 @@ async fn answer(
     Ok(response.map(|body| Held::body(body, busy)))
 }
 
-fn http(limits: &Limits, h2: bool) -> Builder<TokioExecutor> {
-    let builder = Builder::new(TokioExecutor::new());
+fn http(limits: &Limits, h2: bool, starts: Starts) -> Builder<Starts> {
+    let builder = Builder::new(starts);
     let mut builder = if h2 { builder.http2_only() } else { builder.http1_only() };
     builder
         .http1()

@@ -10,7 +10,7 @@ pub mod transcript;
 pub mod worker;
 
 /// Raised whenever a message of this folder changes; both ends refuse another number.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// The descriptor on which a started program finds its channel.
 pub const CHANNEL_FD: i32 = 3;

@@ -9,9 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
-use zeroize::Zeroizing;
 
 use super::border::{Children, KeySource};
 use super::desk::{Desk, DeskError, record_fault};
@@ -21,6 +19,7 @@ use super::intake::Incoming;
 use super::runner;
 use super::spec::{CallEvent, CallExport, CallMetadata, CallPage, CallView, RedactedText, Scope, Transcript};
 use super::tally::{Counts, Tally};
+use super::upload::{Upload, off_thread};
 use crate::base::clock::Clock;
 use crate::base::ids::CallId;
 use crate::ipc::worker::TEXT_CHARS_MAX;
@@ -28,9 +27,6 @@ use crate::record::index::IndexKeys;
 use crate::record::segments::SegmentDirectory;
 use crate::record::space::Space;
 use crate::record::store::Store;
-
-/// Bytes of an upload that are gathered before they are sealed and written in one go.
-const WRITE_BYTES: usize = 256 * 1024;
 
 /// What the desk is made of.
 pub struct CallsParts {
@@ -146,80 +142,6 @@ pub enum Arrival {
     Repeated(CallView),
 }
 
-/// A recording on its way in. Dropping it forgets everything of it.
-pub struct Upload {
-    /// Absent after a failure, and while a write is under way.
-    incoming: Option<Box<Incoming>>,
-    /// While this piece is sealed and written, the next is gathered.
-    writing: Option<JoinTask<Written>>,
-    gathered: Zeroizing<Vec<u8>>,
-    bytes: u64,
-    limit: u64,
-}
-
-impl Upload {
-    /// Seals the next bytes of the recording.
-    ///
-    /// # Errors
-    /// `TooLarge` past the limit, `Full` when the disk is, `Internal` else. After an error the upload is forgotten.
-    pub async fn push(&mut self, bytes: Bytes) -> Result<(), CallsError> {
-        self.bytes = self.bytes.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-        if self.bytes > self.limit {
-            // Before the answer, so that nothing of it is left by then.
-            drop(self.written().await);
-            return Err(CallsError::TooLarge { limit: self.limit });
-        }
-        for piece in bytes.chunks(WRITE_BYTES) {
-            self.gathered.extend_from_slice(piece);
-            if self.gathered.len() >= WRITE_BYTES {
-                self.write().await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The recording is complete: makes it and its call durable and queues the job, unless it came before.
-    ///
-    /// # Errors
-    /// `Empty` for no bytes at all; `IdempotencyConflict` when its key came before with another recording, and `NotFound` when
-    /// that one's call was erased while this one came in; as [`Self::push`].
-    pub async fn finish(mut self) -> Result<Arrival, CallsError> {
-        if self.bytes == 0 {
-            return Err(CallsError::Empty);
-        }
-        self.write().await?;
-        let (incoming, _) = self.written().await?;
-        off_thread("finish upload", None, move || incoming.finish()).await
-    }
-
-    /// Begins to write what is gathered, once the piece before is written. A caller that goes away in the middle leaves the write
-    /// to end by itself, and the upload to be forgotten then.
-    async fn write(&mut self) -> Result<(), CallsError> {
-        let (mut incoming, spare) = self.written().await?;
-        let mut gathered = std::mem::replace(&mut self.gathered, spare);
-        self.writing = Some(tokio::task::spawn_blocking(move || {
-            incoming.write(&gathered)?;
-            // Kept for the next piece but one: wiping it for each costs more than sealing it.
-            gathered.clear();
-            Ok((incoming, gathered))
-        }));
-        Ok(())
-    }
-
-    /// The upload with nothing under way, and a buffer to gather in.
-    async fn written(&mut self) -> Result<Written, CallsError> {
-        match self.writing.take() {
-            Some(writing) => finished("write upload", None, writing).await,
-            None => Ok((self.incoming.take().ok_or(CallsError::Internal)?, Zeroizing::new(Vec::with_capacity(WRITE_BYTES)))),
-        }
-    }
-}
-
-/// An upload after a write, and the buffer that was written.
-type Written = (Box<Incoming>, Zeroizing<Vec<u8>>);
-/// Blocking work away from the connections' threads.
-type JoinTask<T> = tokio::task::JoinHandle<Result<T, DeskError>>;
-
 /// Why the desk refuses.
 #[derive(Debug, thiserror::Error)]
 pub enum CallsError {
@@ -271,25 +193,6 @@ pub enum CallsError {
     /// A fault of ours; its cause is in the journal.
     #[error("the appliance failed; its journal says why")]
     Internal,
-}
-
-/// Runs blocking work away from the connections' threads.
-async fn off_thread<T: Send + 'static>(
-    step: &'static str,
-    call: Option<CallId>,
-    work: impl FnOnce() -> Result<T, DeskError> + Send + 'static,
-) -> Result<T, CallsError> {
-    finished(step, call, tokio::task::spawn_blocking(work)).await
-}
-
-async fn finished<T>(step: &'static str, call: Option<CallId>, work: JoinTask<T>) -> Result<T, CallsError> {
-    match work.await {
-        Ok(answer) => answer.map_err(|error| error.reply(step, call)),
-        Err(error) => {
-            record_fault(step, call, &error);
-            Err(CallsError::Internal)
-        }
-    }
 }
 
 impl Calls {
@@ -379,11 +282,7 @@ impl Calls {
     pub async fn admit(&self, owner: &str, metadata: CallMetadata, idempotency_key: Option<&str>) -> Result<Upload, CallsError> {
         let (desk, owner, key) = (Arc::clone(&self.desk), owner.to_owned(), idempotency_key.map(str::to_owned));
         let limit = desk.settings.max_audio_bytes;
-        off_thread("admit", None, move || {
-            let incoming = Some(Box::new(Incoming::admit(&desk, &owner, &metadata, key.as_deref())?));
-            Ok(Upload { incoming, writing: None, gathered: Zeroizing::new(Vec::with_capacity(WRITE_BYTES)), bytes: 0, limit })
-        })
-        .await
+        off_thread("admit", None, move || Ok(Upload::new(Incoming::admit(&desk, &owner, &metadata, key.as_deref())?, limit))).await
     }
 
     /// A page of the calls in `scope`, newest first.

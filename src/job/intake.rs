@@ -20,7 +20,7 @@ use crate::ipc::keeper::WrappedDek;
 use crate::record::envelope::Envelope;
 use crate::record::index::KeyedHash;
 use crate::record::schema::{Slot, Table};
-use crate::record::segments::SegmentWriter;
+use crate::record::segments::{SegmentWriter, Spare};
 use crate::record::store::{Batch, Outcome};
 
 /// How long an idempotency key is remembered.
@@ -87,17 +87,34 @@ impl Incoming {
         Self { desk: Arc::clone(desk), metadata, body: has_key.then(|| digest::Context::new(&digest::SHA256)), fate }
     }
 
-    /// Takes the next bytes: into the digest and, sealed, into the file.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), DeskError> {
+    /// Takes the next bytes into the digest and into memory, and gives how many: fewer than all of them when [`Self::piece`] is to be
+    /// called first.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> usize {
+        let taken = match &mut self.fate {
+            Fate::Kept(kept) => kept.writer.take(bytes),
+            Fate::Compared(_) => bytes.len(),
+        };
         if let Some(body) = &mut self.body {
-            body.update(bytes);
+            body.update(bytes.split_at(taken).0);
         }
-        let Fate::Kept(kept) = &mut self.fate else { return Ok(()) };
-        let piece = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        if !self.desk.space.admits(piece) {
-            return Err(DeskError::Refused(CallsError::Full));
+        taken
+    }
+
+    /// What has been taken, as work that seals and writes it, to be begun in order and away from the connections' threads.
+    pub(super) fn piece(&mut self) -> Result<impl FnOnce() -> Result<Spare, DeskError> + Send + 'static, DeskError> {
+        let Fate::Kept(kept) = &mut self.fate else { return Err(DeskError::NotFound) };
+        let (desk, piece) = (Arc::clone(&self.desk), kept.writer.piece()?);
+        Ok(move || {
+            desk.has_room(piece.bytes())?;
+            Ok(piece.write()?)
+        })
+    }
+
+    /// Keeps the memory of a piece that was written for the next one.
+    pub(super) fn reuse(&mut self, spare: Spare) {
+        if let Fate::Kept(kept) = &mut self.fate {
+            kept.writer.reuse(spare);
         }
-        Ok(kept.writer.push(bytes)?)
     }
 
     /// The recording is complete. One with a key that came before must be the same to the byte; then the answer is the first one's call.
@@ -116,6 +133,7 @@ impl Kept {
     /// `recording durable > call durable > queued`, unless another upload with the same key was faster.
     fn finish(self, desk: &Desk, metadata_hash: KeyedHash, body: Option<KeyedHash>) -> Result<Arrival, DeskError> {
         let Self { call, owner, metadata, idempotency, wrapped, envelope, writer, _place } = self;
+        desk.has_room(writer.gathered())?;
         let audio_bytes = writer.finish()?;
         let now = desk.clock.now();
         let header = Header {
@@ -158,6 +176,11 @@ impl Kept {
 }
 
 impl Desk {
+    /// Whether `bytes` more of a recording may be written.
+    fn has_room(&self, bytes: u64) -> Result<(), DeskError> {
+        if self.space.admits(bytes) { Ok(()) } else { Err(DeskError::Refused(CallsError::Full)) }
+    }
+
     /// What is remembered of an idempotency key, unless it has expired or its call is gone.
     fn remembered(&self, hash: KeyedHash) -> Result<Option<Remembered>, DeskError> {
         let slot = Slot::idempotency(&hash);

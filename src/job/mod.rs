@@ -21,3 +21,4 @@ pub mod tally;
 #[cfg(test)]
 mod tests;
 mod text;
+pub mod upload;

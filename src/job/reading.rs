@@ -102,7 +102,8 @@ impl Desk {
     pub(super) fn export(&self, scope: &Scope, call: CallId) -> Result<CallExport, DeskError> {
         let header = self.header(scope, call)?;
         let envelope = self.open_key(call, UnwrapPurpose::Read)?;
-        let metadata = self.stored_metadata(call, &envelope)?;
+        // What the Content-Type declared is no part of what the uploader said, and shows in the call's `audio`.
+        let metadata = CallMetadata { samples: None, ..self.stored_metadata(call, &envelope)? };
         let export = CallExport {
             schema: EXPORT_SCHEMA.into(),
             exported_at: self.clock.now().rfc3339(),

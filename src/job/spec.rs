@@ -3,7 +3,8 @@
 //! Touches: nothing.
 //! Next: [`super::calls`] stores them, `api` shows them.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::base::characters::{CodePoint, is_out_of_place};
@@ -98,9 +99,14 @@ pub struct CallMetadata {
     #[schema(min_items = 1, max_items = 2)]
     pub channels: Option<Vec<ChannelRole>>,
     /// Of a recording without a header: what its Content-Type declares. Never part of what is sent as metadata.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "declared", skip_serializing_if = "Option::is_none")]
     #[schema(ignore)]
     pub samples: Option<RawSamples>,
+}
+
+/// Not `null`, which other optional fields may be: this one is not for clients, and what they write there is looked at by nobody.
+fn declared<'de, D: Deserializer<'de>>(from: D) -> Result<Option<RawSamples>, D::Error> {
+    Option::deserialize(from)?.map(Some).ok_or_else(|| D::Error::custom("unknown field `samples`"))
 }
 
 /// Where a call is on its way.

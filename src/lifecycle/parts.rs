@@ -16,7 +16,7 @@ use crate::job::calls::JobSettings;
 use crate::keys::{Keeper, KeeperError, KeeperGreeting};
 use crate::record::store::OpenStore;
 use crate::sandbox::process::Grant;
-use crate::supervisor::forkserver::{ForkServer, StartError as WorkerStartError, WorkerSettings};
+use crate::supervisor::forkserver::{ForkServer, StartError as WorkerStartError, Starting, WorkerSettings};
 use crate::supervisor::program::{self, SpawnError};
 use crate::sys::pidfd::PidFd;
 
@@ -109,11 +109,11 @@ pub enum StartKeeperError {
     Keeper(#[from] KeeperError),
 }
 
-/// Starts `salama-worker` and waits until its models are warm.
+/// Starts `salama-worker`, which loads its models while the rest of the daemon starts.
 ///
 /// # Errors
-/// The worker's own words when a model is missing or not the one in its manifest.
-pub fn start_workers(config: &Config) -> Result<ForkServer, StartWorkersError> {
+/// When it cannot be started.
+pub fn begin_workers(config: &Config) -> Result<Starting, StartWorkersError> {
     let settings = WorkerSettings {
         program: program::beside("salama-worker").map_err(StartWorkersError::Find)?,
         models: config.models.directory.clone(),
@@ -121,7 +121,7 @@ pub fn start_workers(config: &Config) -> Result<ForkServer, StartWorkersError> {
         user: user(&config.process.worker_user),
         start_limit: MODELS_LIMIT,
     };
-    Ok(ForkServer::start(&settings)?)
+    Ok(ForkServer::begin(&settings)?)
 }
 
 /// Why there are no workers.

@@ -11,7 +11,7 @@ use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, type_proto};
 use tract_onnx::prelude::{Framework, InferenceModel, TractError, f16, tract_ndarray::Array2};
 
-/// Parses an ONNX file for tract.
+/// Parses an ONNX file for tract, with nothing but tract's own operations.
 ///
 /// Half-precision weights that a `Cast` makes single precision become single-precision weights, because tract folds such a cast
 /// only below 4 MiB and repeats it on every run above. `MatMulNBits` becomes a plain `MatMul`, which runs three times as fast.
@@ -19,14 +19,24 @@ use tract_onnx::prelude::{Framework, InferenceModel, TractError, f16, tract_ndar
 /// # Errors
 /// [`LoadError`] names the tensor or node that cannot be used.
 pub fn graph(onnx: &[u8]) -> Result<InferenceModel, LoadError> {
+    let (mut model, mut graph) = parse(onnx)?;
+    expand_halves(&mut graph)?;
+    dequantise(&mut graph)?;
+    model.graph = Some(graph);
+    build(&model)
+}
+
+/// An ONNX file's graph, and the rest of the file.
+///
+/// # Errors
+/// [`LoadError`] when it is damaged, refers to other files, or defines functions.
+pub fn parse(onnx: &[u8]) -> Result<(ModelProto, GraphProto), LoadError> {
     let mut model = ModelProto::decode(onnx).map_err(LoadError::Damaged)?;
-    let graph = model.graph.as_mut().ok_or(LoadError::NoGraph)?;
-    refuse_external_data(graph)?;
+    let mut graph = model.graph.take().ok_or(LoadError::NoGraph)?;
+    refuse_external_data(&graph)?;
     if let Some(node) = model.functions.iter().flat_map(|function| &function.node).next() {
         return Err(LoadError::Function { node: node.name.clone() });
     }
-    expand_halves(graph)?;
-    dequantise(graph)?;
     // tract refuses to make an input's symbol concrete while shapes inside the graph still name it.
     graph.value_info.clear();
     for output in &mut graph.output {
@@ -34,39 +44,17 @@ pub fn graph(onnx: &[u8]) -> Result<InferenceModel, LoadError> {
             tensor.shape = None;
         }
     }
-    // tract panics on some damage, such as raw bytes of a type that has none.
-    let built = catch_unwind(AssertUnwindSafe(|| tract_onnx::onnx().model_for_proto_model(&model)));
-    built.map_err(|_| LoadError::Broken)?.map_err(LoadError::Unsupported)
+    Ok((model, graph))
 }
 
-/// The single-precision weights of an ONNX file by name, for a network that is written out in code.
-#[derive(Debug)]
-pub struct Weights(HashMap<String, Vec<f32>>);
-
-impl Weights {
-    /// Takes them out of the file.
-    ///
-    /// # Errors
-    /// `Damaged`, `NoGraph`, `ExternalData`; `Shape` for a tensor whose data do not fill its shape.
-    pub fn read(onnx: &[u8]) -> Result<Self, LoadError> {
-        let graph = ModelProto::decode(onnx).map_err(LoadError::Damaged)?.graph.ok_or(LoadError::NoGraph)?;
-        refuse_external_data(&graph)?;
-        let floats = graph.initializer.iter().filter(|tensor| tensor.data_type == i32::from(DataType::Float));
-        let read = floats.map(|tensor| {
-            let numbers = singles(tensor).filter(|numbers| element_count(&tensor.dims) == Some(numbers.len()));
-            numbers.map(|numbers| (tensor.name.clone(), numbers)).ok_or_else(|| LoadError::Shape { tensor: tensor.name.clone() })
-        });
-        read.collect::<Result<_, _>>().map(Self)
-    }
-
-    /// The numbers of one tensor.
-    ///
-    /// # Errors
-    /// `Shape` when it is not there or does not have `count` numbers.
-    pub fn of(&self, tensor: &str, count: usize) -> Result<&[f32], LoadError> {
-        let numbers = self.0.get(tensor).filter(|numbers| numbers.len() == count);
-        numbers.map(Vec::as_slice).ok_or_else(|| LoadError::Shape { tensor: tensor.to_owned() })
-    }
+/// Hands a file with its graph to tract.
+///
+/// # Errors
+/// `Broken`, `Unsupported`.
+pub fn build(model: &ModelProto) -> Result<InferenceModel, LoadError> {
+    // tract panics on some damage, such as raw bytes of a type that has none.
+    let built = catch_unwind(AssertUnwindSafe(|| tract_onnx::onnx().model_for_proto_model(model)));
+    built.map_err(|_| LoadError::Broken)?.map_err(LoadError::Unsupported)
 }
 
 /// Why a file of a verified model cannot be used.
@@ -102,6 +90,24 @@ pub enum LoadError {
         /// Its name.
         tensor: String,
     },
+    /// A weight that the program computes with and the file does not have.
+    #[error("the tensor {tensor} is not in the model's file; install the model again")]
+    Missing {
+        /// Its name.
+        tensor: String,
+    },
+    /// Two weights that go by one name.
+    #[error("the tensor {tensor} is in the model's file twice; install the model again")]
+    Doubled {
+        /// Its name.
+        tensor: String,
+    },
+    /// Single precision where half is computed with.
+    #[error("the tensor {tensor} is not in half precision; build the model again with `salama model import`")]
+    Precision {
+        /// Its name.
+        tensor: String,
+    },
     /// Weights that the program has no place for.
     #[error("the tensor {tensor} has no place in what this program computes; build the model again with `salama model import`")]
     Unused {
@@ -111,6 +117,12 @@ pub enum LoadError {
     /// A quantised product of another kind than ours.
     #[error("the node {node} is quantised in a way that is not supported (4 bits, single-precision scales, no zero points)")]
     Quantised {
+        /// Its name.
+        node: String,
+    },
+    /// A node that our own operations need, of another kind than they know.
+    #[error("the graph has no node {node} of the kind that this program computes; install the model again")]
+    Node {
         /// Its name.
         node: String,
     },
@@ -177,7 +189,8 @@ fn is_cast_to_single(node: &NodeProto) -> bool {
     node.op_type == "Cast" && attribute(node, "to") == Some(i32::from(DataType::Float).into())
 }
 
-fn attribute(node: &NodeProto, name: &str) -> Option<i64> {
+/// The number that a node's attribute is.
+pub fn attribute(node: &NodeProto, name: &str) -> Option<i64> {
     node.attribute.iter().find(|attribute| attribute.name == name).map(|attribute| attribute.i)
 }
 
@@ -212,7 +225,8 @@ fn single(name: &str, dims: Vec<i64>, numbers: impl Iterator<Item = f32>) -> Ten
     TensorProto { name: name.to_owned(), dims, data_type: DataType::Float.into(), raw_data, ..Default::default() }
 }
 
-pub(super) fn element_count(dims: &[i64]) -> Option<usize> {
+/// Numbers in a tensor of this shape.
+pub fn element_count(dims: &[i64]) -> Option<usize> {
     dims.iter().try_fold(1_usize, |count, &dim| count.checked_mul(usize::try_from(dim).ok()?))
 }
 
@@ -282,7 +296,8 @@ impl NBits {
     }
 }
 
-fn singles(tensor: &TensorProto) -> Option<Vec<f32>> {
+/// The numbers of a tensor in single precision; `None` when it is another kind, or damaged.
+pub fn singles(tensor: &TensorProto) -> Option<Vec<f32>> {
     if tensor.data_type != i32::from(DataType::Float) {
         return None;
     }

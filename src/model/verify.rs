@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
+use ring::digest::{Context, SHA256};
 
 use super::load::LoadError;
 use super::manifest::{Manifest, ManifestError};
@@ -23,6 +24,8 @@ pub const MANIFEST: &str = "manifest.toml";
 pub const MAX_MANIFEST_BYTES: u64 = 256 * 1024;
 /// Largest model file that is read, in bytes: room for a large Whisper encoder.
 pub const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+/// Bytes that are read at a time.
+const PIECE: u64 = 256 * 1024;
 
 /// A model whose every byte was hashed as it was read. Only [`verify`] makes one.
 pub struct VerifiedModel {
@@ -84,22 +87,22 @@ pub fn verify(directory: &Path) -> Result<VerifiedModel, VerifyError> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(directory);
     let handle = opened.map_err(|source| VerifyError::Directory { source })?;
-    let text = read_file(&handle, MANIFEST, MAX_MANIFEST_BYTES)?;
+    let (text, manifest_sha256) = read_file(&handle, MANIFEST, MAX_MANIFEST_BYTES)?;
     let manifest = Manifest::parse(&text)?;
     refuse_surplus(&handle, &manifest)?;
     let mut files = BTreeMap::new();
     for entry in &manifest.files {
-        let bytes = read_file(&handle, &entry.name, entry.bytes)?;
+        let (bytes, digest) = read_file(&handle, &entry.name, entry.bytes)?;
         let found = length(&bytes);
         if found != entry.bytes {
             return Err(VerifyError::Size { name: entry.name.clone(), expected: entry.bytes, found });
         }
-        if sha256(&bytes) != entry.sha256 {
+        if digest != entry.sha256 {
             return Err(VerifyError::Digest { name: entry.name.clone() });
         }
         files.insert(entry.name.clone(), bytes);
     }
-    Ok(VerifiedModel { manifest, manifest_sha256: sha256(&text), files })
+    Ok(VerifiedModel { manifest, manifest_sha256, files })
 }
 
 /// Why a model was refused.
@@ -168,8 +171,8 @@ pub enum VerifyError {
     },
 }
 
-/// One descriptor for each file: what is hashed is what was read, once.
-fn read_file(directory: &File, name: &str, limit: u64) -> Result<Vec<u8>, VerifyError> {
+/// The bytes and their digest. One descriptor for each file: what is hashed is what was read, once.
+fn read_file(directory: &File, name: &str, limit: u64) -> Result<(Vec<u8>, String), VerifyError> {
     let failed = |source| VerifyError::Read { name: name.to_owned(), source };
     // Without O_NONBLOCK a pipe in the directory would hold the start-up for ever.
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
@@ -184,11 +187,19 @@ fn read_file(directory: &File, name: &str, limit: u64) -> Result<Vec<u8>, Verify
         return Err(VerifyError::NotAFile { name: name.to_owned() });
     }
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(limit)).unwrap_or(0));
-    file.by_ref().take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
-    if length(&bytes) > limit {
-        return Err(VerifyError::TooLarge { name: name.to_owned(), limit });
+    let mut digest = Context::new(&SHA256);
+    loop {
+        let hashed = bytes.len();
+        file.by_ref().take(PIECE).read_to_end(&mut bytes).map_err(failed)?;
+        if length(&bytes) > limit {
+            return Err(VerifyError::TooLarge { name: name.to_owned(), limit });
+        }
+        // While the piece is still in the processor's cache.
+        match bytes.split_at(hashed).1 {
+            [] => return Ok((bytes, hex(digest.finish().as_ref()))),
+            piece => digest.update(piece),
+        }
     }
-    Ok(bytes)
 }
 
 fn refuse_surplus(directory: &File, manifest: &Manifest) -> Result<(), VerifyError> {
@@ -205,7 +216,7 @@ fn refuse_surplus(directory: &File, manifest: &Manifest) -> Result<(), VerifyErr
 
 /// SHA-256 as 64 lower-case hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
-    hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
+    hex(ring::digest::digest(&SHA256, bytes).as_ref())
 }
 
 /// Lower-case hexadecimal digits.

@@ -1,9 +1,10 @@
-//! A small file system of a test's own, which can be filled to the last block.
+//! A file system of a test's own: a small one, which can be filled to the last block, or one that lacks something.
 //! Trusts: nothing.
-//! Touches: a tmpfs, unmounted on drop.
+//! Touches: a tmpfs or ramfs, unmounted on drop.
 //! Next: the tests of full disks.
 
 use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -16,9 +17,21 @@ pub(crate) struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
     pub(crate) fn mount(mib: u32) -> Self {
+        Self::of("tmpfs", &format!("size={mib}m"))
+    }
+
+    /// One that refuses `O_DIRECT`; it has no limit.
+    pub(crate) fn without_direct_writes() -> Self {
+        let disk = Self::of("ramfs", "mode=700");
+        let opened = OpenOptions::new().create(true).truncate(true).write(true).custom_flags(libc::O_DIRECT).open(disk.path().join("try"));
+        assert_eq!(opened.err().and_then(|error| error.raw_os_error()), Some(libc::EINVAL), "ramfs takes O_DIRECT here: find another");
+        disk
+    }
+
+    fn of(kind: &str, options: &str) -> Self {
         let at = tempfile::tempdir().unwrap();
-        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]).arg(at.path()).status();
-        assert!(status.is_ok_and(|status| status.success()), "mounting a tmpfs failed: run the tests as root with CAP_SYS_ADMIN");
+        let status = Command::new("mount").args(["-t", kind, "-o", options, kind]).arg(at.path()).status();
+        assert!(status.is_ok_and(|status| status.success()), "mounting a {kind} failed: run the tests as root with CAP_SYS_ADMIN");
         Self(at)
     }
 

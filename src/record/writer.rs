@@ -3,16 +3,21 @@
 //! Touches: the database, the ballast.
 //! Next: each submitter gets its answer when its batch is durable, and not before.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redb::{ReadableTable, WriteTransaction};
 
-use super::schema::Slot;
+use super::schema::{Slot, Table};
 use super::store::{Batch, Outcome, Requirement, Shared, StoreError, definition};
 
 /// Batches in one commit.
 const GROUP_MAX: usize = 64;
+
+/// Longest time after its answers that a commit waits for those who were just answered, see [`Gathering`]: a third of what a commit takes.
+const GATHER_MAX: Duration = Duration::from_micros(500);
 
 /// How often a store that is closed is tried to be opened.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
@@ -25,85 +30,196 @@ pub(in crate::record) struct Submission {
 
 /// Serves until the last [`super::store::Store`] is dropped.
 pub(in crate::record) fn run(shared: &Shared, submitted: &Receiver<Submission>) {
+    let mut waiting = Vec::new();
+    let mut gathering = Gathering::none();
     loop {
-        match submitted.recv_timeout(REOPEN_PAUSE) {
-            Ok(first) => {
-                let mut group = vec![first];
-                group.extend(submitted.try_iter().take(GROUP_MAX - 1));
-                settle(shared, group);
+        if waiting.is_empty() {
+            match submitted.recv_timeout(REOPEN_PAUSE) {
+                Ok(first) => waiting.push(first),
+                // Nobody may write any more to a store that is closed: it opens again by itself once it can.
+                Err(RecvTimeoutError::Timeout) => {
+                    if !shared.is_open() {
+                        shared.reopen();
+                    }
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
             }
-            // Nobody may write any more to a store that is closed: it opens again by itself once it can.
-            Err(RecvTimeoutError::Timeout) if !shared.is_open() => shared.reopen(),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        gathering.fill(&mut waiting, submitted);
+        let settled = settle(shared, std::mem::take(&mut waiting));
+        // Before anybody has an answer: who comes later may be one who has, and nobody must be counted twice.
+        waiting.extend(submitted.try_iter().take(GROUP_MAX));
+        let expected = settled.len() + waiting.len();
+        settled.into_iter().for_each(answer);
+        gathering = Gathering { expected, until: Instant::now() + GATHER_MAX };
+    }
+}
+
+/// Who is expected to take part in the next commit, and until when it waits for them.
+///
+/// Submitters that write one batch after the other come again within microseconds of their answers. A commit that began at once would
+/// take only those who came during the one before: two halves would take turns for ever, each paying for commits of its own. So it waits
+/// for as many as the last one answered and found waiting (PostgreSQL's `commit_delay` with `commit_siblings`); one submitter alone is
+/// all that is expected, and waits for nobody.
+struct Gathering {
+    expected: usize,
+    until: Instant,
+}
+
+impl Gathering {
+    fn none() -> Self {
+        Self { expected: 0, until: Instant::now() }
+    }
+
+    /// Takes all that has been submitted, and until the time is over what comes, up to the number that is expected.
+    fn fill(&self, group: &mut Vec<Submission>, submitted: &Receiver<Submission>) {
+        group.extend(submitted.try_iter().take(GROUP_MAX.saturating_sub(group.len())));
+        while group.len() < self.expected.min(GROUP_MAX) {
+            match submitted.recv_timeout(self.until.saturating_duration_since(Instant::now())) {
+                Ok(next) => group.push(next),
+                Err(_) => return,
+            }
         }
     }
 }
 
-/// `commit > on failure: reopen > on a full disk: give up the ballast for erasures > answer`
-fn settle(shared: &Shared, group: Vec<Submission>) {
+/// What a submitter is told, and the way to it.
+type Settled = (Submission, Result<Outcome, StoreError>);
+
+/// `commit > on failure: reopen > on a full disk: give up the ballast for erasures`; the answers are still to be given.
+fn settle(shared: &Shared, group: Vec<Submission>) -> Vec<Settled> {
     let error = match commit(shared, &group) {
-        Ok(outcomes) => return answer(group, outcomes),
+        Ok(outcomes) => return group.into_iter().zip(outcomes.into_iter().map(Ok)).collect(),
         Err(error) => error,
     };
     shared.reopen();
     let (erasures, refused): (Vec<_>, Vec<_>) =
         group.into_iter().partition(|submission| submission.batch.frees && matches!(error, StoreError::Full));
-    refuse(refused, &error);
+    let mut settled = refuse(refused, &error);
     if erasures.is_empty() {
-        return;
+        return settled;
     }
     shared.release_ballast();
     match commit(shared, &erasures) {
-        Ok(outcomes) => answer(erasures, outcomes),
+        Ok(outcomes) => settled.extend(erasures.into_iter().zip(outcomes.into_iter().map(Ok))),
         Err(error) => {
             shared.reopen();
-            refuse(erasures, &error);
+            settled.extend(refuse(erasures, &error));
         }
     }
+    settled
 }
 
 // A submitter that has gone away does not need the answer; its batch is durable all the same.
-fn answer(group: Vec<Submission>, outcomes: Vec<Outcome>) {
-    for (submission, outcome) in group.into_iter().zip(outcomes) {
-        let _ = submission.reply.send(Ok(outcome));
-    }
+fn answer((submission, told): Settled) {
+    let _ = submission.reply.send(told);
 }
 
-fn refuse(group: Vec<Submission>, error: &StoreError) {
-    for submission in group {
-        let _ = submission.reply.send(Err(error.clone()));
-    }
+fn refuse(group: Vec<Submission>, error: &StoreError) -> Vec<Settled> {
+    group.into_iter().map(|submission| (submission, Err(error.clone()))).collect()
 }
 
 fn commit(shared: &Shared, group: &[Submission]) -> Result<Vec<Outcome>, StoreError> {
-    shared.transact(|transaction| group.iter().map(|submission| apply(transaction, &submission.batch)).collect())
-}
-
-fn apply(transaction: &WriteTransaction, batch: &Batch) -> Result<Outcome, redb::Error> {
-    for requirement in &batch.requirements {
-        if !holds(transaction, requirement)? {
-            return Ok(Outcome::Conflict);
-        }
-    }
-    for (slot, value) in &batch.changes {
-        let mut table = transaction.open_table(definition(slot.table()))?;
-        match value {
-            Some(value) => drop(table.insert(slot.key(), value.as_stored())?),
-            None => drop(table.remove(slot.key())?),
-        }
-    }
-    Ok(Outcome::Committed)
-}
-
-fn holds(transaction: &WriteTransaction, requirement: &Requirement) -> Result<bool, redb::Error> {
-    let stored = |slot: &Slot| -> Result<Option<Vec<u8>>, redb::Error> {
-        let table = transaction.open_table(definition(slot.table()))?;
-        let value = table.get(slot.key())?;
-        Ok(value.map(|value| value.value().to_vec()))
-    };
-    Ok(match requirement {
-        Requirement::Absent(slot) => stored(slot)?.is_none(),
-        Requirement::Unchanged(slot, read) => stored(slot)?.as_deref() == Some(read.as_stored()),
+    shared.transact(|transaction| {
+        let mut tables = Tables { transaction, open: BTreeMap::new() };
+        group.iter().map(|submission| tables.apply(&submission.batch)).collect()
     })
+}
+
+/// The tables of a transaction, each opened once for all batches: opening and closing one costs as much as a record.
+struct Tables<'t> {
+    transaction: &'t WriteTransaction,
+    open: BTreeMap<Table, redb::Table<'t, &'static [u8], &'static [u8]>>,
+}
+
+impl<'t> Tables<'t> {
+    fn get(&mut self, table: Table) -> Result<&mut redb::Table<'t, &'static [u8], &'static [u8]>, redb::Error> {
+        Ok(match self.open.entry(table) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(absent) => absent.insert(self.transaction.open_table(definition(table))?),
+        })
+    }
+
+    fn apply(&mut self, batch: &Batch) -> Result<Outcome, redb::Error> {
+        for requirement in &batch.requirements {
+            if !self.holds(requirement)? {
+                return Ok(Outcome::Conflict);
+            }
+        }
+        for (slot, value) in &batch.changes {
+            let table = self.get(slot.table())?;
+            match value {
+                Some(value) => drop(table.insert(slot.key(), value.as_stored())?),
+                None => drop(table.remove(slot.key())?),
+            }
+        }
+        Ok(Outcome::Committed)
+    }
+
+    fn holds(&mut self, requirement: &Requirement) -> Result<bool, redb::Error> {
+        let mut stored = |slot: &Slot| -> Result<Option<Vec<u8>>, redb::Error> {
+            let value = self.get(slot.table())?.get(slot.key())?;
+            Ok(value.map(|value| value.value().to_vec()))
+        };
+        Ok(match requirement {
+            Requirement::Absent(slot) => stored(slot)?.is_none(),
+            Requirement::Unchanged(slot, read) => stored(slot)?.as_deref() == Some(read.as_stored()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel, sync_channel};
+    use std::thread;
+
+    use super::*;
+
+    /// So far ahead that a test that waited for it would not end.
+    const FAR: Duration = Duration::from_secs(3600);
+
+    fn submission() -> Submission {
+        Submission { batch: Batch::new(), reply: sync_channel(1).0 }
+    }
+
+    /// The size of the group that one submission and what `others` submit make.
+    fn gathered(expected: usize, patience: Duration, others: impl FnOnce(Sender<Submission>)) -> usize {
+        let (submit, submitted) = channel();
+        others(submit);
+        let mut group = vec![submission()];
+        Gathering { expected, until: Instant::now() + patience }.fill(&mut group, &submitted);
+        group.len()
+    }
+
+    #[test]
+    fn a_submitter_alone_waits_for_nobody() {
+        let (submit, submitted) = channel();
+        let mut group = vec![submission()];
+        Gathering { expected: 1, until: Instant::now() + FAR }.fill(&mut group, &submitted);
+        drop(submit);
+        assert_eq!(group.len(), 1);
+    }
+
+    #[test]
+    fn a_commit_waits_for_as_many_as_the_last_one_answered_and_found() {
+        let come_later = |submit: Sender<Submission>| drop(thread::spawn(move || (0..3).try_for_each(|_| submit.send(submission()))));
+        assert_eq!(gathered(4, FAR, come_later), 4);
+    }
+
+    #[test]
+    fn a_commit_waits_no_longer_than_its_time_for_those_who_do_not_come() {
+        let (kept, submitted) = channel();
+        let mut group = vec![submission()];
+        Gathering { expected: 4, until: Instant::now() + GATHER_MAX }.fill(&mut group, &submitted);
+        drop(kept);
+        assert_eq!(group.len(), 1);
+    }
+
+    #[test]
+    fn what_is_there_is_taken_without_waiting_up_to_the_most_that_a_commit_holds() {
+        let all_there = |submit: Sender<Submission>| (0..100).for_each(|_| submit.send(submission()).unwrap());
+        assert_eq!(gathered(0, Duration::ZERO, all_there), GROUP_MAX);
+        assert_eq!(gathered(1000, FAR, all_there), GROUP_MAX);
+    }
 }

@@ -84,17 +84,42 @@ pub enum StartError {
     Channel(#[source] ChannelError),
 }
 
-impl ForkServer {
-    /// Starts `salama-worker` and waits until its models are loaded and it is confined.
+/// A fork server that was started and loads its models.
+#[derive(Debug)]
+pub struct Starting {
+    started: Started,
+    limit: Duration,
+}
+
+impl Starting {
+    /// Waits until its models are loaded and it is confined. Also after this process is.
     ///
     /// # Errors
     /// When it refuses, ends, or takes longer than the limit.
+    pub fn ready(self) -> Result<ForkServer, StartError> {
+        ForkServer::greet(self.started, self.limit)
+    }
+}
+
+impl ForkServer {
+    /// Starts `salama-worker` and waits for it.
+    ///
+    /// # Errors
+    /// As [`Self::begin`] and [`Starting::ready`].
     pub fn start(settings: &WorkerSettings) -> Result<Self, StartError> {
+        Self::begin(settings)?.ready()
+    }
+
+    /// Starts `salama-worker`, whose models take longer than all else that is to be done before there is a daemon.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn begin(settings: &WorkerSettings) -> Result<Starting, StartError> {
         let mut arguments = vec!["--models".into(), settings.models.clone().into_os_string(), "--asr".into(), settings.asr.clone().into()];
         if let Some(user) = &settings.user {
             arguments.extend(["--user".into(), user.into()]);
         }
-        Self::greet(program::spawn_with(&settings.program, arguments, &[HUGE_PAGES])?, settings.start_limit)
+        Ok(Starting { started: program::spawn_with(&settings.program, arguments, &[HUGE_PAGES])?, limit: settings.start_limit })
     }
 
     /// Waits for the greeting of a fork server that was started by [`program::spawn`].

@@ -8,10 +8,15 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, Pid};
+
+/// How long a thread that has ended may still be listed.
+const LISTED_MAX: Duration = Duration::from_secs(1);
 
 /// Proof that this process had one thread when it was asked, and so may fork and be confined.
 /// Whoever holds it starts no thread before the last fork; the policies of the processes that fork see to it.
@@ -19,14 +24,21 @@ use nix::unistd::{ForkResult, Pid};
 pub struct SingleThreaded(());
 
 impl SingleThreaded {
-    /// Counts the threads of this process.
+    /// Counts the threads of this process. The kernel tells that a thread has ended shortly before it takes it off its list, so those
+    /// that were joined are waited for.
     ///
     /// # Errors
     /// `Other` when there is more than one; what `/proc` says when it cannot be read.
     pub fn prove() -> io::Result<Self> {
-        match fs::read_dir("/proc/self/task")?.count() {
-            1 => Ok(Self(())),
-            threads => Err(io::Error::other(format!("the process already has {threads} threads"))),
+        let until = Instant::now() + LISTED_MAX;
+        loop {
+            match fs::read_dir("/proc/self/task")?.count() {
+                1 => return Ok(Self(())),
+                threads if Instant::now() >= until => {
+                    return Err(io::Error::other(format!("the process already has {threads} threads")));
+                }
+                _ => thread::yield_now(),
+            }
         }
     }
 }

@@ -3,9 +3,11 @@
 //! Touches: inherited channels only. No network, no files, no keys, no async runtime.
 //! Next: `salama-worker` starts it; `supervisor` in `salamad` receives what a child sends.
 
+mod beside;
 pub mod decode;
 pub mod forkserver;
 pub mod golden;
+pub mod layers;
 pub mod models;
 pub mod run;
 pub mod source;

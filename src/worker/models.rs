@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use super::beside::beside;
 use super::speech::{SpeechError, SpeechLoadError, SpeechModels};
 use super::text::{TextError, TextLoadError, TextModels};
 use crate::ipc::worker::LoadedModel;
@@ -45,25 +46,38 @@ pub enum LoadModelsError {
 }
 
 impl Models {
-    /// Verifies, loads and runs once the models below `directory`, with the speech recogniser `asr`.
+    /// Verifies, loads and runs once the models below `directory`, with the speech recogniser `asr`: speech and text beside each other.
     ///
     /// # Errors
     /// The first model that is missing, wrong or does not run.
     pub fn load(directory: &Path, asr: &str) -> Result<Self, LoadModelsError> {
-        let mut vad = verify(&directory.join(VAD))?;
-        let mut asr = verify(&directory.join(asr))?;
-        let mut ner = verify(&directory.join(NER))?;
-        let loaded = [&vad, &asr, &ner].map(describe).into();
-        let models = Self { speech: SpeechModels::load(&mut vad, &mut asr)?, text: TextModels::load(&mut ner)?, loaded };
-        models.speech.warm_up().map_err(LoadModelsError::SpeechWarmUp)?;
-        models.text.warm_up().map_err(LoadModelsError::TextWarmUp)?;
-        Ok(models)
+        let (speech, text) = beside(|| load_speech(directory, asr), || load_text(directory));
+        let ((speech, mut loaded), (text, ner)) = (speech?, text?);
+        loaded.push(ner);
+        Ok(Self { speech, text, loaded })
     }
 
     /// What was loaded, for the greeting.
     pub fn loaded(&self) -> &[LoadedModel] {
         &self.loaded
     }
+}
+
+fn load_speech(directory: &Path, asr: &str) -> Result<(SpeechModels, Vec<LoadedModel>), LoadModelsError> {
+    let mut vad = verify(&directory.join(VAD))?;
+    let mut asr = verify(&directory.join(asr))?;
+    let loaded = [&vad, &asr].map(describe).into();
+    let speech = SpeechModels::load(&mut vad, &mut asr)?;
+    speech.warm_up().map_err(LoadModelsError::SpeechWarmUp)?;
+    Ok((speech, loaded))
+}
+
+fn load_text(directory: &Path) -> Result<(TextModels, LoadedModel), LoadModelsError> {
+    let mut ner = verify(&directory.join(NER))?;
+    let loaded = describe(&ner);
+    let text = TextModels::load(&mut ner)?;
+    text.warm_up().map_err(LoadModelsError::TextWarmUp)?;
+    Ok((text, loaded))
 }
 
 fn describe(model: &VerifiedModel) -> LoadedModel {

@@ -13,15 +13,15 @@ use std::time::{Duration, Instant};
 use super::decode::{DecodeLimits, Decoder};
 use super::models::Models;
 use super::source::ChannelSource;
-use super::speech::{FRAMES_MAX, Region, Segmenter, SpeechError, SpeechModels};
+use super::speech::{Joiner, Region, Segmenter, SpeechError, SpeechModels};
 use super::text;
 use crate::ipc::channel::Channel;
 use crate::ipc::transcript::{Entity, Utterance};
 use crate::ipc::worker::{CallFailure, ChildEvent, RawSamples, Stage, StageTime, Summary};
 
 /// Speech regions that wait for a thread; each is at most half a minute, so this bounds the memory of a call of any length.
-const REGIONS_WAITING_MAX: usize = 4;
-/// Frames of 10 ms in the windows that a thread reads together: two of the longest, four of the shortest. It bounds the memory of a thread.
+const REGIONS_WAITING_MAX: usize = 6;
+/// Frames of 10 ms in the windows that a thread reads together: two of the longest, six of the shortest. It bounds the memory of a thread.
 const FRAMES_TOGETHER: usize = 6000;
 /// Share of the progress bar for decoding, per mille.
 const SHARE_DECODE: u64 = 50;
@@ -71,17 +71,30 @@ pub fn transcribe(
     Ok(summary)
 }
 
-/// Waits for a region and takes those that are there already, as many as are read together; none when there will be no more.
-fn next_regions(regions: &Receiver<Region>) -> Vec<Region> {
-    let mut together = Vec::new();
-    let mut frames = 0;
-    while frames + FRAMES_MAX <= FRAMES_TOGETHER {
-        let next = if together.is_empty() { regions.recv().ok() } else { regions.try_recv().ok() };
-        let Some(region) = next else { break };
-        frames += SpeechModels::window_frames(&region);
-        together.push(region);
+/// Regions on their way to the threads that transcribe.
+struct Queue {
+    regions: Receiver<Region>,
+    /// Did not fit with those before it.
+    next: Option<Region>,
+}
+
+impl Queue {
+    /// Waits for a region and takes those that are there already, as many as are read together; none when there will be no more.
+    fn take(&mut self) -> Vec<Region> {
+        let mut together = Vec::new();
+        let mut frames = 0;
+        loop {
+            let next =
+                self.next.take().or_else(|| if together.is_empty() { self.regions.recv().ok() } else { self.regions.try_recv().ok() });
+            let Some(region) = next else { return together };
+            frames += SpeechModels::window_frames(&region);
+            if frames > FRAMES_TOGETHER {
+                self.next = Some(region);
+                return together;
+            }
+            together.push(region);
+        }
     }
-    together
 }
 
 struct Call<'a> {
@@ -97,7 +110,7 @@ impl Call<'_> {
     /// Decodes on this thread and transcribes on `threads` others; utterances come back in order of time.
     fn hear(&self, decoder: Decoder, threads: u8) -> Result<Vec<Utterance>, CallFailure> {
         let (to_threads, regions) = sync_channel::<Region>(REGIONS_WAITING_MAX);
-        let regions = Mutex::new(regions);
+        let regions = Mutex::new(Queue { regions, next: None });
         let heard = thread::scope(|scope| {
             let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(|| self.transcribe_regions(&regions))).collect();
             let decoded = self.decode(decoder, &to_threads);
@@ -115,14 +128,16 @@ impl Call<'_> {
 
     fn decode(&self, mut decoder: Decoder, regions: &SyncSender<Region>) -> Result<(), CallFailure> {
         let channels = decoder.info().channels;
-        let mut segmenters: Vec<_> = (0..channels).map(|channel| Segmenter::new(&self.models.speech, channel)).collect();
+        let joins = self.models.speech.may_join(self.language.as_deref());
+        let line = |channel| Line { segmenter: Segmenter::new(&self.models.speech, channel), joiner: joins.then(Joiner::default) };
+        let mut lines: Vec<Line> = (0..channels).map(line).collect();
         let mut block = vec![Vec::new(); usize::from(channels)];
         loop {
             block.iter_mut().for_each(Vec::clear);
             let more = self.times.of(Stage::Decode, || decoder.next_block(&mut block))?;
             self.progress.add_samples(block.first().map_or(0, Vec::len));
-            for (segmenter, samples) in segmenters.iter_mut().zip(&block) {
-                let found = self.times.of(Stage::Speech, || segmenter.push(samples)).map_err(model_failed)?;
+            for (line, samples) in lines.iter_mut().zip(&block) {
+                let found = self.times.of(Stage::Speech, || line.push(samples)).map_err(model_failed)?;
                 self.queue(found, regions)?;
             }
             self.progress.read(decoder.position(), self.audio_bytes);
@@ -131,8 +146,8 @@ impl Call<'_> {
                 break;
             }
         }
-        for segmenter in segmenters {
-            let found = self.times.of(Stage::Speech, || segmenter.finish()).map_err(model_failed)?;
+        for line in lines {
+            let found = self.times.of(Stage::Speech, || line.finish()).map_err(model_failed)?;
             self.queue(found, regions)?;
         }
         Ok(())
@@ -148,10 +163,10 @@ impl Call<'_> {
     }
 
     /// Runs until the queue is closed: after a failure it only drains, so that decoding never waits for nobody.
-    fn transcribe_regions(&self, regions: &Mutex<Receiver<Region>>) -> Result<Vec<Utterance>, CallFailure> {
+    fn transcribe_regions(&self, regions: &Mutex<Queue>) -> Result<Vec<Utterance>, CallFailure> {
         let mut heard = Ok(Vec::new());
         loop {
-            let together = next_regions(&regions.lock().unwrap_or_else(PoisonError::into_inner));
+            let together = regions.lock().unwrap_or_else(PoisonError::into_inner).take();
             if together.is_empty() {
                 return heard;
             }
@@ -194,6 +209,32 @@ impl Call<'_> {
         *shown = now;
         let audio_ms = self.progress.decoded_ms.load(Ordering::Relaxed);
         send(self.channel, &ChildEvent::Progress { stage: now.0, per_mille: now.1, audio_ms })
+    }
+}
+
+/// One channel of a call on its way to regions.
+struct Line {
+    segmenter: Segmenter,
+    /// Absent when regions have to stay apart.
+    joiner: Option<Joiner>,
+}
+
+impl Line {
+    fn push(&mut self, samples: &[f32]) -> Result<Vec<Region>, SpeechError> {
+        Ok(joined(&mut self.joiner, self.segmenter.push(samples)?))
+    }
+
+    fn finish(mut self) -> Result<Vec<Region>, SpeechError> {
+        let mut found = joined(&mut self.joiner, self.segmenter.finish()?);
+        found.extend(self.joiner.and_then(Joiner::finish));
+        Ok(found)
+    }
+}
+
+fn joined(joiner: &mut Option<Joiner>, found: Vec<Region>) -> Vec<Region> {
+    match joiner {
+        Some(joiner) => found.into_iter().filter_map(|region| joiner.push(region)).collect(),
+        None => found,
     }
 }
 
@@ -285,6 +326,21 @@ mod tests {
         progress.speech_ms.store(10_000, Ordering::Relaxed);
         progress.transcribed_ms.store(10_000, Ordering::Relaxed);
         assert_eq!(progress.per_mille(), 450);
+    }
+
+    #[test]
+    fn regions_are_read_together_until_their_windows_fill_the_room() {
+        let (sender, regions) = sync_channel(10);
+        // Windows of 20, 20, 30 and 10 s: the clip, its margin, at least 10 s.
+        for seconds in [17, 17, 27, 2] {
+            sender.send(Region::whole(0, 0, vec![0.0; seconds * 16_000])).expect("room");
+        }
+        drop(sender);
+        let mut queue = Queue { regions, next: None };
+
+        let taken: Vec<usize> = std::iter::repeat_with(|| queue.take().len()).take_while(|taken| *taken > 0).collect();
+
+        assert_eq!(taken, [2, 2]);
     }
 
     #[test]

@@ -241,9 +241,10 @@ fn a_child_that_lies_is_stopped() {
 fn a_child_killed_from_outside_is_reported() {
     let office = office();
     let child = busy(&office.supervisor, "hang");
-    pidfd(&child).signal(nix::sys::signal::Signal::SIGQUIT).unwrap();
+    // Not one that shells make their background jobs ignore.
+    pidfd(&child).signal(nix::sys::signal::Signal::SIGUSR1).unwrap();
     assert!(matches!(child.recv(PATIENCE), Err(ChildError::Ended)));
-    assert_eq!(child.finish(), ChildExit::Signal(libc::SIGQUIT));
+    assert_eq!(child.finish(), ChildExit::Signal(libc::SIGUSR1));
 }
 
 fn children_are_forked_within_milliseconds() {

@@ -10,7 +10,7 @@ use crate::office::Office;
 use crate::runner::Test;
 use crate::stand_in::{FAULT, NAME, SLOW, digest_of};
 use crate::support::appliance::Appliance;
-use crate::wire::{Caller, Wire};
+use crate::wire::{Caller, Wire, until};
 
 pub const TESTS: &[Test] = &[
     ("a_child_that_crashes_fails_its_call_alone", a_child_that_crashes_fails_its_call_alone),
@@ -78,7 +78,9 @@ fn a_child_that_crashes_fails_its_call_alone() {
     each_fails(&["panic", "abort", "overflow", "leave"], "worker_died");
     for signal in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGKILL] {
         // Rust's own handler lets the first one pass that is no fault of an instruction.
-        let call = with_child(&format!("{SLOW}60000\n"), |child| while kill(child, signal).is_ok() {});
+        let call = with_child(&format!("{SLOW}60000\n"), |child| {
+            until("the child is gone", || kill(child, signal).err());
+        });
         assert_eq!((&call["state"], &call["failure"]), (&"failed".into(), &"worker_died".into()), "{signal}: {call}");
         the_next_call_is_served(signal.as_str());
     }
@@ -147,14 +149,13 @@ fn a_child_that_lingers_after_its_result_is_killed_and_its_result_kept() {
 fn with_child(recording: &str, act: impl FnOnce(Pid)) -> Value {
     let mut wire = dial();
     let id = accepted(&mut wire, recording);
-    let child = loop {
+    let child = until("the call's child runs", || {
         // The child says what the recording is before it takes its time.
         let call = wire.get(&format!("/api/v1/calls/{id}")).unwrap().json();
         assert!(call["state"] == "queued" || call["state"] == "running", "{call}");
-        if let ([child], "decode") = (&Appliance::children_of(office().worker(), NAME)[..], call["stage"].as_str().unwrap_or_default()) {
-            break Pid::from_raw(i32::try_from(*child).unwrap());
-        }
-    };
+        let [child] = Appliance::children_of(office().worker(), NAME)[..] else { return None };
+        (call["stage"] == "decode").then(|| Pid::from_raw(i32::try_from(child).unwrap()))
+    });
     act(child);
     wire.finished(&id).unwrap()
 }

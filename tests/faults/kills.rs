@@ -3,14 +3,19 @@
 //! Five hundred lives of the real daemon and the real keeper on one software TPM and one store. In each, clients upload, erase and
 //! watch until the daemon is killed at a moment that the seed chose: while it starts, between two pieces of a body, after the last
 //! byte, at the answer, within a job, within an erasure. `SALAMA_SEED` repeats a run's choices; the kernel's scheduling stays its own.
+//!
+//! A choice is not yet a moment: the daemon may be quicker than the killer. So it is counted what a kill met ([`Met`]), as clients saw
+//! it, and each kind must have been met. A connection that breaks before the daemon was killed is a failure of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::os::unix::process::ExitStatusExt as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 use crate::chance::{Chance, asked};
 use crate::office::Office;
@@ -22,8 +27,14 @@ pub const TESTS: &[Test] = &[("no_kill_loses_what_was_acknowledged", no_kill_los
 
 /// At least; `SALAMA_KILLS` asks for more.
 const KILLS: u32 = 500;
-/// After so many the daemon may work everything off, and is checked.
-const CHECK_EVERY: u32 = 25;
+/// After so many the daemon may work everything off, and is checked: fewer than a call's attempts, which each of them may cost one.
+const CHECK_EVERY: u32 = 8;
+/// Longest that a moment may keep a life waiting.
+const LIFE: Duration = Duration::from_secs(60);
+/// Calls that are opened for reading in one life of the daemon: the keeper allows 600 a minute, at once after its start.
+const READS: usize = 500;
+/// Of so many kills one at least must have met each kind of moment.
+const RAREST: u32 = 100;
 /// Clients of a life.
 const CLIENTS: usize = 2;
 /// One call may meet many kills while it runs; a test of the limit of attempts is elsewhere.
@@ -61,18 +72,32 @@ impl Moment {
             _ => Self::Erasing(chance.below(40_000)),
         }
     }
+}
 
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Starting(_) => "while it started",
-            Self::Serving(_) => "at any time",
-            Self::InBody(_) => "within a body",
-            Self::AfterBody(_) => "between the last byte and the answer",
-            Self::Acknowledged => "at an answer",
-            Self::InJob(_) => "within a job",
-            Self::Erasing(_) => "within an erasure",
-        }
-    }
+/// What a kill met, as far as a client can know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Met {
+    /// The daemon had not said that it is ready.
+    Start,
+    /// It was ready, and clients did whatever they did.
+    Service,
+    /// A part of a body was sent.
+    Body,
+    /// All of a body was sent, and no answer to it ever came.
+    NoAnswer,
+    /// The answer to an upload was on its way or just read.
+    Answer,
+    /// Between the moment when a call was seen running and 30 ms later; whether it still ran is told by [`Ledger::begun_again`].
+    Job,
+    /// An erasure was asked for, and no answer to it ever came.
+    Erasure,
+    /// The answer to an erasure was on its way or just read.
+    Erased,
+}
+
+impl Met {
+    /// Those that a run must have met.
+    const ALL: [Self; 8] = [Self::Start, Self::Service, Self::Body, Self::NoAnswer, Self::Answer, Self::Job, Self::Erasure, Self::Erased];
 }
 
 /// What the clients know.
@@ -90,6 +115,8 @@ struct Ledger {
     erased: BTreeSet<String>,
     /// Bodies that were cut: digests of what would have been.
     cut: BTreeSet<String>,
+    /// Tries of calls beyond their first: each is a job that a kill broke off.
+    begun_again: u64,
 }
 
 /// A running daemon and its killer.
@@ -100,6 +127,16 @@ struct Life<'a> {
     ledger: &'a Mutex<Ledger>,
     recorder: &'a Caller,
     supervisor: &'a Caller,
+    /// What the kill met, once there was one.
+    met: Mutex<Option<Met>>,
+    /// Connections that broke although nobody had killed the daemon.
+    broken: Mutex<Vec<io::Error>>,
+    /// When it must have been killed.
+    until: Instant,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn pause(micros: u64) {
@@ -107,30 +144,67 @@ fn pause(micros: u64) {
 }
 
 impl Life<'_> {
-    fn kill(&self) {
-        // The daemon was not waited for yet: the number is its own.
-        kill(self.pid, Signal::SIGKILL).unwrap();
+    /// Once in a life.
+    fn kill(&self, meets: Met) {
+        let mut met = locked(&self.met);
+        if met.is_none() {
+            *met = Some(meets);
+            // The daemon was not waited for yet: the number is its own.
+            kill(self.pid, Signal::SIGKILL).unwrap();
+        }
     }
 
-    fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What came after the kill says what it met.
+    fn met(&self, before: Met, seen: Met) {
+        let mut met = locked(&self.met);
+        if *met == Some(before) {
+            *met = Some(seen);
+        }
+    }
+
+    /// A connection broke: because of the kill, or it is a failure, which ends the life.
+    fn broke(&self, error: io::Error) {
+        if locked(&self.met).is_none() {
+            locked(&self.broken).push(error);
+            self.kill(Met::Service);
+        }
+    }
+
+    fn must_still_wait(&self) {
+        assert!(Instant::now() < self.until, "{:?} did not come about within {LIFE:?}", self.moment);
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        locked(self.ledger)
     }
 
     /// Uploads and erases until the connection breaks. The first client brings the moment about.
     fn client(&self, mut chance: Chance, first: bool) -> io::Result<()> {
         let mut wire = self.recorder.dial(self.address)?;
         loop {
+            self.must_still_wait();
             let id = self.upload(&mut wire, &mut chance, first)?;
             match self.moment {
-                Moment::Acknowledged if first => self.kill(),
+                Moment::Acknowledged if first => self.kill(Met::Answer),
                 Moment::InJob(micros) if first => {
-                    while wire.get(&format!("/api/v1/calls/{id}"))?.json()["state"] == "queued" {}
+                    let state = self.begun(&mut wire, &id)?;
                     pause(micros);
-                    self.kill();
+                    self.kill(if state == "running" { Met::Job } else { Met::Service });
                 }
                 Moment::Erasing(_) if first => self.erase(&id, true)?,
                 _ if chance.below(4) == 0 => self.erase(&id, false)?,
                 _ => {}
+            }
+        }
+    }
+
+    /// The first state of a call behind the queue.
+    fn begun(&self, wire: &mut Wire, id: &str) -> io::Result<Value> {
+        loop {
+            self.must_still_wait();
+            let state = wire.get(&format!("/api/v1/calls/{id}"))?.json()["state"].take();
+            if state != "queued" {
+                return Ok(state);
             }
         }
     }
@@ -143,7 +217,7 @@ impl Life<'_> {
             if let (Moment::InBody(share), true) = (self.moment, first)
                 && sent * 1000 >= length * usize::try_from(share).unwrap()
             {
-                self.kill();
+                self.kill(if sent < length { Met::Body } else { Met::NoAnswer });
             }
             if sent == length {
                 let mut ledger = self.ledger();
@@ -152,10 +226,13 @@ impl Life<'_> {
                 drop(ledger);
                 if let (Moment::AfterBody(micros), true) = (self.moment, first) {
                     pause(micros);
-                    self.kill();
+                    self.kill(Met::NoAnswer);
                 }
             }
         })?;
+        if first {
+            self.met(Met::NoAnswer, Met::Answer);
+        }
         assert_eq!(reply.status, 202, "{reply:?}");
         let id = reply.json()["id"].as_str().unwrap().to_owned();
         let mut ledger = self.ledger();
@@ -172,11 +249,14 @@ impl Life<'_> {
             if let (Moment::Erasing(micros), true) = (self.moment, to_the_end) {
                 scope.spawn(move || {
                     pause(micros);
-                    self.kill();
+                    self.kill(Met::Erasure);
                 });
             }
             wire.without_body("DELETE", &format!("/api/v1/calls/{id}"))
         })?;
+        if to_the_end {
+            self.met(Met::Erasure, Met::Erased);
+        }
         assert_eq!(reply.status, 204, "{reply:?}");
         let mut ledger = self.ledger();
         ledger.doubtful.remove(id);
@@ -196,36 +276,39 @@ fn recording(chance: &mut Chance, moment: Moment, first: bool) -> Vec<u8> {
     recording
 }
 
-/// Lives once and is killed.
-fn live(office: &mut Office, callers: &[Caller; 2], ledger: &Mutex<Ledger>, moment: Moment, chance: &mut Chance) {
+/// Lives once and is killed; what the kill met.
+fn live(office: &mut Office, callers: &[Caller; 2], ledger: &Mutex<Ledger>, moment: Moment, chance: &mut Chance) -> Met {
     office.appliance.spawn();
     let pid = Pid::from_raw(i32::try_from(office.appliance.pid()).unwrap());
-    if let Moment::Starting(micros) = moment {
+    let met = if let Moment::Starting(micros) = moment {
         pause(micros);
         kill(pid, Signal::SIGKILL).unwrap();
+        if office.appliance.has_been_ready() { Met::Service } else { Met::Start }
     } else {
         office.appliance.until_ready();
         let [recorder, supervisor] = callers;
-        let life = Life { address: office.appliance.address(), pid, moment, ledger, recorder, supervisor };
+        let (met, broken, until) = (Mutex::default(), Mutex::default(), Instant::now() + LIFE);
+        let life = Life { address: office.appliance.address(), pid, moment, ledger, recorder, supervisor, met, broken, until };
         std::thread::scope(|scope| {
             for number in 0..CLIENTS {
                 let (life, chance) = (&life, Chance(chance.next()));
                 scope.spawn(move || {
-                    // Its connection breaks when the daemon dies; whatever else goes wrong is a panic.
-                    let _broken = life.client(chance, number == 0);
-                    if number == 0 {
-                        life.kill();
-                    }
+                    let Err(error) = life.client(chance, number == 0) else { return };
+                    life.broke(error);
                 });
             }
             if let Moment::Serving(micros) = moment {
                 pause(micros);
-                life.kill();
+                life.kill(Met::Service);
             }
         });
-    }
-    office.appliance.ended();
+        let broken = life.broken.into_inner().unwrap();
+        assert!(broken.is_empty(), "{moment:?}: nobody had killed the daemon: {broken:?}\n{}", office.appliance.log());
+        life.met.into_inner().unwrap().expect("the clients end when the daemon was killed")
+    };
+    assert_eq!(office.appliance.ended().signal(), Some(9), "{moment:?}: it did not end by the kill");
     office.until_all_are_gone();
+    met
 }
 
 /// Everything is worked off; then each call is one that a client knows, whole and readable, and nothing else is left.
@@ -234,7 +317,7 @@ fn check(office: &mut Office, caller: &Caller, ledger: &Mutex<Ledger>) {
     let mut wire = caller.dial(office.appliance.address()).unwrap();
     let mut ledger = ledger.lock().unwrap();
     let listed = listed(&mut wire);
-    let Ledger { acknowledged, read, unanswered, doubtful, erased, cut } = &mut *ledger;
+    let Ledger { acknowledged, read, unanswered, doubtful, erased, cut, begun_again } = &mut *ledger;
     for id in acknowledged.keys() {
         assert!(listed.contains(id), "the acknowledged call {id} is lost");
     }
@@ -247,9 +330,8 @@ fn check(office: &mut Office, caller: &Caller, ledger: &Mutex<Ledger>) {
         }
         let call = wire.finished(id).unwrap();
         assert_eq!(call["state"], "done", "{call}");
-        let transcript = wire.get(&format!("/api/v1/calls/{id}/transcript?format=json")).unwrap();
-        assert_eq!(transcript.status, 200, "{transcript:?}");
-        let opened = transcript.json()["utterances"][0]["words"][0]["text"].as_str().unwrap().to_owned();
+        *begun_again += call["attempts"].as_u64().unwrap().saturating_sub(1);
+        let opened = opened(&mut wire, id);
         assert!(!cut.contains(&opened), "a recording that was cut is there as a whole: {call}");
         if let Some(uploaded) = acknowledged.get(id).or(doubtful.get(id)) {
             assert_eq!(&opened, uploaded, "another recording than was uploaded: {call}");
@@ -270,6 +352,27 @@ fn check(office: &mut Office, caller: &Caller, ledger: &Mutex<Ledger>) {
     unanswered.clear();
     assert_eq!(files(office), listed.iter().map(|id| format!("{id}.seg")).collect(), "the sealed recordings are those of the calls");
     assert!(office.appliance.stop().success(), "{}", office.appliance.log());
+}
+
+/// Every call of the ledger once more, after all that came later: listed, done, and the very recording; and no other call.
+fn read_all_again(office: &mut Office, caller: &Caller, acknowledged: &BTreeMap<String, String>) {
+    let calls: Vec<(&String, &String)> = acknowledged.iter().collect();
+    for part in calls.chunks(READS) {
+        office.appliance.run();
+        let mut wire = caller.dial(office.appliance.address()).unwrap();
+        assert_eq!(listed(&mut wire), acknowledged.keys().cloned().collect(), "the calls that are there are those that were acknowledged");
+        for (id, digest) in part {
+            assert_eq!(&&opened(&mut wire, id), digest, "another recording than was uploaded: {id}");
+        }
+        assert!(office.appliance.stop().success(), "{}", office.appliance.log());
+    }
+}
+
+/// The digest of a call's recording, which its child computed of what was opened.
+fn opened(wire: &mut Wire, id: &str) -> String {
+    let transcript = wire.get(&format!("/api/v1/calls/{id}/transcript?format=json")).unwrap();
+    assert_eq!(transcript.status, 200, "{id}: {transcript:?}");
+    transcript.json()["utterances"][0]["words"][0]["text"].as_str().unwrap().to_owned()
 }
 
 /// All calls.
@@ -304,20 +407,24 @@ fn no_kill_loses_what_was_acknowledged() {
     let start = started.elapsed();
     assert!(office.appliance.stop().success());
 
-    let mut moments: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut met: BTreeMap<Met, u32> = BTreeMap::new();
     for number in 1..=kills {
         let moment = Moment::choose(&mut chance, start);
-        *moments.entry(moment.word()).or_default() += 1;
-        live(&mut office, &callers, &ledger, moment, &mut chance);
-        if number % CHECK_EVERY == 0 {
+        *met.entry(live(&mut office, &callers, &ledger, moment, &mut chance)).or_default() += 1;
+        if number % CHECK_EVERY == 0 || number == kills {
             check(&mut office, &callers[1], &ledger);
         }
     }
 
     let ledger = ledger.into_inner().unwrap();
-    println!("  {kills} kills in {:?} (start to ready: {start:?}): {moments:?}", began.elapsed());
-    println!("  {} calls kept and read back, {} erased, {} uploads cut", ledger.acknowledged.len(), ledger.erased.len(), ledger.cut.len());
-    assert_eq!(moments.values().sum::<u32>(), kills);
+    println!("  {kills} kills in {:?} (start to ready: {start:?}), by what they met: {met:?}", began.elapsed());
+    println!("  {} jobs were broken off and begun again, {} uploads cut", ledger.begun_again, ledger.cut.len());
+    read_all_again(&mut office, &callers[1], &ledger.acknowledged);
+    println!("  {} calls read back at the end, {} erased; {:?} in all", ledger.acknowledged.len(), ledger.erased.len(), began.elapsed());
+    for kind in Met::ALL {
+        assert!(met.get(&kind).is_some_and(|times| *times >= kills / RAREST), "too few kills met {kind:?}: {met:?}");
+    }
     let enough = |number: usize, share: u32| number >= usize::try_from(kills / share).unwrap();
     assert!(enough(ledger.acknowledged.len(), 2) && enough(ledger.erased.len(), 50) && enough(ledger.cut.len(), 50));
+    assert!(ledger.begun_again >= u64::from(kills / 20), "too few kills met a job that ran: {}", ledger.begun_again);
 }

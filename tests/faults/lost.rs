@@ -11,7 +11,7 @@ use crate::office::Office;
 use crate::runner::Test;
 use crate::stand_in::{NAME, SLOW, digest_of};
 use crate::support::appliance::Appliance;
-use crate::wire::{Caller, Reply, Wire};
+use crate::wire::{Caller, Reply, Wire, until};
 
 pub const TESTS: &[Test] = &[
     (
@@ -43,13 +43,11 @@ fn view(wire: &mut Wire, id: &str) -> Value {
 
 /// It says so before it takes its time.
 fn until_running(wire: &mut Wire, id: &str) {
-    loop {
+    until("the call runs", || {
         let call = view(wire, id);
         assert!(call["state"] == "queued" || call["state"] == "running", "{call}");
-        if call["stage"] == "decode" {
-            return;
-        }
-    }
+        (call["stage"] == "decode").then_some(())
+    });
 }
 
 fn assert_heard(wire: &mut Wire, id: &str, recording: &str) {

@@ -8,7 +8,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::pem::PemObject as _;
@@ -19,6 +19,8 @@ use crate::support::client::CONSENT;
 
 /// Longest silence of the server; nothing here takes that long.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest that a call's events may go on.
+const STREAM: Duration = Duration::from_secs(180);
 
 /// Who dials.
 #[derive(Clone)]
@@ -132,8 +134,11 @@ impl Wire {
     }
 
     fn chunks(&mut self) -> io::Result<Vec<u8>> {
-        let mut body = Vec::new();
+        let (mut body, began) = (Vec::new(), Instant::now());
         loop {
+            if began.elapsed() > STREAM {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, format!("a reply goes on for more than {STREAM:?}")));
+            }
             let size = usize::from_str_radix(&self.line()?, 16).map_err(io::Error::other)?;
             body.extend(self.bytes(size)?);
             self.line()?;
@@ -147,5 +152,16 @@ impl Wire {
         let mut bytes = vec![0; length];
         self.0.read_exact(&mut bytes)?;
         Ok(bytes)
+    }
+}
+
+/// Asks again and again until there is an answer.
+pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(began.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::Write as _;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,9 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::unistd::Pid;
+use salama::sys::pidfd::PidFd;
 use tempfile::TempDir;
 
 use super::client::Client;
@@ -17,6 +21,9 @@ use super::wiretap::Wiretap;
 
 /// Longest that a start may take: models are read, hashed and warmed up.
 const START_LIMIT: Duration = Duration::from_secs(120);
+
+/// Longest that its end may take, ms: requests may go on for as long as the drain limit says.
+const END_LIMIT: u16 = 60_000;
 
 /// What a test may want different from the defaults.
 #[derive(Default)]
@@ -169,9 +176,18 @@ impl Appliance {
 
     /// A daemon that was killed may have said something that nobody has read.
     fn forget_notifications(&self) {
+        self.has_been_ready();
+    }
+
+    /// Reads what the daemon has said by now, and whether READY was among it.
+    pub fn has_been_ready(&self) -> bool {
+        let (mut buffer, mut ready) = ([0; 4096], false);
         self.notify.set_nonblocking(true).unwrap();
-        while self.notify.recv(&mut [0; 4096]).is_ok() {}
+        while let Ok(length) = self.notify.recv(&mut buffer) {
+            ready |= String::from_utf8_lossy(&buffer[..length]).lines().any(|line| line == "READY=1");
+        }
         self.notify.set_nonblocking(false).unwrap();
+        ready
     }
 
     /// Waits until a daemon that was [`Self::spawn`]ed is ready.
@@ -227,7 +243,11 @@ impl Appliance {
 
     /// Waits for the daemon's end.
     pub fn ended(&mut self) -> ExitStatus {
-        self.daemon.take().expect("the daemon does not run").wait().unwrap()
+        let mut daemon = self.daemon.take().expect("the daemon does not run");
+        let watched = PidFd::open(Pid::from_raw(i32::try_from(daemon.id()).unwrap())).unwrap();
+        let in_time = poll(&mut [PollFd::new(watched.as_fd(), PollFlags::POLLIN)], END_LIMIT).unwrap() == 1;
+        assert!(in_time, "salamad did not end within {END_LIMIT} ms:\n{}", self.log());
+        daemon.wait().unwrap()
     }
 
     fn signal(&self, signal: &str) {

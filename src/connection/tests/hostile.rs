@@ -46,6 +46,8 @@ async fn metadata_that_says_something_twice_or_something_unknown_is_refused_by_i
         (metadata(r#""consent":{"basis":"guardian","purposes":["transcription"]}"#), "duplicate field `consent`"),
         (br#"{"consent":{"basis":"caller","basis":"guardian","purposes":["transcription"]}}"#.to_vec(), "duplicate field `basis`"),
         (metadata(r#""call_id":"../x""#), "unknown field `call_id`"),
+        (metadata(r#""samples":null"#), "unknown field `samples`"),
+        (metadata(r#""samples":{"sample_rate":8000,"channels":1,"big_endian":false}"#), "unknown field `samples`"),
         (metadata("\"\u{202E}id\":1"), "unknown field `U+202Eid`"),
         (br#"{"consent":{"basis":"caller","purposes":["transcription"],"forced":true}}"#.to_vec(), "unknown field `forced`"),
     ] {

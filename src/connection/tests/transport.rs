@@ -178,6 +178,23 @@ async fn a_head_that_is_too_long_is_refused() {
     assert_eq!(&status, b"HTTP/1.1 431");
 }
 
+/// Closing with unread bytes would send RST, which may destroy the reply on its way.
+#[tokio::test]
+async fn the_refusal_of_a_head_without_end_is_not_torn_down_under_what_is_still_sent() {
+    let appliance = Appliance::start().await;
+    let key = appliance.authority.client(COUNSELLOR, None);
+    let head = format!("GET /health HTTP/1.1\r\nhost: localhost\r\nx: {}", "a".repeat(2_000_000));
+    for _ in 0..10 {
+        let mut stream = appliance.tls(Some(&key), &[b"http/1.1"]).await.unwrap();
+        stream.write_all(head.as_bytes()).await.expect("all of it is taken");
+        let mut reply = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut reply)).await.expect("the reply ends");
+        let reset = ended.as_ref().is_err_and(|error| error.kind() != std::io::ErrorKind::UnexpectedEof);
+        assert!(!reset, "{ended:?}");
+        assert!(reply.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&reply));
+    }
+}
+
 #[tokio::test]
 async fn a_head_that_is_somewhat_too_long_is_refused_with_a_document_over_both_protocols() {
     let appliance = Appliance::start().await;

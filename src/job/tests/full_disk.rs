@@ -3,9 +3,9 @@
 //! Touches: a small tmpfs.
 //! Next: nobody.
 
-use super::support::{Office, good, recordings};
+use super::support::{Office, good, recordings, settings};
 use crate::base::ids::CallId;
-use crate::job::calls::CallsError;
+use crate::job::calls::{CallsError, JobSettings};
 use crate::job::spec::{CallState, Scope};
 use crate::record::schema::Table;
 use crate::record::small_disk::SmallDisk;
@@ -83,6 +83,30 @@ async fn an_upload_that_meets_a_full_disk_at_any_write_is_refused_as_such_and_ha
         office.store.view(|snapshot| snapshot.all(Table::Header)).unwrap_or_else(|error: StoreError| panic!("{error}")).len(),
         accepted.len()
     );
+    office.close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_upload_whose_pieces_meet_a_full_disk_while_more_comes_is_refused_as_such_and_leaves_nothing() {
+    let disk = SmallDisk::mount(64);
+    let office = Office::with(JobSettings { max_audio_bytes: 4 << 20, ..settings(disk.path()) }, good);
+    let long = vec![7; 3 << 20];
+    let first = office.upload(b"recording", None).await.unwrap().id;
+    office.ended(first).await;
+    // Each piece of 512 KiB in turn, and the last bytes.
+    for free in (0..3 << 20).step_by(256 << 10) {
+        disk.fill(free);
+        let refused = office.upload(&long, None).await;
+        assert!(matches!(refused, Err(CallsError::Full)), "{free} bytes free: {refused:?}");
+        assert_eq!(recordings(disk.path()), 1, "{free} bytes free: a refused upload leaves no file");
+        assert!(disk.free() >= free, "{free} bytes free: a refused upload keeps blocks");
+        is_readable(&office, first).await;
+        disk.relieve();
+    }
+    let next = office.upload(&long, None).await.unwrap().id;
+    office.ended(next).await;
+    is_readable(&office, next).await;
+    assert_eq!(recordings(disk.path()), 2);
     office.close();
 }
 

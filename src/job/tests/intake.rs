@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::support::{OWNER, Office, good, hangs, metadata, on_disk, recordings, settings, until};
+use super::support::{OWNER, Office, good, hangs, metadata, on_disk, patient, recordings, settings, until};
 use crate::job::calls::{Arrival, CallsError};
 use crate::job::spec::{CallState, Scope};
 use crate::record::schema::{Slot, Table};
@@ -206,12 +206,16 @@ async fn an_erased_call_leaves_no_file_no_key_and_no_record() {
 #[tokio::test]
 async fn erasing_a_running_call_stops_its_child_and_nothing_comes_back() {
     let state = tempfile::tempdir().unwrap();
-    let office = Office::open(state.path(), hangs);
+    let office = Office::with(patient(state.path()), hangs);
     let call = office.upload(b"recording", None).await.unwrap().id;
     office.reaches(call, CallState::Running).await;
     let mut events = office.calls.watch(&own(), call, 0).await.unwrap();
     office.calls.delete(&own(), call).await.unwrap();
     while events.recv().await.is_some() {}
+    // There is one place for children.
+    let next = office.upload(b"next", None).await.unwrap().id;
+    office.reaches(next, CallState::Running).await;
+    office.calls.delete(&own(), next).await.unwrap();
     office.calls.stop();
     assert!(office.store.get(&Slot::of_call(Table::Header, call)).unwrap().is_none());
     assert_eq!(recordings(state.path()), 0);

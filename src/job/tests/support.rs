@@ -162,6 +162,12 @@ pub(super) fn settings(state: &Path) -> JobSettings {
     }
 }
 
+/// As [`settings`], but a child that says nothing is waited for longer than any test waits: only a kill ends it in time.
+pub(super) fn patient(state: &Path) -> JobSettings {
+    let long = Duration::from_secs(60);
+    JobSettings { silence: long, time_base: long, ..settings(state) }
+}
+
 pub(super) fn index() -> IndexKeys {
     IndexKeys::derive(&Secret::try_fill(|_| Ok::<(), ()>(())).unwrap()).unwrap()
 }

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::support::{CLEAR, OWNER, Office, audio, good, hangs, on_disk, progress, read_all, said, settings, summary, until, utterance};
+use super::support::{
+    CLEAR, OWNER, Office, audio, good, hangs, on_disk, patient, progress, read_all, said, settings, summary, until, utterance,
+};
 use crate::ipc::channel::Channel;
 use crate::ipc::transcript::{Entity, EntityCount, EntityKind};
 use crate::ipc::worker::{AudioInfo, CallFailure, ChildEvent, Stage, Task};
@@ -239,11 +241,14 @@ async fn words_before_ready_and_words_that_are_none_are_misbehaviour() {
 #[tokio::test]
 async fn cancelling_stops_the_child_and_is_final() {
     let state = tempfile::tempdir().unwrap();
-    let office = Office::open(state.path(), hangs);
+    let office = Office::with(patient(state.path()), hangs);
     let call = office.upload(b"recording", None).await.unwrap().id;
     office.reaches(call, CallState::Running).await;
     assert_eq!(office.calls.cancel(&Scope::All, call).await.unwrap().state, CallState::Cancelled);
     assert_eq!(office.calls.cancel(&Scope::All, call).await.unwrap().state, CallState::Cancelled);
+    // There is one place for children.
+    let next = office.upload(b"next", None).await.unwrap().id;
+    office.reaches(next, CallState::Running).await;
     office.close();
     let office = Office::open(state.path(), good);
     assert_eq!(office.view(call).await.state, CallState::Cancelled);

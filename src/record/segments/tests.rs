@@ -3,9 +3,13 @@
 //! Touches: temporary directories.
 //! Next: nobody.
 
+use std::thread;
+
 use proptest::prelude::*;
 
+use super::block::CHUNKS;
 use super::*;
+use crate::record::small_disk::SmallDisk;
 
 const CALL: CallId = CallId::from_bytes([1; 16]);
 const OTHER: CallId = CallId::from_bytes([2; 16]);
@@ -42,12 +46,99 @@ fn read_all(directory: &SegmentDirectory, call: CallId) -> Result<Vec<u8>, Segme
 fn a_recording_is_read_back_at_every_border_of_a_chunk() {
     let state = tempfile::tempdir().unwrap();
     let directory = SegmentDirectory::open(state.path()).unwrap();
-    for len in [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK - 7] {
+    let block = CHUNKS * CHUNK;
+    for len in [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK - 7, block - 1, block, block + 1, 2 * block, 2 * block + CHUNK + 1] {
         let content = recording(len);
         written(&directory, CALL, &content);
         assert_eq!(read_all(&directory, CALL).unwrap(), content, "{len}");
         directory.remove(CALL).unwrap();
     }
+}
+
+/// All of the recording's pieces but its last, in order, and the writer.
+fn pieces(directory: &SegmentDirectory, content: &[u8]) -> (SegmentWriter, Vec<Piece>) {
+    let mut writer = directory.create(CALL, &envelope()).unwrap();
+    let (mut left, mut pieces) = (content, Vec::new());
+    loop {
+        left = left.split_at(writer.take(left)).1;
+        if left.is_empty() {
+            return (writer, pieces);
+        }
+        pieces.push(writer.piece().unwrap());
+    }
+}
+
+#[test]
+fn pieces_that_are_written_beside_each_other_make_one_recording() {
+    let state = tempfile::tempdir().unwrap();
+    let directory = SegmentDirectory::open(state.path()).unwrap();
+    let content = recording(5 * CHUNKS * CHUNK + 1000);
+    let (writer, pieces) = pieces(&directory, &content);
+    thread::scope(|scope| {
+        let written: Vec<_> = pieces.into_iter().map(|piece| scope.spawn(|| piece.write())).collect();
+        assert_eq!(written.into_iter().filter_map(|piece| piece.join().unwrap().ok()).count(), 5);
+    });
+    assert_eq!(writer.finish().unwrap(), wide(content.len()));
+    assert!(read_all(&directory, CALL).unwrap() == content);
+}
+
+#[test]
+fn a_recording_with_a_piece_that_was_not_written_cannot_be_finished() {
+    let state = tempfile::tempdir().unwrap();
+    let directory = SegmentDirectory::open(state.path()).unwrap();
+    for lost in 0..3 {
+        let (writer, mut pieces) = pieces(&directory, &recording(3 * CHUNKS * CHUNK + 1));
+        drop(pieces.remove(lost));
+        let written: Vec<bool> = pieces.into_iter().map(|piece| piece.write().is_ok()).collect();
+        // What comes after a gap does not know what stands before it in the file.
+        assert_eq!(written, (0..2).map(|piece| piece < lost).collect::<Vec<_>>());
+        assert!(matches!(writer.finish(), Err(SegmentError::Gap)));
+        assert_eq!(fs::read_dir(state.path().join("audio")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_recording_with_a_piece_that_the_disk_refused_cannot_be_finished_though_there_is_room_again() {
+    let disk = SmallDisk::mount(8);
+    let directory = SegmentDirectory::open(disk.path()).unwrap();
+    let (writer, mut pieces) = pieces(&directory, &recording(2 * CHUNKS * CHUNK + 1));
+    disk.fill(wide(CHUNK));
+    assert!(matches!(pieces.remove(0).write(), Err(SegmentError::Full(_))));
+    disk.relieve();
+    assert!(pieces.remove(0).write().is_ok(), "it knows what stands before it");
+    assert!(matches!(writer.finish(), Err(SegmentError::Gap)));
+    assert_eq!(fs::read_dir(disk.path().join("audio")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_recording_whose_piece_is_under_way_cannot_be_finished() {
+    let state = tempfile::tempdir().unwrap();
+    let directory = SegmentDirectory::open(state.path()).unwrap();
+    let (writer, pieces) = pieces(&directory, &recording(CHUNKS * CHUNK + 1));
+    assert!(matches!(writer.finish(), Err(SegmentError::Gap)));
+    drop(pieces);
+    assert_eq!(fs::read_dir(state.path().join("audio")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_file_system_that_must_be_written_through_its_cache_is() {
+    let disk = SmallDisk::without_direct_writes();
+    let directory = SegmentDirectory::open(disk.path()).unwrap();
+    let content = recording(40 * CHUNKS * CHUNK + 1000);
+    written(&directory, CALL, &content);
+    assert!(read_all(&directory, CALL).unwrap() == content);
+}
+
+#[test]
+fn a_disk_that_asks_for_more_than_our_alignment_is_written_through_the_cache() {
+    let state = tempfile::tempdir().unwrap();
+    let directory = SegmentDirectory::open(state.path()).unwrap();
+    let file = PartialFile::create(&directory, CALL).unwrap();
+    // Less than our own, which is as bad to the kernel.
+    file.write(&[b'a'; 5000], 3).unwrap();
+    file.keep(&[b'b'; 4096], b"end", 8192, SegmentDirectory::sync).unwrap();
+    let expected = [&[0; 3][..], &[b'a'; 5000], &[0; 8192 - 5003], &[b'b'; 4096], b"end"].concat();
+    assert!(sealed(&directory, CALL) == expected);
 }
 
 proptest! {
@@ -167,8 +258,9 @@ fn the_plaintext_is_never_on_disk() {
     let state = tempfile::tempdir().unwrap();
     let directory = SegmentDirectory::open(state.path()).unwrap();
     let mut writer = directory.create(CALL, &envelope()).unwrap();
-    writer.push(&vec![b'A'; 3 * CHUNK]).unwrap();
+    writer.push(&vec![b'A'; 3 * CHUNKS * CHUNK]).unwrap();
     let half_way = fs::read(directory.file(CALL, PARTIAL)).unwrap();
+    assert!(half_way.len() > CHUNKS * CHUNK);
     writer.finish().unwrap();
     for bytes in [half_way, sealed(&directory, CALL)] {
         assert!(!bytes.windows(16).any(|window| window == [b'A'; 16]));

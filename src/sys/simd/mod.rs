@@ -1,7 +1,7 @@
-//! Numeric kernels of the speech recogniser, on the vector unit that the processor has: AVX-512, AVX2, or plain Rust.
+//! Numeric kernels of the recognisers of speech and names, on the vector unit that the processor has: AVX-512, AVX2, or plain Rust.
 //! Trusts: nothing; sizes are checked, a mismatch panics like an index out of bounds.
 //! Touches: nothing.
-//! Next: `worker::speech`.
+//! Next: `worker::layers`, `worker::speech`.
 //!
 //! Each kernel is one inlined function, compiled once for each unit; [`Unit`] is looked up once for each call. Plain loops over
 //! arrays, no iterator adaptors: those are generic functions that are not always inlined across code generation units in a build
@@ -13,22 +13,22 @@
     reason = "buffers are sized or asserted before; loops over rows and lanes are plain, see above"
 )]
 
+mod fours;
 mod half;
 mod panels;
 mod pointwise;
 mod product;
 mod quantised;
-mod rows;
 
+pub use fours::{BLOCK, Fours, product_fours, widen_fours};
 pub use half::{Half, narrow};
-pub use panels::{Element, PANEL, Panels};
-pub use pointwise::{gelu, normalise, softmax};
+pub use panels::{Element, PANEL, Panels, PanelsRef};
+pub use pointwise::{gelu, largest, log_sum_exp, normalise, softmax};
 pub use product::{Places, Rows, RowsMut, product};
-pub use quantised::{Quantised, nearest, product_quantised};
-pub use rows::rows_dot;
+pub use quantised::{Quantised, product_quantised};
 
 /// Vector units that kernels are compiled for.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unit {
     /// AVX-512 F and VL.
     #[cfg(target_arch = "x86_64")]
@@ -67,30 +67,40 @@ fn all_units() -> Vec<Unit> {
     units
 }
 
-/// Makes a function that runs an inlined one, compiled for each unit, in the form for the best: `pub fn name(arguments) = inlined`.
+/// Makes a function that runs an inlined one, compiled for each unit, in the form for the best: `pub fn name(arguments) -> T = inlined`.
+/// `name::on` runs it in the form for a unit that the processor has.
 macro_rules! for_each_unit {
-    ($(#[$meta:meta])* pub fn $name:ident($($argument:ident: $type:ty),* $(,)?) = $body:ident) => {
+    ($(#[$meta:meta])* pub fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:ident) => {
         $(#[$meta])*
-        pub fn $name($($argument: $type),*) {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx512f,avx512vl,avx2,fma,f16c")]
-                fn avx512($($argument: $type),*) {
-                    $body::<true>($($argument),*);
+        pub fn $name($($argument: $type),*) $(-> $result)? {
+            $name::on(super::unit(), $($argument),*)
+        }
+
+        mod $name {
+            use super::super::Unit;
+            use super::$body;
+
+            pub(super) fn on(unit: Unit, $($argument: $type),*) $(-> $result)? {
+                #[cfg(target_arch = "x86_64")]
+                {
+                    #[target_feature(enable = "avx512f,avx512vl,avx2,fma,f16c")]
+                    fn avx512($($argument: $type),*) $(-> $result)? {
+                        $body::<true>($($argument),*)
+                    }
+                    #[target_feature(enable = "avx2,fma,f16c")]
+                    fn avx2($($argument: $type),*) $(-> $result)? {
+                        $body::<true>($($argument),*)
+                    }
+                    match unit {
+                        // SAFETY: the processor has been found to have what the function is compiled for.
+                        Unit::Avx512 => return unsafe { avx512($($argument),*) },
+                        // SAFETY: as above.
+                        Unit::Avx2 => return unsafe { avx2($($argument),*) },
+                        Unit::Portable => {}
+                    }
                 }
-                #[target_feature(enable = "avx2,fma,f16c")]
-                fn avx2($($argument: $type),*) {
-                    $body::<true>($($argument),*);
-                }
-                match super::unit() {
-                    // SAFETY: the processor has been found to have what the function is compiled for.
-                    super::Unit::Avx512 => return unsafe { avx512($($argument),*) },
-                    // SAFETY: as above.
-                    super::Unit::Avx2 => return unsafe { avx2($($argument),*) },
-                    super::Unit::Portable => {}
-                }
+                $body::<false>($($argument),*)
             }
-            $body::<false>($($argument),*);
         }
     };
 }

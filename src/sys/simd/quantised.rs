@@ -107,7 +107,7 @@ impl Quantised {
 /// Adding 1.5 * 2^23 leaves the rounded number in the lowest bits: a conversion that checks its limits, and a rounding that is a
 /// library call where SSE4.1 is not taken for granted, made loading a model three times as slow.
 #[inline(always)]
-pub fn nearest(value: f32) -> i8 {
+fn nearest(value: f32) -> i8 {
     const ROUND: f32 = 12_582_912.0;
     i8::from_le_bytes([(value.clamp(-127.0, 127.0) + ROUND).to_le_bytes()[0]])
 }
@@ -118,14 +118,10 @@ pub fn nearest(value: f32) -> i8 {
 /// When the rows of `a` are not as wide as the matrix is deep, or `out` is too small.
 pub fn product_quantised(a: Rows<'_>, b: &Quantised, out: RowsMut<'_>) {
     assert_eq!(a.width, b.depth, "rows are as wide as the matrix is deep");
-    if a.count == 0 {
+    if a.count == 0 || b.panels() == 0 {
         return;
     }
-    let padded = b.panels() * PANEL;
-    assert!(
-        out.data.len() >= (a.count - 1) * out.stride + padded && (a.count == 1 || out.stride >= padded),
-        "the product fits where it goes"
-    );
+    out.check(a.count, b.panels());
     #[cfg(target_arch = "x86_64")]
     if Quantised::is_fast() {
         // SAFETY: the processor has been found to have what the kernel is compiled for.
@@ -135,11 +131,12 @@ pub fn product_quantised(a: Rows<'_>, b: &Quantised, out: RowsMut<'_>) {
     portable(a, b, out);
 }
 
-/// The same, slowly: what the kernel must give.
-fn portable(a: Rows<'_>, b: &Quantised, out: RowsMut<'_>) {
+/// The same, slowly: what the kernel must give, to the bit.
+fn portable(a: Rows<'_>, b: &Quantised, mut out: RowsMut<'_>) {
     for row in 0..a.count {
+        let mut whole = vec![0f32; b.width];
         for (block, values) in a.row(row).chunks(BLOCK).enumerate() {
-            let scale = row_scale(values.iter().fold(0.0, |peak, value| f32::max(peak, value.abs())));
+            let scale = row_scale(largest_magnitude(values));
             let factor = if scale > 0.0 { 1.0 / scale } else { 0.0 };
             let bytes: Vec<i32> = values.iter().map(|value| i32::from(nearest(value * factor))).collect();
             for column in 0..b.width {
@@ -147,25 +144,41 @@ fn portable(a: Rows<'_>, b: &Quantised, out: RowsMut<'_>) {
                 let cells = b.cells[panel * (b.depth / GROUP) + block * (BLOCK / GROUP)..].iter();
                 let weights = cells.flat_map(|cell| cell[column % PANEL * GROUP..][..GROUP].iter().copied());
                 let sum: i32 = bytes.iter().zip(weights).map(|(byte, weight)| byte * i32::from(weight)).sum();
-                out.data[row * out.stride + column] += exact(sum) * (b.scales[panel * b.blocks() + block][column % PANEL] * scale);
+                let factor = b.scales[panel * b.blocks() + block][column % PANEL] * scale;
+                whole[column] = exact(sum).mul_add(factor, whole[column]);
+            }
+        }
+        for (panel, sums) in whole.chunks(PANEL).enumerate() {
+            for (out, sum) in out.at(row, panel).iter_mut().zip(sums) {
+                *out += sum;
             }
         }
     }
 }
 
-/// What a byte of a row with this largest magnitude stands for; 0 for a row of zeros, or one that holds something infinite.
+/// What a byte of a row with this largest magnitude stands for: 0 for a row of zeros; no number for one that holds something that is
+/// infinite or no number, so that its products are none either.
 fn row_scale(peak: f32) -> f32 {
-    if peak > 1e-30 && peak.is_finite() { peak / 127.0 } else { 0.0 }
+    match peak {
+        peak if !peak.is_finite() => f32::NAN,
+        peak if peak > 1e-30 => peak / 127.0,
+        _ => 0.0,
+    }
+}
+
+/// The largest magnitude in a row; what is no number is larger than all.
+pub(super) fn largest_magnitude(row: &[f32]) -> f32 {
+    f32::from_bits(row.iter().fold(0, |peak, value| peak.max(value.abs().to_bits())))
 }
 
 /// To the nearest, as the processor converts.
 #[expect(clippy::as_conversions, reason = "sums of 2048 products of bytes are within 2^25")]
-fn exact(sum: i32) -> f32 {
+pub(super) fn exact(sum: i32) -> f32 {
     sum as f32
 }
 
 #[cfg(target_arch = "x86_64")]
-mod vnni {
+pub(super) mod vnni {
     use std::arch::x86_64::*;
 
     use super::*;
@@ -202,7 +215,7 @@ mod vnni {
     /// # Safety
     /// The processor has AVX-512 F, VL, BW and VNNI.
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512vnni,avx2,fma,f16c")]
-    pub(super) unsafe fn blocks(a: Rows<'_>, b: &Quantised, out: RowsMut<'_>) {
+    pub(super) unsafe fn blocks(a: Rows<'_>, b: &Quantised, mut out: RowsMut<'_>) {
         let (depth, blocks) = (b.depth / GROUP, b.blocks());
         let mut rows = Interleaved::default();
         for first in (0..a.count).step_by(BLOCK_TILES * TILE) {
@@ -232,8 +245,7 @@ mod vnni {
                         }
                     }
                     for (place, sums) in whole.iter().take(present).enumerate() {
-                        let out = &mut out.data[(row + place) * out.stride + panel * PANEL..][..PANEL];
-                        for (out, sum) in out.iter_mut().zip(sums) {
+                        for (out, sum) in out.at(row + place, panel)[..PANEL].iter_mut().zip(sums) {
                             *out += sum;
                         }
                     }
@@ -259,19 +271,12 @@ mod vnni {
         }
     }
 
-    /// Bytes of a row, shifted to be unsigned, and the scale that gives its numbers back. A row of zeros, or one that holds
-    /// something infinite, becomes nothing.
+    /// Bytes of a row, shifted to be unsigned, and the scale that gives its numbers back, see [`row_scale`].
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512vnni,avx2,fma,f16c")]
     fn quantise(row: &[f32], bytes: &mut [u8]) -> f32 {
         assert!(row.len() == bytes.len());
         let whole = row.len() / 16 * 16;
-        let mut peak = _mm512_setzero_ps();
-        for at in (0..whole).step_by(16) {
-            // SAFETY: sixteen numbers from `at` are below `whole`.
-            peak = unsafe { _mm512_max_ps(peak, _mm512_abs_ps(_mm512_loadu_ps(row.as_ptr().add(at)))) };
-        }
-        let peak = row[whole..].iter().fold(_mm512_reduce_max_ps(peak), |peak, value| peak.max(value.abs()));
-        let scale = row_scale(peak);
+        let scale = row_scale(largest(row));
         let factor = if scale > 0.0 { 1.0 / scale } else { 0.0 };
         for at in (0..whole).step_by(16) {
             // SAFETY: sixteen numbers from `at` are below `whole`, and as many bytes.
@@ -286,6 +291,19 @@ mod vnni {
             *byte = nearest(value * factor).cast_unsigned().wrapping_add(128);
         }
         scale
+    }
+
+    /// As [`largest_magnitude`].
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512vnni,avx2,fma,f16c")]
+    pub(in super::super) fn largest(row: &[f32]) -> f32 {
+        let whole = row.len() / 16 * 16;
+        // Of the bits, as whole numbers: what is no number is larger than all.
+        let mut peak = _mm512_setzero_si512();
+        for at in (0..whole).step_by(16) {
+            // SAFETY: sixteen numbers from `at` are below `whole`.
+            peak = unsafe { _mm512_max_epu32(peak, _mm512_castps_si512(_mm512_abs_ps(_mm512_loadu_ps(row.as_ptr().add(at))))) };
+        }
+        f32::from_bits(_mm512_reduce_max_epu32(peak).max(largest_magnitude(&row[whole..]).to_bits()))
     }
 
     /// The products of the first `ROWS` rows of a tile with a panel.
@@ -346,11 +364,12 @@ mod tests {
             let quantised = Quantised::new(&matrix).unwrap();
             let mut expected = rounded.clone();
 
-            product(rows, &matrix, RowsMut { data: &mut exact, stride });
-            product_quantised(rows, &quantised, RowsMut { data: &mut rounded, stride });
-            portable(rows, &quantised, RowsMut { data: &mut expected, stride });
+            product(rows, &matrix, RowsMut::rows(&mut exact, stride));
+            product_quantised(rows, &quantised, RowsMut::rows(&mut rounded, stride));
+            portable(rows, &quantised, RowsMut::rows(&mut expected, stride));
 
-            assert!(rounded.iter().zip(&expected).all(|(one, other)| (one - other).abs() < 1e-5 * other.abs().max(1.0)));
+            let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            assert!(bits(&rounded) == bits(&expected), "the kernel and its portable form differ in {count} x {depth} x {width}");
             let size = f32::from(u16::try_from(depth).unwrap()).sqrt();
             for (exact, rounded) in exact.iter().zip(&rounded) {
                 assert!((exact - rounded).abs() < 0.01 * size, "{rounded} instead of {exact} in {count} x {depth} x {width}");
@@ -358,15 +377,68 @@ mod tests {
         }
     }
 
+    /// Rows and columns whose blocks hold whole numbers up to 127, and 127 itself, become bytes exactly: the product must be exact,
+    /// in the portable form on every machine and in the kernel where the processor has one.
     #[test]
-    fn rows_of_nothing_and_rows_that_are_no_numbers_give_nothing() {
+    fn whole_numbers_are_multiplied_exactly_with_and_without_a_kernel() {
+        for (count, depth, width) in [(1, 64, 32), (2, 516, 40), (3, 36, 40), (7, 1028, 64), (13, 2048, 96)] {
+            let whole = |count, seed| numbers(count, seed).into_iter().map(|value| (value * 127.0).round()).collect::<Vec<f32>>();
+            let (mut a, mut b) = (whole(count * depth, 3), whole(depth * width, 4));
+            for first in (0..depth).step_by(BLOCK) {
+                (0..count).for_each(|row| a[row * depth + first] = 127.0);
+                (0..width).for_each(|column| b[first * width + column] = -127.0);
+            }
+            let expected: Vec<f32> = (0..count * width)
+                .map(|at| (0..depth).map(|inner| a[at / width * depth + inner] * b[inner * width + at % width]).sum())
+                .collect();
+            let matrix = Panels::from_rows(depth, width, &b.iter().map(|value| Half::nearest(*value)).collect::<Vec<_>>());
+            let (quantised, stride) = (Quantised::new(&matrix).unwrap(), matrix.padded_width());
+            for (form, product) in [("portable", portable as fn(Rows<'_>, &Quantised, RowsMut<'_>)), ("fastest", product_quantised)] {
+                let mut out = vec![0.0; count * stride];
+                product(Rows::dense(&a, count, depth), &quantised, RowsMut::rows(&mut out, stride));
+                for (row, expected) in out.chunks(stride).zip(expected.chunks(width)) {
+                    assert_eq!(&row[..width], expected, "{form}: {count} x {depth} x {width}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_product_in_panels_is_the_product_in_rows() {
+        let (a, b) = (numbers(25 * 64, 5), numbers(64 * 96, 6));
+        let halves: Vec<Half> = b.iter().map(|value| Half::nearest(*value)).collect();
+        let (rows, matrix) = (Rows::dense(&a, 25, 64), Quantised::new(&Panels::from_rows(64, 96, &halves)).unwrap());
+        let (mut in_rows, mut in_panels) = (vec![0f32; 25 * 96], vec![[0f32; PANEL]; 3 * 25]);
+
+        product_quantised(rows, &matrix, RowsMut::rows(&mut in_rows, 96));
+        product_quantised(rows, &matrix, RowsMut::panels(&mut in_panels, 25));
+
+        for (row, expected) in in_rows.chunks(96).enumerate() {
+            let found: Vec<f32> = (0..3).flat_map(|panel| in_panels[panel * 25 + row]).collect();
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn rows_of_nothing_give_nothing_and_rows_that_are_no_numbers_give_none() {
         let matrix = Panels::from_rows(64, 32, &vec![Half::nearest(1.0); 64 * 32]);
         let matrix = Quantised::new(&matrix).unwrap();
-        for value in [0.0, f32::INFINITY, 1e-38] {
+        for value in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+            for place in [0, 15, 16, 63] {
+                let (mut row, mut outs) = ([0.5; 64], [vec![2.0; 32], vec![2.0; 32]]);
+                row[place] = value;
+
+                product_quantised(Rows::dense(&row, 1, 64), &matrix, RowsMut::rows(&mut outs[0], 32));
+                portable(Rows::dense(&row, 1, 64), &matrix, RowsMut::rows(&mut outs[1], 32));
+
+                assert!(outs.iter().flatten().all(|out| out.is_nan()), "{value} at {place}");
+            }
+        }
+        for value in [0.0, 1e-38] {
             let mut out = vec![2.0; 32];
 
-            product_quantised(Rows::dense(&[value; 64], 1, 64), &matrix, RowsMut { data: &mut out, stride: 32 });
-            portable(Rows::dense(&[value; 64], 1, 64), &matrix, RowsMut { data: &mut out, stride: 32 });
+            product_quantised(Rows::dense(&[value; 64], 1, 64), &matrix, RowsMut::rows(&mut out, 32));
+            portable(Rows::dense(&[value; 64], 1, 64), &matrix, RowsMut::rows(&mut out, 32));
 
             assert_eq!(out, [2.0; 32]);
         }

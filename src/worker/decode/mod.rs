@@ -15,9 +15,11 @@ mod blocks;
 #[cfg(test)]
 mod conformance;
 mod fault;
+mod flac;
 mod gsm;
 mod matroska;
 mod mp4;
+mod ogg;
 mod open;
 mod own_codec;
 mod resample;

@@ -3,11 +3,15 @@
 //! Touches: nothing but the recording.
 //! Next: `open` cuts the priming off with the [`Edit`] found here.
 
-use super::source::Recording;
+use super::source::{Recording, TAGS_MAX, add_to};
 use crate::ipc::worker::CallFailure;
 
-/// Most boxes that are looked at in one file.
-const BOXES_MAX: u32 = 4096;
+/// Most boxes that are looked at in one file: a fragment has seven, and lasts a second or more.
+const BOXES_MAX: u32 = 1 << 18;
+/// Largest index: four hours of AAC have 3 MB of sample sizes.
+const MOVIE_MAX: u64 = 16 * 1024 * 1024;
+/// Most steps of looking up the times of all samples, each from the beginning of its table: some seconds.
+const LOOKUPS_MAX: u64 = 1 << 34;
 
 /// One box (ISO 14496-12 section 4.2).
 #[derive(Clone, Copy, Debug)]
@@ -33,15 +37,28 @@ pub(super) struct Edit {
 /// Checks that the file holds every box it announces, and reads the edit of its first audio track.
 pub(super) fn inspect(recording: &mut Recording, start: u64) -> Result<Option<Edit>, CallFailure> {
     let mut walk = Walk { left: BOXES_MAX };
+    let (mut lookups, mut tags, mut fragments) = (0, 0, 0);
     let end = recording.len();
     let (mut movie, mut has_samples) = (None, false);
     let mut at = start;
     while at < end {
         let atom = walk.next(recording, at, end)?.ok_or(CallFailure::Truncated)?;
+        let size = atom.end - atom.body;
         match &atom.name {
-            b"moov" => movie = Some(atom),
-            b"mdat" | b"moof" => has_samples = true,
-            _ => {}
+            // Of two indexes a reader may take either.
+            b"moov" if movie.is_some() => return Err(CallFailure::Damaged),
+            b"moov" => {
+                add_to(&mut 0, size, MOVIE_MAX)?;
+                movie = Some(atom);
+            }
+            b"moof" => {
+                has_samples = true;
+                add_to(&mut fragments, size, MOVIE_MAX)?;
+                walk.runs(recording, atom, &mut lookups)?;
+            }
+            b"mdat" => has_samples = true,
+            b"free" | b"skip" | b"wide" | b"uuid" => {}
+            _ => add_to(&mut tags, size, TAGS_MAX)?,
         }
         at = atom.end;
     }
@@ -49,7 +66,10 @@ pub(super) fn inspect(recording: &mut Recording, start: u64) -> Result<Option<Ed
         // A recorder that was stopped writes samples first and never comes to write the index.
         (None, true) => Err(CallFailure::Truncated),
         (None, false) => Err(CallFailure::Damaged),
-        (Some(movie), _) => walk.edit(recording, movie),
+        (Some(movie), _) => {
+            walk.tables(recording, movie, &mut lookups)?;
+            walk.edit(recording, movie)
+        }
     }
 }
 
@@ -91,13 +111,64 @@ impl Walk {
         Ok(None)
     }
 
+    /// The child of `parent` called `name`, of which there must be one at most: of two a reader may take either.
+    fn only(&mut self, recording: &mut Recording, parent: Atom, name: [u8; 4]) -> Result<Option<Atom>, CallFailure> {
+        let Some(first) = self.child(recording, parent, name, parent.body)? else { return Ok(None) };
+        match self.child(recording, parent, name, first.end)? {
+            None => Ok(Some(first)),
+            Some(_) => Err(CallFailure::Damaged),
+        }
+    }
+
+    /// Adds what it takes to look up the samples of a fragment, each from the beginning of its run.
+    fn runs(&mut self, recording: &mut Recording, fragment: Atom, lookups: &mut u64) -> Result<(), CallFailure> {
+        let mut from = fragment.body;
+        while let Some(track) = self.child(recording, fragment, *b"traf", from)? {
+            from = track.end;
+            let mut at = track.body;
+            while let Some(run) = self.child(recording, track, *b"trun", at)? {
+                at = run.end;
+                let samples = u64::from(u32::from_be_bytes(recording.exactly(run.body.saturating_add(4))?));
+                add_to(lookups, samples.saturating_mul(samples), LOOKUPS_MAX)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that the tables of times do not make the demuxer's work grow out of proportion.
+    fn tables(&mut self, recording: &mut Recording, movie: Atom, lookups: &mut u64) -> Result<(), CallFailure> {
+        let (mut from, mut entries, mut samples) = (movie.body, 0_u64, 0_u64);
+        while let Some(track) = self.child(recording, movie, *b"trak", from)? {
+            from = track.end;
+            let mut table = Some(track);
+            for name in [*b"mdia", *b"minf", *b"stbl"] {
+                table = match table {
+                    Some(parent) => self.only(recording, parent, name)?,
+                    None => None,
+                };
+            }
+            let Some(table) = table else { continue };
+            let mut at = table.body;
+            while at < table.end {
+                let atom = self.next(recording, at, table.end)?.ok_or(CallFailure::Damaged)?;
+                match &atom.name {
+                    b"stts" | b"ctts" => entries = entries.saturating_add((atom.end - atom.body) / 8),
+                    b"stsz" => samples = samples.saturating_add(u32::from_be_bytes(recording.exactly(atom.body.saturating_add(8))?).into()),
+                    _ => {}
+                }
+                at = atom.end;
+            }
+        }
+        add_to(lookups, entries.saturating_mul(samples), LOOKUPS_MAX)
+    }
+
     fn edit(&mut self, recording: &mut Recording, movie: Atom) -> Result<Option<Edit>, CallFailure> {
         let Some(head) = self.child(recording, movie, *b"mvhd", movie.body)? else { return Ok(None) };
         let movie_scale = timescale(recording, head)?;
         let mut from = movie.body;
         while let Some(track) = self.child(recording, movie, *b"trak", from)? {
             from = track.end;
-            let Some(media) = self.child(recording, track, *b"mdia", track.body)? else { continue };
+            let Some(media) = self.only(recording, track, *b"mdia")? else { continue };
             let Some(handler) = self.child(recording, media, *b"hdlr", media.body)? else { continue };
             if &recording.exactly::<4>(handler.body.saturating_add(8))? != b"soun" {
                 continue;
@@ -189,8 +260,62 @@ mod tests {
     }
 
     #[test]
+    fn an_index_or_tags_out_of_proportion_are_damage() {
+        let file = |name: &[u8; 4], len: u64| {
+            look(&[atom(b"ftyp", b"M4A "), atom(name, &vec![0; usize::try_from(len).unwrap()]), movie()].concat())
+        };
+        assert_eq!(file(b"meta", TAGS_MAX + 1), Err(CallFailure::Damaged));
+        let many = atom(b"meta", &vec![0; 512 * 1024]).repeat(3);
+        assert_eq!(look(&[atom(b"ftyp", b"M4A "), many, movie()].concat()), Err(CallFailure::Damaged));
+        assert!(file(b"free", TAGS_MAX + 1).is_ok());
+        let tags = atom(b"udta", &vec![0; usize::try_from(MOVIE_MAX).unwrap()]);
+        assert_eq!(look(&[atom(b"ftyp", b"M4A "), atom(b"moov", &tags), atom(b"mdat", b"")].concat()), Err(CallFailure::Damaged));
+    }
+
+    #[test]
+    fn tables_that_would_be_searched_for_ever_are_damage() {
+        let movie = |samples: u32, entries: usize| {
+            let sizes = atom(b"stsz", &[[0; 8], (u64::from(samples) << 32).to_be_bytes()].concat());
+            let table = atom(b"stbl", &[atom(b"stts", &vec![0; 8 + 8 * entries]), sizes].concat());
+            let track = atom(b"trak", &atom(b"mdia", &atom(b"minf", &table)));
+            look(&[atom(b"moov", &[atom(b"mvhd", &head(1000)), track].concat()), atom(b"mdat", b"")].concat())
+        };
+        assert_eq!(movie(675_000, 10_000), Ok(None));
+        assert_eq!(movie(u32::MAX, 1), Ok(None));
+        assert_eq!(movie(u32::MAX, 4), Err(CallFailure::Damaged));
+        assert_eq!(movie(100_000, 200_000), Err(CallFailure::Damaged));
+    }
+
+    #[test]
+    fn runs_of_fragments_that_would_be_searched_for_ever_are_damage() {
+        let fragments = |samples: u32, count: usize| {
+            let run = atom(b"trun", &[[0; 4], samples.to_be_bytes()].concat());
+            let fragment = [atom(b"moof", &atom(b"traf", &run)), atom(b"mdat", b"")].concat();
+            look(&[atom(b"moov", &atom(b"mvhd", &head(1000))), fragment.repeat(count)].concat())
+        };
+        assert_eq!(fragments(500, 18_000), Ok(None));
+        assert_eq!(fragments(200_000, 1), Err(CallFailure::Damaged));
+        assert_eq!(fragments(20_000, 50), Err(CallFailure::Damaged));
+    }
+
+    #[test]
+    fn boxes_of_which_a_reader_may_take_either_are_damage() {
+        assert_eq!(look(&[movie(), atom(b"mdat", b""), movie()].concat()), Err(CallFailure::Damaged));
+        let nested = |name: &[u8; 4], inner: Vec<u8>| [atom(name, &inner), atom(name, b"")].concat();
+        let track = |media: Vec<u8>| atom(b"moov", &[atom(b"mvhd", &head(1000)), atom(b"trak", &media)].concat());
+        let table = atom(b"stbl", b"");
+        for media in [
+            nested(b"mdia", atom(b"minf", &table)),
+            atom(b"mdia", &nested(b"minf", table.clone())),
+            atom(b"mdia", &atom(b"minf", &nested(b"stbl", Vec::new()))),
+        ] {
+            assert_eq!(look(&[track(media), atom(b"mdat", b"")].concat()), Err(CallFailure::Damaged));
+        }
+    }
+
+    #[test]
     fn boxes_without_end_are_damage() {
-        assert_eq!(look(&atom(b"free", b"").repeat(5000)), Err(CallFailure::Damaged));
+        assert_eq!(look(&atom(b"free", b"").repeat(300_000)), Err(CallFailure::Damaged));
         assert_eq!(look(b"\0\0\0\x04ftypxxxxxxxxxxxxx"), Err(CallFailure::Damaged));
     }
 }

@@ -12,7 +12,7 @@ use symphonia::core::codecs::audio::{AudioCodecId, AudioDecoder, AudioDecoderOpt
 use symphonia::core::codecs::registry::CodecRegistry;
 use symphonia::core::errors::Result as SymphoniaResult;
 use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
-use symphonia::core::io::{MediaSource, MediaSourceStream, ReadBytes};
+use symphonia::core::io::{MediaSource, MediaSourceStream, ReadBytes, ReadOnlySource};
 use symphonia::core::packet::Packet;
 use symphonia::default::codecs::{AacDecoder, AlacDecoder, FlacDecoder, MpaDecoder, PcmDecoder, VorbisDecoder};
 use symphonia::default::formats::{FlacReader, IsoMp4Reader, MkvReader, MpaReader, OggReader};
@@ -24,7 +24,7 @@ use super::own_codec::{CODEC_ID_GSM, OPUS_RATE, OwnCodec};
 use super::sniff::{self, Container, MpegHeader};
 use super::source::{Reading, Recording, Window};
 use super::wav::{Coding, Wav};
-use super::{fault, gsm, matroska};
+use super::{fault, flac, gsm, matroska, ogg};
 use crate::ipc::worker::{CallFailure, RawSamples};
 
 /// Everything that decoding starts from.
@@ -141,12 +141,18 @@ fn plan(recording: &mut Recording) -> Result<Plan, CallFailure> {
             let layout = Layout { codec: CODEC_ID_GSM, sample_rate: 8000, channels: 1, block_len: 33, block_frames: 160, single: true };
             if len.is_multiple_of(frame_len) { Ok(blocks("gsm", layout, start, len)) } else { Err(CallFailure::Truncated) }
         }
-        Container::Flac => Ok(whole(Demuxer::Flac, "flac", Ending::Stated { samples: None, passed: 0 })),
+        Container::Flac => {
+            flac::inspect(recording, start)?;
+            Ok(whole(Demuxer::Flac, "flac", Ending::Stated { samples: None, passed: 0 }))
+        }
         Container::Matroska => {
             matroska::inspect(recording, start)?;
             Ok(whole(Demuxer::Matroska, "webm/opus", Ending::Checked))
         }
-        Container::Ogg => Ok(whole(Demuxer::Ogg, "ogg/vorbis", Ending::Marked)),
+        Container::Ogg => {
+            ogg::inspect(recording, start)?;
+            Ok(whole(Demuxer::Ogg, "ogg/vorbis", Ending::Marked))
+        }
         Container::Mp4 => Ok(Plan { edit: mp4::inspect(recording, start)?, ..whole(Demuxer::Mp4, "m4a", Ending::Marked) }),
         Container::Mpeg => {
             let len = len.saturating_sub(sniff::id3v1_len(recording)?);
@@ -168,7 +174,12 @@ fn mpeg(recording: &mut Recording, name: &'static str, start: u64, len: u64) -> 
 
 fn build(demuxer: Demuxer, window: Window) -> Result<Box<dyn FormatReader>, CallFailure> {
     let build = || -> SymphoniaResult<Box<dyn FormatReader>> {
-        let mut stream = MediaSourceStream::new(Box::new(window), Default::default());
+        let source: Box<dyn MediaSource> = match demuxer {
+            // Where it could seek it would follow every pointer of the index at the beginning, and keep what it finds there.
+            Demuxer::Matroska => Box::new(ReadOnlySource::new(window)),
+            _ => Box::new(window),
+        };
+        let mut stream = MediaSourceStream::new(source, Default::default());
         let options = FormatOptions::default();
         Ok(match demuxer {
             Demuxer::Blocks(layout) => Box::new(Blocks::new(stream, layout)),

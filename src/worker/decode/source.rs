@@ -11,6 +11,15 @@ use symphonia::core::io::MediaSource;
 
 use crate::ipc::worker::CallFailure;
 
+/// Most bytes of tags, pictures and indexes in a recording that a demuxer would hold in memory.
+pub(super) const TAGS_MAX: u64 = 1024 * 1024;
+
+/// Adds to a sum that a recording in proportion keeps below `most`.
+pub(super) fn add_to(sum: &mut u64, more: u64, most: u64) -> Result<(), CallFailure> {
+    *sum = sum.saturating_add(more);
+    if *sum > most { Err(CallFailure::Damaged) } else { Ok(()) }
+}
+
 /// A recording of known length, for looking at single places of it.
 pub(super) struct Recording {
     inner: Box<dyn MediaSource>,

@@ -9,6 +9,7 @@ use super::SpeechError;
 use super::language::{Language, known, likeliest};
 use super::numeric::{f32_of, index_of};
 use super::whisper::{Session, Whisper, Window};
+use crate::sys::simd::{largest, log_sum_exp};
 
 /// Tokens of text in a window at most: half the decoder's positions, as the reference.
 const TOKENS_MAX: usize = 224;
@@ -72,7 +73,7 @@ impl Hypothesis {
 /// does not know is listened for.
 ///
 /// # Errors
-/// [`SpeechError::NoRoom`] if a guard against too long a text failed.
+/// [`SpeechError::NoRoom`] if a guard against too long a text failed; [`SpeechError::NotANumber`].
 pub fn decode(whisper: &Whisper, windows: &[Window], language: Option<&str>) -> Result<Vec<Hypothesis>, SpeechError> {
     let mut readings: Vec<Reading<'_>> = windows.iter().map(|window| Reading::begin(whisper, window)).collect();
     loop {
@@ -93,11 +94,11 @@ pub fn decode(whisper: &Whisper, windows: &[Window], language: Option<&str>) -> 
             }
         }
         let mut scores = whisper.embedding.scores(&vectors);
-        let answers = scores.chunks_exact_mut(whisper.settings.vocab).zip(vectors.chunks_exact(whisper.settings.dims));
+        let answers = scores.rows().zip(vectors.chunks_exact(whisper.settings.dims));
         for (reading, (scores, hidden)) in asking.into_iter().zip(answers) {
             match reading.prompt_rows {
                 0 => reading.open(whisper, hidden, scores, language),
-                _ => reading.choose(whisper, hidden, scores),
+                _ => reading.choose(whisper, hidden, scores)?,
             }
         }
     }
@@ -143,15 +144,15 @@ impl<'a> Reading<'a> {
     }
 
     /// Takes the likeliest token; the text ends there, or goes on with it.
-    fn choose(&mut self, whisper: &Whisper, hidden: &[f32], scores: &mut [f32]) {
+    fn choose(&mut self, whisper: &Whisper, hidden: &[f32], scores: &mut [f32]) -> Result<(), SpeechError> {
         let text = &mut self.text;
         mask(whisper, text.tokens.is_empty(), scores);
         whisper.embedding.settle(hidden, scores);
-        let (token, log_prob) = best(scores);
+        let (token, log_prob) = best(scores).ok_or(SpeechError::NotANumber)?;
         text.total += log_prob;
         text.scored += 1;
         if token == whisper.settings.eot {
-            return;
+            return Ok(());
         }
         text.tokens.push(token);
         text.log_probs.push(log_prob);
@@ -159,6 +160,7 @@ impl<'a> Reading<'a> {
         if !ended && self.session.room() > 0 {
             self.next.push_back(token);
         }
+        Ok(())
     }
 
     fn finish(self) -> Hypothesis {
@@ -263,31 +265,12 @@ fn mask(whisper: &Whisper, first: bool, scores: &mut [f32]) {
     }
 }
 
-/// The best token and its log-probability.
-fn best(scores: &[f32]) -> (u32, f32) {
-    let (mut token, mut best, mut id) = (0u32, f32::NEG_INFINITY, 0u32);
-    for score in scores {
-        if *score > best {
-            (token, best) = (id, *score);
-        }
-        id += 1;
-    }
-    (token, best - log_sum_exp(scores))
-}
-
-fn log_sum_exp(scores: &[f32]) -> f32 {
-    let mut peak = f32::NEG_INFINITY;
-    for score in scores {
-        peak = peak.max(*score);
-    }
-    let mut total = 0f32;
-    for score in scores {
-        // Below this a term is lost in the sum's last bit anyway; most of the vocabulary is.
-        if *score > peak - 20.0 {
-            total += (score - peak).exp();
-        }
-    }
-    peak + total.ln()
+/// The best token and its log-probability; nothing when the scores are no numbers.
+fn best(scores: &[f32]) -> Option<(u32, f32)> {
+    let best = largest(scores);
+    let token = (0..).zip(scores).find(|(_, score)| **score == best).map_or(0, |(token, _)| token);
+    let log_prob = best - log_sum_exp(scores);
+    log_prob.is_finite().then_some((token, log_prob))
 }
 
 #[cfg(test)]
@@ -333,9 +316,16 @@ mod tests {
 
     #[test]
     fn the_best_token_comes_with_its_log_probability() {
-        let (token, log_prob) = best(&[f32::NEG_INFINITY, 0.0, 3f32.ln()]);
+        let (token, log_prob) = best(&[f32::NEG_INFINITY, 0.0, 3f32.ln()]).unwrap();
 
         assert_eq!(token, 2);
         assert!((log_prob - 0.75f32.ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn scores_that_are_no_numbers_are_no_text() {
+        assert_eq!(best(&[f32::NAN; 40]), None);
+        assert_eq!(best(&[f32::NEG_INFINITY; 40]), None);
+        assert_eq!(best(&[0.0, f32::INFINITY]), None);
     }
 }

@@ -9,11 +9,12 @@
 #![expect(clippy::indexing_slicing, reason = "rows of buffers that are sized here from the same widths")]
 
 use super::encoder::{Cross, SCORE_SCALE};
-use super::layers::{Feed, FeedScratch, Linear, Norm, Precision, SelfAttention, Source};
+use super::layers::{Feed, FeedScratch, Precision, SelfAttention, Source};
 use super::settings::{HEAD_WIDTH, Settings};
 use crate::model::load::LoadError;
 use crate::model::tensors::Tensors;
 use crate::sys::simd::{Element, Panels, Rows, RowsMut, product, softmax};
+use crate::worker::layers::{Linear, Norm};
 
 /// The weights.
 pub struct Decoder {
@@ -170,8 +171,8 @@ fn heads<'a>(row: &'a [f32], mixed: &'a mut [f32]) -> impl Iterator<Item = (&'a 
 fn attend<T: Element>(query: &[f32], keys: &Panels<T>, values: &Panels<T>, length: usize, scores: &mut Vec<f32>, mixed: &mut [f32]) {
     scores.clear();
     scores.resize(keys.padded_width(), 0.0);
-    product(Rows::dense(query, 1, HEAD_WIDTH), keys, RowsMut { data: scores, stride: keys.padded_width() });
+    product(Rows::dense(query, 1, HEAD_WIDTH), keys, RowsMut::rows(scores, keys.padded_width()));
     softmax(&mut scores[..length], SCORE_SCALE);
     // What comes after has no keys yet, and scores of zero.
-    product(Rows::dense(&scores[..values.depth()], 1, values.depth()), values, RowsMut { data: mixed, stride: HEAD_WIDTH });
+    product(Rows::dense(&scores[..values.depth()], 1, values.depth()), values, RowsMut::rows(mixed, HEAD_WIDTH));
 }

@@ -7,15 +7,13 @@
 
 #![expect(clippy::indexing_slicing, reason = "rows of buffers that are sized here from the same widths")]
 
-use super::layers::{Feed, FeedScratch, Linear, Norm, Precision, SelfAttention, Source};
+use super::layers::{Feed, FeedScratch, Precision, SelfAttention, Source};
 use super::mel::{BANDS, FRAMES_MAX};
 use super::settings::{HEAD_WIDTH, Settings};
 use crate::model::load::LoadError;
 use crate::model::tensors::Tensors;
-use crate::sys::simd::{Half, Panels, Places, Rows, RowsMut, gelu, narrow, product, softmax};
-
-/// Rows whose scores are held at once: 48 x 1500 numbers are 288 KB.
-const SCORE_ROWS: usize = 48;
+use crate::sys::simd::{Half, Panels, Places, Rows, gelu, narrow};
+use crate::worker::layers::{Attention, Linear, Norm};
 
 /// Scales scores: 1 / sqrt([`HEAD_WIDTH`]).
 pub const SCORE_SCALE: f32 = 0.125;
@@ -83,16 +81,12 @@ impl Encoder {
         let mut sound = self.convolve(mel, frames);
         let count = frames / 2;
         let (mut normed, mut qkv, mut mixed) = (Vec::new(), Vec::new(), Vec::new());
-        let mut heads = HeadScratch::new(count);
+        let mut attention = Attention::new(count, HEAD_WIDTH, SCORE_SCALE);
         let mut feed = FeedScratch::default();
         for layer in &self.layers {
             layer.attention.norm.apply(&sound, &mut normed);
-            layer.attention.qkv.apply(Rows::dense(&normed, count, self.width), &mut qkv);
-            mixed.clear();
-            mixed.resize(sound.len(), 0.0);
-            for head in 0..self.width / HEAD_WIDTH {
-                heads.attend(&qkv, self.width, head * HEAD_WIDTH, &mut mixed);
-            }
+            layer.attention.qkv.apply_in_panels(Rows::dense(&normed, count, self.width), &mut qkv);
+            attention.attend(&qkv, &mut mixed);
             layer.attention.out.add(Rows::dense(&mixed, count, self.width), &mut sound);
             layer.feed.apply(&mut sound, &mut feed);
         }
@@ -133,41 +127,6 @@ impl Encoder {
             *value += position;
         }
         sound
-    }
-}
-
-/// Room for one head's attention over a whole window.
-struct HeadScratch {
-    count: usize,
-    keys: Panels<f32>,
-    values: Panels<f32>,
-    scores: Vec<f32>,
-}
-
-impl HeadScratch {
-    fn new(count: usize) -> Self {
-        Self { count, keys: Panels::zero(HEAD_WIDTH, count), values: Panels::zero(count, HEAD_WIDTH), scores: Vec::new() }
-    }
-
-    /// Adds softmax(q k) v of the head at `column` to `mixed`; `qkv` has rows of three times `width`.
-    fn attend(&mut self, qkv: &[f32], width: usize, column: usize, mixed: &mut [f32]) {
-        for (frame, row) in qkv.chunks_exact(3 * width).enumerate() {
-            self.keys.set_column(frame, &row[width + column..][..HEAD_WIDTH]);
-            self.values.set_row(frame, 0, &row[2 * width + column..][..HEAD_WIDTH]);
-        }
-        let stride = self.keys.padded_width();
-        for first in (0..self.count).step_by(SCORE_ROWS) {
-            let count = (self.count - first).min(SCORE_ROWS);
-            self.scores.clear();
-            self.scores.resize(count * stride, 0.0);
-            let queries = Rows { data: &qkv[first * 3 * width + column..], places: Places::every(3 * width), count, width: HEAD_WIDTH };
-            product(queries, &self.keys, RowsMut { data: &mut self.scores, stride });
-            for row in self.scores.chunks_exact_mut(stride) {
-                softmax(&mut row[..self.count], SCORE_SCALE);
-            }
-            let weights = Rows { data: &self.scores, places: Places::every(stride), count, width: self.count };
-            product(weights, &self.values, RowsMut { data: &mut mixed[first * width + column..], stride: width });
-        }
     }
 }
 

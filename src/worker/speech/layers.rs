@@ -1,13 +1,18 @@
-//! The parts that encoder and decoder are made of: products with weights, norms, and the two products after a norm.
+//! The parts that encoder and decoder are made of, from a graph's weights, and the two products after a norm.
 //! Trusts: the verified model; shapes are checked when it is loaded.
 //! Touches: nothing.
 //! Next: `encoder` and `decoder` put them together.
 
-#![expect(clippy::indexing_slicing, reason = "rows of buffers that are sized from the same widths")]
+#![expect(clippy::indexing_slicing, reason = "filters of a convolution, whose shape was asked for")]
 
 use crate::model::load::LoadError;
 use crate::model::tensors::Tensors;
-use crate::sys::simd::{Half, Panels, Quantised, Rows, RowsMut, gelu, normalise, product, product_quantised};
+use crate::sys::simd::{Half, Panels, Rows, gelu};
+pub use crate::worker::layers::Precision;
+use crate::worker::layers::{Linear, Norm, Weight};
+
+/// Epsilon of every norm.
+const EPSILON: f32 = 1e-5;
 
 /// Rows that go through the two products after a norm at once: their inner rows of 2048 numbers stay in the second cache.
 const FEED_ROWS: usize = 144;
@@ -18,52 +23,6 @@ pub struct Source {
     pub tensors: Tensors,
     /// How large products are to be computed.
     pub precision: Precision,
-}
-
-/// How large products are computed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
-    /// With the weights of the file, in single precision.
-    #[cfg_attr(not(test), expect(dead_code, reason = "what tests compare with; processors without VNNI compute so anyway"))]
-    Exact,
-    /// In bytes where the processor is several times as fast with those, else as [`Self::Exact`].
-    Fastest,
-}
-
-/// `x W + b`.
-pub struct Linear {
-    weight: Weight,
-    bias: Vec<f32>,
-}
-
-/// A matrix of weights in the form that is fastest here.
-enum Weight {
-    /// As in the file.
-    Exact(Panels<Half>),
-    /// Rounded to bytes, where the processor is several times as fast with those.
-    Rounded(Quantised),
-}
-
-impl Weight {
-    fn new(exact: Panels<Half>, precision: Precision) -> Self {
-        let round = precision == Precision::Fastest && Quantised::is_fast();
-        let rounded = if round { Quantised::new(&exact) } else { None };
-        rounded.map_or(Self::Exact(exact), Self::Rounded)
-    }
-
-    fn width(&self) -> usize {
-        match self {
-            Self::Exact(weight) => weight.width(),
-            Self::Rounded(weight) => weight.width(),
-        }
-    }
-
-    fn product(&self, x: Rows<'_>, out: RowsMut<'_>) {
-        match self {
-            Self::Exact(weight) => product(x, weight, out),
-            Self::Rounded(weight) => product_quantised(x, weight, out),
-        }
-    }
 }
 
 impl Linear {
@@ -83,7 +42,7 @@ impl Linear {
             }
             bias.extend(source.tensors.take_wide_or_zero(&format!("{name}.bias"), width)?);
         }
-        Ok(Self { weight: Weight::new(weight, source.precision), bias })
+        Ok(Self::new(Weight::new(weight, source.precision), bias))
     }
 
     /// A convolution over three frames, `{name}.weight` `[width, channels, 3]`, as a product with rows `[3][channels]`.
@@ -95,56 +54,15 @@ impl Linear {
             weight.set_column(column, &(0..3 * channels).map(row).collect::<Vec<Half>>());
         }
         // The sound's own numbers are few and vary most: they stay exact.
-        Ok(Self { weight: Weight::Exact(weight), bias: source.tensors.take_wide(&format!("{name}.bias"), &[width])? })
+        Ok(Self::new(Weight::Exact(weight), source.tensors.take_wide(&format!("{name}.bias"), &[width])?))
     }
-
-    /// Numbers in an output row.
-    pub fn width(&self) -> usize {
-        self.weight.width()
-    }
-
-    /// `x W + b` for each row, densely.
-    pub fn apply(&self, x: Rows<'_>, out: &mut Vec<f32>) {
-        out.clear();
-        for _ in 0..x.count {
-            out.extend_from_slice(&self.bias);
-        }
-        self.weight.product(x, RowsMut { data: out, stride: self.width() });
-    }
-
-    /// Adds `x W + b` to dense rows.
-    pub fn add(&self, x: Rows<'_>, out: &mut [f32]) {
-        for row in out.chunks_exact_mut(self.width()).take(x.count) {
-            for (value, bias) in row.iter_mut().zip(&self.bias) {
-                *value += bias;
-            }
-        }
-        self.weight.product(x, RowsMut { data: out, stride: self.width() });
-    }
-}
-
-/// Layer norm.
-pub struct Norm {
-    gamma: Vec<f32>,
-    beta: Vec<f32>,
 }
 
 impl Norm {
     /// Takes `{name}.gamma` and `{name}.beta`.
     pub fn read(source: &mut Source, name: &str, width: usize) -> Result<Self, LoadError> {
-        Ok(Self {
-            gamma: source.tensors.take_wide(&format!("{name}.gamma"), &[width])?,
-            beta: source.tensors.take_wide(&format!("{name}.beta"), &[width])?,
-        })
-    }
-
-    /// Each dense row of `x`, normalised.
-    pub fn apply(&self, x: &[f32], out: &mut Vec<f32>) {
-        let width = self.gamma.len();
-        out.resize(x.len(), 0.0);
-        for (row, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
-            normalise(row, &self.gamma, &self.beta, out);
-        }
+        let gamma = source.tensors.take_wide(&format!("{name}.gamma"), &[width])?;
+        Ok(Self::new(gamma, source.tensors.take_wide(&format!("{name}.beta"), &[width])?, EPSILON))
     }
 }
 

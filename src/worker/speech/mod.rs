@@ -16,6 +16,7 @@ mod layers;
 mod logits;
 mod mel;
 mod numeric;
+mod region;
 mod segment;
 mod settings;
 mod vad;
@@ -27,7 +28,8 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use segment::{Region, Segmenter};
+pub use region::{Joiner, Region};
+pub use segment::Segmenter;
 pub use settings::SettingsError;
 
 use decode_loop::Hypothesis;
@@ -38,12 +40,18 @@ use vad::VadModel;
 use whisper::{Whisper, Window};
 
 use crate::ipc::transcript::Utterance;
-use crate::model::load::{LoadError, Weights};
+use crate::model::load::LoadError;
+use crate::model::tensors::Tensors;
 use crate::model::verify::VerifiedModel;
 
 const VAD_GRAPH: &str = "silero_vad_16k_sequence.onnx";
 /// The language that a model of one language reads.
 const ONE_LANGUAGE: &str = "en";
+
+/// Speech of a part that must have left a word, milliseconds.
+const TURN_MS: u32 = 500;
+/// Parts of a doubtful region that are read together: each needs a window of its own.
+const PARTS_TOGETHER: usize = 4;
 
 /// The models of a worker, read-only: shared by threads, kept over forks.
 pub struct SpeechModels {
@@ -60,7 +68,7 @@ impl SpeechModels {
         Ok(Self { vad: load_vad(vad)?, whisper: Whisper::load(asr, Precision::Fastest)? })
     }
 
-    /// Runs every graph once, so that whatever reads files lazily (tract asks for the processor's caches) has done so.
+    /// Runs every graph once, so that what a library reads or decides at its first use (files, the processor's features) is done before confinement and before the fork.
     ///
     /// # Errors
     /// [`SpeechError`] when a graph does not run.
@@ -80,14 +88,38 @@ impl SpeechModels {
     /// [`SpeechError::RegionTooLong`] from about 30 s on.
     pub fn transcribe(&self, regions: &[Region], language: Option<&str>) -> Result<Vec<Vec<Utterance>>, SpeechError> {
         let texts = self.read(regions, language)?;
-        let utterances = |(region, text): (&Region, Hypothesis)| {
-            if region.samples.is_empty() || text.is_silence() {
-                return Vec::new();
+        regions.iter().zip(texts).map(|(region, text)| self.utterances(region, &text, language)).collect()
+    }
+
+    /// A joined region whose text is doubtful is read again part by part: what is wrong with one must not cost the others.
+    fn utterances(&self, region: &Region, text: &Hypothesis, language: Option<&str>) -> Result<Vec<Utterance>, SpeechError> {
+        let parts = if text.is_doubtful() || text.is_silence() { region.parts() } else { Vec::new() };
+        if !parts.is_empty() {
+            let mut utterances = Vec::new();
+            for parts in parts.chunks(PARTS_TOGETHER) {
+                utterances.extend(self.transcribe(parts, language)?.into_iter().flatten());
             }
-            let language = text.language.as_ref().map_or(ONE_LANGUAGE, |language| language.code.as_str());
-            words::utterances(&self.whisper, region, &text, language)
-        };
-        Ok(regions.iter().zip(texts).map(utterances).collect())
+            return Ok(utterances);
+        }
+        if region.samples.is_empty() || text.is_silence() {
+            return Ok(Vec::new());
+        }
+        let code = text.language.as_ref().map_or(ONE_LANGUAGE, |language| language.code.as_str());
+        let mut utterances = words::utterances(&self.whisper, region, text, code);
+        // The recogniser may pass over a quiet turn between two loud ones, and be sure of what it read.
+        let words: Vec<u32> = utterances.iter().flat_map(|utterance| &utterance.words).map(|word| word.start_ms).collect();
+        let passed_over = |part: &Region| part.speech_ms() >= TURN_MS && !words.iter().any(|ms| part.times().contains(ms));
+        for part in region.parts().iter().filter(|part| passed_over(part)) {
+            utterances.extend(self.transcribe(std::slice::from_ref(part), language)?.into_iter().flatten());
+        }
+        utterances.sort_by_key(|utterance| utterance.start_ms);
+        Ok(utterances)
+    }
+
+    /// Whether regions may be joined before they are read: a window has one language, so it must be known beforehand.
+    pub fn may_join(&self, language: Option<&str>) -> bool {
+        let settings = &self.whisper.settings;
+        !settings.multilingual || language.is_some_and(|code| language::known(settings, code).is_some())
     }
 
     /// Frames of 10 ms of the window in which a region is read first: what it costs.
@@ -118,7 +150,7 @@ impl SpeechModels {
     fn read(&self, regions: &[Region], language: Option<&str>) -> Result<Vec<Hypothesis>, SpeechError> {
         let mut texts = self.attempt(&regions.iter().collect::<Vec<_>>(), language, whisper::window_frames)?;
         for (region, text) in regions.iter().zip(&mut texts) {
-            if text.is_doubtful() && Self::window_frames(region) < FRAMES_MAX {
+            if text.is_doubtful() && region.joints.is_empty() && Self::window_frames(region) < FRAMES_MAX {
                 let second = self.attempt(&[region], language, |_| FRAMES_MAX)?.pop();
                 if let Some(second) = second.filter(|second| second.is_better_than(text)) {
                     *text = second;
@@ -202,7 +234,9 @@ impl Ear {
 }
 
 fn load_vad(model: &mut VerifiedModel) -> Result<Arc<VadModel>, SpeechLoadError> {
-    Ok(Arc::new(VadModel::new(&Weights::read(&model.take(VAD_GRAPH)?)?)?))
+    let onnx = model.take(VAD_GRAPH)?;
+    let model = Tensors::read(&onnx).and_then(VadModel::new);
+    Ok(Arc::new(model.map_err(|source| SpeechLoadError::Weights { file: VAD_GRAPH, source })?))
 }
 
 /// Why speech could not be read.
@@ -211,6 +245,9 @@ pub enum SpeechError {
     /// The voice activity model gave no probabilities.
     #[error("the voice activity model gave no probabilities")]
     Vad,
+    /// The recogniser's scores were no numbers; a text made of them would be an invention.
+    #[error("the recogniser's scores are not numbers")]
+    NotANumber,
     /// A text that ran past the decoder's positions; a guard ends it before.
     #[error("the text of a window is longer than the recogniser has positions")]
     NoRoom,

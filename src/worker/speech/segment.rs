@@ -1,7 +1,7 @@
 //! Cuts one channel into regions of speech that fit the recogniser's window.
 //! Trusts: nothing; regions and memory are bounded whatever the samples are.
 //! Touches: nothing.
-//! Next: `SpeechModels::transcribe`, a thread a region.
+//! Next: `region` joins short ones.
 //!
 //! Pauses shorter than [`PAUSE_LONG`] stay inside a region while it is short enough that the recogniser's smallest window
 //! holds it anyway: a window costs the same for one word and for seven seconds.
@@ -9,6 +9,7 @@
 use std::ops::Range;
 
 use super::numeric::{SAMPLE_RATE, ms_of_samples};
+use super::region::Region;
 use super::vad::{BATCH, FRAME, VadState};
 use super::{SpeechError, SpeechModels};
 
@@ -38,35 +39,6 @@ const CUT_SEARCH: usize = 312;
 /// Samples that a [`Segmenter`] holds at most between two pushes.
 #[cfg(test)]
 pub const BUFFER_MAX: usize = (REGION_MAX + 2 * PAD + 2 * BATCH) * FRAME;
-
-/// Speech of one channel, at most about 28 s.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Region {
-    /// Channel of the recording, counted from 0.
-    pub channel: u8,
-    /// Time of the first sample from the start of the recording, milliseconds.
-    pub start_ms: u32,
-    /// 16 kHz, -1..=1.
-    pub samples: Vec<f32>,
-    /// The samples whose words belong to this region. Where speech had to be cut, the neighbour hears the rest too.
-    pub keep: Range<usize>,
-    /// The stretches of `samples` that are speech, in order.
-    pub speech: Vec<Range<usize>>,
-}
-
-impl Region {
-    /// Takes all of `samples` for one stretch of speech.
-    pub fn whole(channel: u8, start_ms: u32, samples: Vec<f32>) -> Self {
-        let all = 0..samples.len();
-        Self { channel, start_ms, samples, keep: all.clone(), speech: vec![all] }
-    }
-
-    /// Speech in the kept part, milliseconds.
-    pub fn speech_ms(&self) -> u32 {
-        let kept = |range: &Range<usize>| range.end.min(self.keep.end).saturating_sub(range.start.max(self.keep.start));
-        ms_of_samples(self.speech.iter().map(kept).sum())
-    }
-}
 
 /// Finds the regions of one channel as its samples come in.
 pub struct Segmenter {
@@ -152,6 +124,7 @@ impl Segmenter {
             samples: self.buffer.get(from - self.origin..to - self.origin).unwrap_or_default().to_vec(),
             keep: inside(&span.keep),
             speech: span.speech.iter().map(inside).filter(|range| !range.is_empty()).collect(),
+            joints: Vec::new(),
         }
     }
 }

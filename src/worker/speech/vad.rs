@@ -13,7 +13,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::model::load::{LoadError, Weights};
+use crate::model::load::LoadError;
+use crate::model::tensors::Tensors;
 use crate::sys::simd::{Panels, Places, Rows, RowsMut, product};
 
 /// Samples in one frame, 32 ms.
@@ -55,23 +56,28 @@ impl VadModel {
     /// Takes the weights out of the sequence graph.
     ///
     /// # Errors
-    /// [`LoadError::Shape`] for weights that are missing or of another size: the graph is another version's.
-    pub fn new(weights: &Weights) -> Result<Self, LoadError> {
-        let basis = weights.of("stft.forward_basis_buffer", 2 * BINS * WINDOW)?;
-        let (gates_in, gates_back) = (weights.of("onnx::LSTM_209", 4 * WIDE * WIDE)?, weights.of("onnx::LSTM_210", 4 * WIDE * WIDE)?);
-        let (bias_in, bias_back) = weights.of("onnx::LSTM_211", 8 * WIDE)?.split_at(4 * WIDE);
-        Ok(Self {
-            spectrum: Layer::new(WINDOW, 2 * BINS, |bin, sample| at(basis, bin * WINDOW + sample), |_| 0.0),
-            first: convolution(weights, 0, WIDE, BINS, 0..TAPS)?,
-            second: convolution(weights, 1, NARROW, WIDE, 0..TAPS)?,
-            third: convolution(weights, 2, NARROW, NARROW, 0..TAPS)?,
+    /// [`LoadError`] for weights that are missing, of another shape or too many: the graph is another version's.
+    pub fn new(mut weights: Tensors) -> Result<Self, LoadError> {
+        let from = &mut weights;
+        let basis = from.take_wide("stft.forward_basis_buffer", &[2 * BINS, 1, WINDOW])?;
+        let gates_in = from.take_wide("onnx::LSTM_209", &[1, 4 * WIDE, WIDE])?;
+        let gates_back = from.take_wide("onnx::LSTM_210", &[1, 4 * WIDE, WIDE])?;
+        let biases = from.take_wide("onnx::LSTM_211", &[1, 8 * WIDE])?;
+        let (bias_in, bias_back) = biases.split_at(4 * WIDE);
+        let model = Self {
+            spectrum: Layer::new(WINDOW, 2 * BINS, |bin, sample| at(&basis, bin * WINDOW + sample), |_| 0.0),
+            first: convolution(from, 0, WIDE, BINS, 0..TAPS)?,
+            second: convolution(from, 1, NARROW, WIDE, 0..TAPS)?,
+            third: convolution(from, 2, NARROW, NARROW, 0..TAPS)?,
             // One step is left, with nothing on either side.
-            fourth: convolution(weights, 3, WIDE, NARROW, 1..2)?,
-            input: Layer::new(WIDE, 4 * WIDE, |gate, i| at(gates_in, gate * WIDE + i), |gate| at(bias_in, gate) + at(bias_back, gate)),
-            recurrent: Layer::new(WIDE, 4 * WIDE, |gate, i| at(gates_back, gate * WIDE + i), |_| 0.0),
-            output: *weights.of("output.weight", WIDE)?.first_chunk().ok_or(LoadError::NoGraph)?,
-            output_bias: at(weights.of("output.bias", 1)?, 0),
-        })
+            fourth: convolution(from, 3, WIDE, NARROW, 1..2)?,
+            input: Layer::new(WIDE, 4 * WIDE, |gate, i| at(&gates_in, gate * WIDE + i), |gate| at(bias_in, gate) + at(bias_back, gate)),
+            recurrent: Layer::new(WIDE, 4 * WIDE, |gate, i| at(&gates_back, gate * WIDE + i), |_| 0.0),
+            output: *from.take_wide("output.weight", &[1, WIDE, 1])?.first_chunk().ok_or(LoadError::NoGraph)?,
+            output_bias: at(&from.take_wide("output.bias", &[1])?, 0),
+        };
+        weights.finish()?;
+        Ok(model)
     }
 
     /// A listener for one channel, from its first sample.
@@ -110,16 +116,16 @@ impl Layer {
             row.copy_from_slice(&self.bias);
         }
         let rows = Rows { data: x, places, count, width: self.weight.depth() };
-        product(rows, &self.weight, RowsMut { data: out, stride: self.outputs() });
+        product(rows, &self.weight, RowsMut::rows(out, self.outputs()));
     }
 }
 
 /// The convolution `encoder.NUMBER` over `taps` of its three places, inputs in the order place, channel.
-fn convolution(weights: &Weights, number: usize, outputs: usize, channels: usize, taps: Range<usize>) -> Result<Layer, LoadError> {
-    let weight = weights.of(&format!("encoder.{number}.weight"), outputs * channels * TAPS)?;
-    let bias = weights.of(&format!("encoder.{number}.bias"), outputs)?;
-    let of = |output: usize, input: usize| at(weight, (output * channels + input % channels) * TAPS + taps.start + input / channels);
-    Ok(Layer::new(taps.len() * channels, outputs, of, |output| at(bias, output)))
+fn convolution(from: &mut Tensors, number: usize, outputs: usize, channels: usize, taps: Range<usize>) -> Result<Layer, LoadError> {
+    let weight = from.take_wide(&format!("encoder.{number}.weight"), &[outputs, channels, TAPS])?;
+    let bias = from.take_wide(&format!("encoder.{number}.bias"), &[outputs])?;
+    let of = |output: usize, input: usize| at(&weight, (output * channels + input % channels) * TAPS + taps.start + input / channels);
+    Ok(Layer::new(taps.len() * channels, outputs, of, |output| at(&bias, output)))
 }
 
 /// Lengths were checked.

@@ -13,6 +13,7 @@ use super::settings::{Settings, Tokens};
 use super::{SpeechError, SpeechLoadError};
 use crate::model::verify::VerifiedModel;
 use crate::sys::simd::Half;
+use crate::worker::beside::beside;
 
 /// Frames of 10 ms in the shortest window. Whisper was trained on 30 s; below 10 s it starts to loop.
 const WINDOW_MIN: usize = 1000;
@@ -73,19 +74,23 @@ impl Whisper {
     /// [`SpeechLoadError`] naming the part that is missing or wrong.
     pub fn load(model: &mut VerifiedModel, precision: Precision) -> Result<Self, SpeechLoadError> {
         let settings = Settings::parse(&model.take(SETTINGS)?)?;
-        let embedding = Embedding::new(&model.take(EMBEDDING)?, settings.dims).filter(|table| table.vocabulary() == settings.vocab);
-        let embedding = embedding.ok_or(SpeechLoadError::Table { file: EMBEDDING })?;
+        let embedding = Embedding::new(&model.take(EMBEDDING)?, settings.dims, precision);
+        let embedding = embedding.filter(|table| table.vocabulary() == settings.vocab).ok_or(SpeechLoadError::Table { file: EMBEDDING })?;
         let positions = model.take(POSITION_TABLE)?;
         if positions.len() != 2 * settings.text_ctx * settings.dims {
             return Err(SpeechLoadError::Table { file: POSITION_TABLE });
         }
         let positions = halves(&positions).map(Half::wide).collect();
         let tokens = Tokens::parse(model.take(TOKENS)?, settings.vocab).ok_or(SpeechLoadError::Table { file: TOKENS })?;
-        // Each file is dropped before the next is read: no weight is in memory twice for long.
+        // Each file is dropped as soon as its weights are laid out: no weight is in memory twice for long.
         let graph = |file| move |source| SpeechLoadError::Weights { file, source };
-        let encoder = Encoder::read(&model.take(ENCODER)?, &settings, precision).map_err(graph(ENCODER))?;
-        let decoder = Decoder::read(&model.take(DECODER)?, &settings, precision).map_err(graph(DECODER))?;
-        Ok(Self { settings, tokens, embedding, positions, mel: LogMel::new(), encoder, decoder })
+        let (encoder, decoder) = (model.take(ENCODER)?, model.take(DECODER)?);
+        let known = &settings;
+        let (encoder, decoder) = beside(
+            move || Encoder::read(&encoder, known, precision).map_err(graph(ENCODER)),
+            move || Decoder::read(&decoder, known, precision).map_err(graph(DECODER)),
+        );
+        Ok(Self { encoder: encoder?, decoder: decoder?, settings, tokens, embedding, positions, mel: LogMel::new() })
     }
 
     /// Encodes `samples` in a window of `frames` (even, at most 3000).

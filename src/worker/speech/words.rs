@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use super::align::token_starts;
 use super::decode_loop::Hypothesis;
-use super::numeric::{SAMPLE_RATE, f32_of, ms_of_samples};
-use super::segment::Region;
+use super::numeric::{SAMPLE_RATE, f32_of};
+use super::region::Region;
 use super::whisper::Whisper;
 use crate::ipc::transcript::{Utterance, Word};
 
@@ -35,6 +35,8 @@ struct Timed {
     text: String,
     at: Range<usize>,
     confidence: f32,
+    /// Which part of a joined region it was said in.
+    part: usize,
 }
 
 /// The utterances of a region whose text is `text`, in order of time.
@@ -46,6 +48,9 @@ pub fn utterances(whisper: &Whisper, region: &Region, text: &Hypothesis, languag
     let mut words = join(&pieces, &starts, &text.log_probs, region.samples.len());
     settle(&mut words, &region.speech);
     words.retain(|word| belongs(word, region));
+    for word in &mut words {
+        (word.part, word.at) = region.part_of(&word.at);
+    }
     split(words).into_iter().map(|words| utterance(region, words, language)).collect()
 }
 
@@ -80,7 +85,8 @@ fn join(pieces: &[&[u8]], starts: &[usize], log_probs: &[f32], samples: usize) -
         let text_of = |token: usize| pieces.get(token).and_then(|piece| std::str::from_utf8(piece).ok());
         let silent = |token: usize| text_of(token).is_some_and(|text| text.chars().all(|c| CLOSING.contains(c)));
         let end = group.clone().rev().find(|token| !silent(*token)).map_or(group.end, |token| token + 1);
-        let word = Timed { text: std::mem::take(&mut opening) + &text, at: sample(group.start)..sample(end), confidence: mean.exp() };
+        let word =
+            Timed { text: std::mem::take(&mut opening) + &text, at: sample(group.start)..sample(end), confidence: mean.exp(), part: 0 };
         match words.last_mut() {
             Some(before) if !said && text.chars().all(|c| CLOSING.contains(c)) => before.text.push_str(&word.text),
             _ => words.push(word),
@@ -119,14 +125,14 @@ fn belongs(word: &Timed, region: &Region) -> bool {
     middle >= region.keep.start && (middle < region.keep.end || region.keep.end >= region.samples.len())
 }
 
-/// Splits at pauses, and at ends of sentences once there is enough.
+/// Splits where regions were joined, at pauses, and at ends of sentences once there is enough.
 fn split(words: Vec<Timed>) -> Vec<Vec<Timed>> {
     let mut utterances: Vec<Vec<Timed>> = Vec::new();
     for word in words {
         let goes_on = utterances.last().and_then(|words| Some((words.first()?, words.last()?))).is_some_and(|(first, last)| {
             let pause = word.at.start.saturating_sub(last.at.end);
             let sentence = last.text.trim_end_matches(['"', '\'', '”', '’', ')']).ends_with(['.', '?', '!', '…', '؟', '。']);
-            pause < PAUSE && !(sentence && last.at.end.saturating_sub(first.at.start) >= SENTENCE)
+            word.part == last.part && pause < PAUSE && !(sentence && last.at.end.saturating_sub(first.at.start) >= SENTENCE)
         });
         match utterances.last_mut() {
             Some(words) if goes_on => words.push(word),
@@ -137,7 +143,7 @@ fn split(words: Vec<Timed>) -> Vec<Vec<Timed>> {
 }
 
 fn utterance(region: &Region, words: Vec<Timed>, language: &str) -> Utterance {
-    let ms = |sample: usize| region.start_ms.saturating_add(ms_of_samples(sample));
+    let ms = |sample: usize| region.ms_at(sample);
     let confidence = words.iter().map(|word| word.confidence).sum::<f32>() / f32_of(words.len().max(1));
     let words: Vec<Word> = words
         .into_iter()
@@ -165,7 +171,7 @@ mod tests {
     }
 
     fn timed(text: &str, at: Range<usize>) -> Timed {
-        Timed { text: text.to_owned(), at, confidence: 0.5 }
+        Timed { text: text.to_owned(), at, confidence: 0.5, part: 0 }
     }
 
     #[test]
@@ -238,6 +244,13 @@ mod tests {
             let (in_left, in_right) = (timed("w", 60_000 + start..65_000 + start), timed("w", start..5_000 + start));
             assert_ne!(belongs(&in_left, &left), belongs(&in_right, &right), "{start}");
         }
+    }
+
+    #[test]
+    fn no_utterance_goes_over_a_joint() {
+        let words = vec![timed("Yes", 0..5000), timed("I", 7000..7000), Timed { part: 1, ..timed("came", 7001..9000) }];
+
+        assert_eq!(split(words).iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
     }
 
     #[test]

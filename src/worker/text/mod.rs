@@ -10,11 +10,13 @@
 
 pub mod document;
 pub mod finding;
+pub mod fused;
 pub mod language;
 pub mod lexicon;
 pub mod merge;
 pub mod names;
 pub mod ner;
+mod ops;
 pub mod placeholder;
 pub mod propagate;
 pub mod recognise;
@@ -33,7 +35,7 @@ use self::ner::{Ner, NerError, NerLoadError};
 use self::redactor::Redactor;
 use crate::ipc::transcript::{Entity, EntityCount, EntityKind, Utterance};
 use crate::ipc::worker::TextLanguage;
-use crate::model::load::{LoadError, graph};
+use crate::model::load::LoadError;
 use crate::model::verify::VerifiedModel;
 
 /// All that reads text. Shared by threads; survives a fork.
@@ -100,8 +102,8 @@ impl TextModels {
 /// # Errors
 /// When a file is missing or does not fit the others.
 pub fn load_ner(model: &mut VerifiedModel) -> Result<Ner, TextLoadError> {
-    let graph = graph(&model.take("model_q4.onnx")?)?;
-    Ok(Ner::load(graph, model.file("vocab.txt")?, model.file("config.json")?)?)
+    let onnx = model.take("model_q4.onnx")?;
+    Ok(Ner::load(&onnx, model.file("vocab.txt")?, model.file("config.json")?)?)
 }
 
 /// Why the models cannot be loaded.

@@ -3,7 +3,7 @@
 //! Touches: the models, reading.
 //! Next: nobody.
 
-use super::super::{Region, Segmenter, SpeechError, SpeechModels};
+use super::super::{Joiner, Region, Segmenter, SpeechError, SpeechModels};
 use super::{ENGLISH, MULTILINGUAL, noise, recording, silence, tones, verified};
 use crate::ipc::transcript::Utterance;
 use crate::model::golden::GoldenAnswer;
@@ -191,4 +191,45 @@ fn regions_that_are_read_together_give_what_each_gives_alone() {
         assert_eq!(text(utterances), text(&one(&ENGLISH, region, None)));
     }
     assert_eq!(together.iter().filter(|utterances| !utterances.is_empty()).count(), 3);
+}
+
+/// The regions of `samples`, joined.
+fn joined(samples: &[f32]) -> Region {
+    let mut joiner = Joiner::default();
+    let apart: Vec<_> = regions(&ENGLISH, 0, samples).into_iter().filter_map(|region| joiner.push(region)).collect();
+    assert_eq!(apart, [], "all fit one region");
+    joiner.finish().expect("speech")
+}
+
+#[test]
+fn words_of_joined_regions_are_where_they_were_said() {
+    let sound = [silence(1.0), recording(SENTENCES[1].0), silence(40.0), recording(SENTENCES[4].0), silence(1.0)].concat();
+    let apart = transcript(&ENGLISH, &sound);
+
+    let together = one(&ENGLISH, &joined(&sound), None);
+
+    let timed = |utterances: &[Utterance]| {
+        let all = utterances.iter().flat_map(|utterance| utterance.words.clone());
+        all.map(|word| (words(&word.text), word.start_ms, word.end_ms)).collect::<Vec<_>>()
+    };
+    let (apart, together) = (timed(&apart), timed(&together));
+    assert_eq!(apart.len(), together.len(), "{together:?}");
+    for (one, other) in apart.iter().zip(&together) {
+        assert_eq!(one.0, other.0);
+        assert!(one.1.abs_diff(other.1) <= 200 && one.2.abs_diff(other.2) <= 200, "{other:?} instead of {one:?}");
+    }
+}
+
+#[test]
+fn noise_that_is_joined_to_a_sentence_does_not_silence_it() {
+    let (sentence, spoiled) = (recording(SENTENCES[1].0), noise(8.0, 0.6));
+    let heard = regions(&ENGLISH, 0, &[silence(1.0), sentence, silence(5.0)].concat());
+    let mut joiner = Joiner::default();
+    assert!(heard.iter().cloned().chain([Region::whole(0, 60_000, spoiled)]).all(|region| joiner.push(region).is_none()));
+
+    let read = one(&ENGLISH, &joiner.finish().expect("speech"), None);
+
+    let read: Vec<String> = read.iter().flat_map(|utterance| words(&utterance.text())).collect();
+    // Loud noise may cost the smallest model a sound or two.
+    assert!(errors(&words(SENTENCES[1].1), &read) <= 2, "{read:?}");
 }

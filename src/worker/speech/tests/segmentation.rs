@@ -5,8 +5,10 @@
 
 use proptest::prelude::*;
 
-use super::super::segment::{BUFFER_MAX, Region, Segmenter};
-use super::{ENGLISH, noise, recording, silence, tones};
+use super::super::region::Region;
+use super::super::segment::{BUFFER_MAX, Segmenter};
+use super::super::{Ear, SpeechError};
+use super::{ENGLISH, noise, recording, silence, tones, verified};
 
 fn regions(samples: &[f32]) -> Vec<Region> {
     let mut segmenter = Segmenter::new(&ENGLISH, 0);
@@ -51,6 +53,37 @@ fn what_is_not_speech_is_no_region() {
     ] {
         assert_eq!(regions(&samples).len(), 0, "{name}");
     }
+}
+
+#[test]
+fn speech_in_a_recording_with_a_shifted_baseline_is_found_where_it_is() {
+    let speech = conversation();
+    let plain = regions(&speech);
+    for shift in [-0.6, 0.1, 0.3, 0.6] {
+        let shifted: Vec<f32> = speech.iter().map(|sample| (sample + shift).clamp(-1.0, 1.0)).collect();
+        let found = regions(&shifted);
+        let near = |(one, other): (&Region, &Region)| {
+            one.start_ms.abs_diff(other.start_ms) <= 200 && one.speech_ms().abs_diff(other.speech_ms()) <= 400
+        };
+        assert!(
+            found.len() == plain.len() && found.iter().zip(&plain).all(near),
+            "{shift}: {:?}",
+            found.iter().map(|region| (region.start_ms, region.speech_ms())).collect::<Vec<_>>()
+        );
+    }
+}
+
+/// Nothing of a recording comes so large; should the model ever give no number, that must not look like silence.
+#[test]
+fn a_model_that_gives_no_numbers_is_an_error_and_not_silence() {
+    let ear = Ear::load(&mut verified("silero-vad")).unwrap();
+    for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX] {
+        let mut samples = silence(1.0);
+        samples[8000] = wrong;
+        assert!(matches!(ear.probabilities(&samples), Err(SpeechError::Vad)), "{wrong}");
+    }
+    let mut segmenter = Segmenter::new(&ENGLISH, 0);
+    assert!(matches!(segmenter.push(&[f32::MAX; 16_000]), Err(SpeechError::Vad)));
 }
 
 #[test]
