@@ -1,6 +1,6 @@
 //! The key process: the only code that speaks to the TPM and holds long-term keys.
 //! Trusts: the TPM whose storage root it recorded when the box was provisioned; nothing that comes over its channel.
-//! Touches: the TPM and the key directory, both only before confinement; afterwards its channel, standard error and the clock.
+//! Touches: the TPM and the key directory: beside the daemon by what was opened before confinement; its channel, standard error, the clock.
 //! Next: `src/bin/salama-keeper.rs` tells the start-up; `keys` is the asking side.
 //!
 //! ```text
@@ -17,6 +17,7 @@ pub mod ca;
 pub mod code;
 pub mod container;
 pub mod directory;
+pub mod held;
 pub mod hierarchy;
 pub mod journal;
 pub mod keyring;

@@ -63,20 +63,33 @@ impl Unopened {
     }
 }
 
+/// What a start without people opens.
+#[allow(dead_code, reason = "the erasure epoch needs the key and the file while serving")]
+pub struct Opened<'a> {
+    /// The root key.
+    pub root_key: Secret<KEY_BYTES>,
+    /// The same, ready to derive.
+    pub root: Root,
+    /// The file, authenticated.
+    pub keyslots: Keyslots,
+    /// The TPM that opened it.
+    pub tpm: Tpm<'a>,
+}
+
 /// Opens the root key by the first of the TPM's slots that opens.
 ///
 /// # Errors
 /// [`SlotError`]: what the last of the slots said that could have opened.
-pub fn open(file: &SlotFile, tpm: Address<'_>, pin: Option<&SecretText>) -> Result<Root, SlotError> {
+pub fn open<'a>(file: &SlotFile, address: Address<'a>, pin: Option<&SecretText>) -> Result<Opened<'a>, SlotError> {
     let unopened = Unopened::read(file)?;
     let mut refused = SlotError::NoTpmSlot;
     for slot in unopened.before_authentication().slots {
         let Kind::Tpm(tpm_slot) = &slot.kind else { continue };
-        match open_tpm(tpm_slot, tpm, pin) {
-            Ok(root_key) => {
+        match open_tpm_keeping(tpm_slot, address, pin) {
+            Ok((root_key, tpm)) => {
                 let root = Root::new(&root_key);
-                unopened.authenticate(&root)?;
-                return Ok(root);
+                let keyslots = unopened.authenticate(&root)?;
+                return Ok(Opened { root_key, root, keyslots, tpm });
             }
             Err(error) => refused = error,
         }
@@ -88,16 +101,20 @@ pub fn open(file: &SlotFile, tpm: Address<'_>, pin: Option<&SecretText>) -> Resu
 ///
 /// # Errors
 /// [`SlotError`].
-pub fn open_tpm(slot: &TpmSlot, tpm: Address<'_>, pin: Option<&SecretText>) -> Result<Secret<KEY_BYTES>, SlotError> {
+pub fn open_tpm(slot: &TpmSlot, address: Address<'_>, pin: Option<&SecretText>) -> Result<Secret<KEY_BYTES>, SlotError> {
+    Ok(open_tpm_keeping(slot, address, pin)?.0)
+}
+
+fn open_tpm_keeping<'a>(slot: &TpmSlot, address: Address<'a>, pin: Option<&SecretText>) -> Result<(Secret<KEY_BYTES>, Tpm<'a>), SlotError> {
     let pin = match (&slot.pin, pin) {
         (None, _) => None,
         (Some(salt), Some(pin)) => Some(pin_value(*salt, pin)?),
         (Some(_), None) => return Err(SlotError::PinNeeded),
     };
-    let mut tpm = Tpm::connect(tpm, Some(&slot.storage_root))?;
+    let mut tpm = Tpm::connect(address, Some(&slot.storage_root))?;
     let key = tpm.unseal(&slot.policy, pin.as_ref(), &slot.sealed)?;
-    match &slot.root {
-        RootKey::Sealed => Ok(key),
+    let root_key = match &slot.root {
+        RootKey::Sealed => key,
         RootKey::Wrapped { half, wrapped } => {
             let key = SlotKey::new(key);
             let other = tpm.read_half(*half, &key.half_password()?)?;
@@ -105,10 +122,11 @@ pub fn open_tpm(slot: &TpmSlot, tpm: Address<'_>, pin: Option<&SecretText>) -> R
             Secret::try_fill(|to| {
                 let from: &[u8; KEY_BYTES] = opened.as_slice().try_into().map_err(|_| UnwrapError)?;
                 to.copy_from_slice(from);
-                Ok(())
-            })
+                Ok::<(), SlotError>(())
+            })?
         }
-    }
+    };
+    Ok((root_key, tpm))
 }
 
 /// Makes a slot of the TPM that opens to `root_key`, with its half at the NV index `half`, and opens it once by the whole way.

@@ -141,6 +141,9 @@ pub enum TpmError {
         #[source]
         source: TssError,
     },
+    /// The connection that was kept could not be taken up again.
+    #[error("the connection to the TPM was lost while serving: restart the daemon (systemctl restart salama)")]
+    Lost,
     /// The sealed secret has not the length of a key.
     #[error("what the TPM opened is no key of Salama: the slot belongs to another program")]
     WrongLength,
