@@ -2,7 +2,7 @@
 # Installs the Debian packages that building, testing and the demo need. Does nothing when all are there.
 set -eu
 packages="build-essential pkg-config libtss2-dev libtss2-tcti-device0 libtss2-tcti-swtpm0 libsystemd-dev
-swtpm swtpm-tools tpm2-tools openssl curl flite sox ffmpeg pocketsphinx-testdata python3 python3-pip python3-scipy libpython3.11-testsuite systemd binutils util-linux e2fsprogs mount"
+swtpm swtpm-tools tpm2-tools openssl curl flite sox ffmpeg pocketsphinx-testdata python3 python3-pip python3-scipy libpython3.11-testsuite strace systemd binutils util-linux e2fsprogs mount"
 
 sudo=
 [ "$(id -u)" = 0 ] || sudo=sudo

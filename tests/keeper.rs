@@ -23,8 +23,10 @@ use std::path::Path;
 use std::process::Command;
 
 use box_with_keys::{Bench, KEEPER, holds};
-use keeper::container;
-use keeper::tpm::{self, Sealed};
+use keeper::keyslots::{Keyslots, Kind, TpmSlot};
+use keeper::slots;
+use keeper::tpm::policy::Policy;
+use keeper::tpm::{Address, Tpm};
 use nix::unistd::geteuid;
 use salama::base::ids::CallId;
 use salama::base::secret::Secret;
@@ -277,7 +279,7 @@ fn a_tpm_full_of_anothers_objects_is_busy() {
 #[test]
 fn a_slot_that_is_cut_damaged_or_of_another_version_is_refused_by_name() {
     let bench = Bench::provisioned();
-    let slot = bench.keys().join("tpm.slot");
+    let slot = bench.keys().join("keyslots");
     let whole = fs::read(&slot).unwrap();
     let refusal_of = |bytes: &[u8]| {
         fs::write(&slot, bytes).unwrap();
@@ -291,14 +293,26 @@ fn a_slot_that_is_cut_damaged_or_of_another_version_is_refused_by_name() {
     let mut older = whole.clone();
     older[17] = 0;
     assert!(refusal_of(&with_checksum_repaired(older)).contains("has version 0, this program reads version 1"));
-    // Whoever repairs the checksum is caught by the TPM or by the authentication that only the root key can make.
+    // Whoever repairs the checksum is caught by the TPM, by the cipher, or by the authentication that only the root key can make.
     let mut forged = whole.clone();
     let last_of_body = forged.len() - 65;
     forged[last_of_body] ^= 1;
     let reason = refusal_of(&with_checksum_repaired(forged));
-    assert!(reason.contains("the TPM refused (loading the sealed root key failed)"), "{reason}");
+    assert!(reason.contains("the root key in the file does not open with it"), "{reason}");
     fs::remove_file(&slot).unwrap();
-    assert!(bench.refusal(&bench.tpm.tcti()).0.contains("tpm.slot is missing"));
+    assert!(bench.refusal(&bench.tpm.tcti()).0.contains("keyslots is missing"));
+}
+
+fn address(tpm: &Swtpm) -> Address<'static> {
+    Address { tcti: tpm.tcti().leak(), owner: None }
+}
+
+fn first_slot(bench: &Bench) -> TpmSlot {
+    let file = fs::read(bench.keys().join("keyslots")).unwrap();
+    match Keyslots::read(&file).unwrap().before_authentication().slots[0].kind.clone() {
+        Kind::Tpm(slot) => slot,
+        other => panic!("not of the TPM: {other:?}"),
+    }
 }
 
 fn with_checksum_repaired(mut file: Vec<u8>) -> Vec<u8> {
@@ -347,15 +361,14 @@ fn no_key_is_on_disk() {
     let bench = Bench::provisioned();
     let (keeper, greeting, _process) = bench.serve(&[]);
     let (dek, _) = keeper.new_dek(CALL).unwrap();
-    let slot = fs::read(bench.keys().join("tpm.slot")).unwrap();
-    let sealed = container::read::<Sealed>(container::TPM_SLOT, &slot).unwrap();
-    let root = tpm::unseal(&bench.tpm.tcti(), None, sealed.before_authentication()).unwrap();
+    let slot = first_slot(&bench);
+    let root = slots::open_tpm(&slot, address(&bench.tpm), None).unwrap();
     let disk = bench.all_bytes();
     for secret in [root.expose(), dek.expose(), greeting.index_key.expose()] {
         assert!(!holds(&disk, secret));
     }
     // The control: what is there is found.
-    assert!(holds(&disk, &sealed.before_authentication().private));
+    assert!(holds(&disk, &slot.sealed.private));
     assert!(!holds(&disk, b"PRIVATE KEY"));
 }
 
@@ -363,8 +376,10 @@ fn no_key_is_on_disk() {
 fn no_key_is_on_the_tpms_bus() {
     let tpm = Swtpm::start_with_log(20);
     let secret: Secret<32> = Secret::try_fill(|to| ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), to)).unwrap();
-    let sealed = tpm::seal(&tpm.tcti(), None, &secret).unwrap();
-    assert_eq!(tpm::unseal(&tpm.tcti(), None, &sealed).unwrap().expose(), secret.expose());
+    let mut connection = Tpm::connect(address(&tpm), None).unwrap();
+    let sealed = connection.seal(&Policy::default(), None, &secret).unwrap();
+    assert_eq!(connection.unseal(&Policy::default(), None, &sealed).unwrap().expose(), secret.expose());
+    drop(connection);
     let log = tpm.log();
     assert!(holds(log.as_bytes(), &sealed.public), "the log shows what crosses the bus in clear");
     assert!(!holds(log.as_bytes(), secret.expose()));
@@ -405,6 +420,25 @@ fn a_keeper_without_a_channel_says_who_starts_it() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("started by salamad"));
 }
 
+fn open_files(process: &box_with_keys::Process) -> Vec<std::ffi::OsString> {
+    let mut open: Vec<_> = fs::read_dir(format!("/proc/{}/fd", process.0.id())).unwrap().map(|fd| fd.unwrap().file_name()).collect();
+    open.sort();
+    open
+}
+
+#[test]
+fn a_console_may_use_the_tpm_and_change_the_keys_while_the_daemons_keeper_holds_both() {
+    let bench = Bench::provisioned();
+    let (keeper, _, _process) = bench.serve(&[]);
+    let (_other, _, _other_process) = bench.serve(&[]);
+    let exclusive = keeper::replace::Exclusive::take(&bench.keys()).unwrap();
+    drop(exclusive);
+    // Nothing of the two that serve is loaded in the TPM.
+    let loaded = bench.tpm.tool("tpm2_getcap", &["handles-transient"]);
+    assert_eq!(String::from_utf8_lossy(&loaded.stdout).trim(), "");
+    keeper.new_dek(CALL).unwrap();
+}
+
 #[test]
 fn an_answering_keeper_is_confined_and_its_memory_locked() {
     assert!(geteuid().is_root(), "run the tests as root: they start keepers as several users");
@@ -421,11 +455,15 @@ fn an_answering_keeper_is_confined_and_its_memory_locked() {
     assert_eq!(field("Threads:"), "1");
     let locked: u64 = field("VmLck:").trim_end_matches(" kB").parse().unwrap();
     assert!(locked > 4096, "locked: {locked} kB");
-    // No descriptor but the standard streams and the channel: the TPM and the key files are closed.
-    let mut open: Vec<_> = fs::read_dir(format!("/proc/{}/fd", process.0.id())).unwrap().map(|fd| fd.unwrap().file_name()).collect();
-    open.sort();
-    assert_eq!(open, ["0", "1", "2", "3"]);
+    assert_eq!(open_files(&process), ["0", "1", "2", "3", "4"]);
+    // Besides the standard streams and the channel: the key directory, and a TPM where it is a device.
+    let fourth = fs::read_link(format!("/proc/{}/fd/4", process.0.id())).unwrap();
+    assert_eq!(fourth, bench.keys().canonicalize().unwrap());
     keeper.counters().unwrap();
+
+    let (channel, console) = bench.start("console", &bench.tpm.tcti(), &[]);
+    let (_console_keeper, _) = salama::keys::Keeper::connect(channel).unwrap();
+    assert_eq!(open_files(&console), ["0", "1", "2", "3"], "the console's keeps neither");
 }
 
 #[test]

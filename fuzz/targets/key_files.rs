@@ -1,4 +1,4 @@
-//! The files of the key directory and wrapped keys: `keeper::{container, keyring, wrap}`.
+//! The files of the key directory, wrapped keys and typed codes: `keeper::{keyslots, container, keyring, wrap, code, shares}`.
 //! Trusts: nothing of the disk, nothing of the core.
 //! Touches: nothing.
 //! Next: the keeper opens the TPM's slot with what was read.
@@ -10,14 +10,32 @@ use salama::base::ids::CallId;
 use salama::ipc::keeper::WrappedDek;
 
 use super::{Target, edited, scripts, secret};
-use crate::keeper::container::{self, MacKey, TPM_SLOT};
+use crate::keeper::code::{self, Sort};
+use crate::keeper::container::{self, MacKey};
 use crate::keeper::hierarchy::Root;
 use crate::keeper::keyring;
-use crate::keeper::tpm::Sealed;
+use crate::keeper::keyslots::{Keyslots, Kind, PinSalt, RootKey, SharesSlot, TpmSlot};
+use crate::keeper::recovery::Encrypted;
+use crate::keeper::shares::Share;
+use crate::keeper::slots::Unopened;
+use crate::keeper::tpm::StorageRoot;
+use crate::keeper::tpm::policy::{Approval, Authority, Measured, Pcrs, Policy};
+use crate::keeper::tpm::seal::Sealed;
 use crate::keeper::wrap::DekWrapper;
+use salama::base::secret::SecretText;
 
 /// First byte 0: a keyslot file. 1: the same, with a checksum that is right. Else: a script that bends a genuine one and repairs its checksum.
 pub const KEYSLOT: Target = Target { name: "keyslot", run: keyslot, seeds: keyslot_seeds, ..BASE };
+/// As [`KEYSLOT`], the file that boxes had before there were several slots.
+pub const OLD_KEYSLOT: Target = Target { name: "old_keyslot", run: old_keyslot, seeds: old_keyslot_seeds, ..BASE };
+/// Even first byte: text typed as a code, odd: as a share.
+pub const PRINTED_CODE: Target = Target {
+    name: "printed_code",
+    run: printed_code,
+    seeds: printed_seeds,
+    words: &[b"0123ABCD", b"-", b" ", b"o", b"L", b"U", b"\xc3\xa9"],
+    ..BASE
+};
 /// As [`KEYSLOT`], a keyring.
 pub const KEYRING: Target = Target { name: "keyring", run: keyring, seeds: keyring_seeds, ..BASE };
 /// Even first byte: a wrapped DEK. Odd: a script that bends a genuine one.
@@ -28,7 +46,7 @@ const BASE: Target = Target {
     run: keyslot,
     seeds: Vec::new,
     corpus: "",
-    words: &[b"salama tpm slot\n", b"salama keyring \n", b"\x00\x01", b"\x00\x02", b"\xff\xff\xff\xff\x0f"],
+    words: &[b"salama keyslots\n", b"salama tpm slot\n", b"salama keyring \n", b"\x00\x01", b"\x00\x02", b"\xff\xff\xff\xff\x0f"],
     memory: 256 << 10,
     longest: 2048,
     smoke: 8000,
@@ -62,24 +80,80 @@ fn file_of(data: &[u8], genuine: &[u8]) -> Vec<u8> {
     }
 }
 
-fn genuine_slot() -> &'static [u8] {
+/// A file with every sort of slot; what counts here is who wrote it.
+fn genuine_slots() -> &'static [u8] {
     static FILE: OnceLock<Vec<u8>> = OnceLock::new();
     FILE.get_or_init(|| {
-        let sealed = Sealed { storage_root: vec![1; 34], public: vec![2; 78], private: vec![3; 126] };
-        container::write(TPM_SLOT, &sealed, &mac()).unwrap()
+        let measured = Measured { pcrs: Pcrs::new(1 << 7 | 1 << 11).unwrap(), digest: [8; 32] };
+        let approval = Approval { measured: measured.clone(), signature: vec![9; 64] };
+        let tpm = |policy| TpmSlot {
+            storage_root: StorageRoot { name: vec![1; 34], handle: 0x8100_0001 },
+            policy,
+            pin: Some(PinSalt { salt: [4; 16], rounds: 10_000 }),
+            sealed: Sealed { public: vec![2; 78], private: vec![3; 126] },
+            root: RootKey::Wrapped { half: 0x0181_5a00, wrapped: vec![5; 65] },
+        };
+        let encrypted = || Encrypted { public_key: [6; 32], encapsulated: [7; 32], ciphertext: vec![8; 49] };
+        let bound = Policy { measured: Some(measured), authority: None, pin: true };
+        let mut keyslots = Keyslots::with(Kind::Tpm(tpm(bound)), 1);
+        let authority = Authority { point: vec![1; 64], approvals: vec![approval] };
+        keyslots.add(Kind::Tpm(tpm(Policy { measured: None, authority: Some(authority), pin: true })), 2).unwrap();
+        keyslots.add(Kind::Recovery(encrypted()), 3).unwrap();
+        keyslots.add(Kind::Shares(SharesSlot { encrypted: encrypted(), threshold: 2, count: 3, set: 4 }), 4).unwrap();
+        keyslots.write(&mac()).unwrap()
     })
 }
 
-/// Promise: a keyslot counts only when it is the very file that this box wrote; before that no more is read of it than leads to the key.
+/// Promise: a file of keyslots counts only when it is the very one that this box wrote; before that no more is read of it than leads to
+/// the key, and a bounded amount of work is done.
 fn keyslot(data: &[u8]) {
-    let file = file_of(data, genuine_slot());
-    let read = container::read::<Sealed>(TPM_SLOT, &file).and_then(|slot| slot.authenticate(&mac()));
-    assert_eq!(read.is_ok(), file == genuine_slot(), "a keyslot that this box did not write, or not the one that it wrote");
+    let file = file_of(data, genuine_slots());
+    let read = Keyslots::read(&file).map(|read| read.authenticate(&mac()));
+    assert_eq!(matches!(read, Ok(Ok(_))), file == genuine_slots(), "keyslots that this box did not write, or not those that it wrote");
 }
 
 fn keyslot_seeds() -> Vec<Vec<u8>> {
-    let file = genuine_slot();
+    let file = genuine_slots();
     bent_and([[&[0], file].concat(), [&[1], &file[..file.len() - SUM]].concat()])
+}
+
+fn genuine_old_slot() -> &'static [u8] {
+    static FILE: OnceLock<Vec<u8>> = OnceLock::new();
+    FILE.get_or_init(|| container::write(container::TPM_SLOT, &(vec![1_u8; 34], vec![2_u8; 78], vec![3_u8; 126]), &mac()).unwrap())
+}
+
+/// Promise: as [`keyslot`].
+fn old_keyslot(data: &[u8]) {
+    let file = file_of(data, genuine_old_slot());
+    let read = Unopened::read(&crate::keeper::directory::SlotFile::Old(file.clone())).and_then(|read| read.authenticate(&root()));
+    assert_eq!(read.is_ok(), file == genuine_old_slot(), "a keyslot that this box did not write, or not the one that it wrote");
+}
+
+fn old_keyslot_seeds() -> Vec<Vec<u8>> {
+    let file = genuine_old_slot();
+    bent_and([[&[0], file].concat(), [&[1], &file[..file.len() - SUM]].concat()])
+}
+
+/// Promise: what was typed is refused, or has just the bytes of a whole code or share, and is written back as the same.
+fn printed_code(data: &[u8]) {
+    let Some((first, typed)) = data.split_first() else { return };
+    let sort = if first.is_multiple_of(2) { Sort::Code } else { Sort::Share };
+    let Ok(typed) = std::str::from_utf8(typed) else { return };
+    let Ok(bytes) = code::read(sort, &SecretText::new(typed.to_owned())) else { return };
+    assert_eq!(bytes.len(), 4 * sort.groups(), "a part of a code was taken");
+    let again = code::read(sort, &code::write(sort, &bytes)).map(|again| *again == *bytes);
+    assert!(matches!(again, Ok(true)), "a code does not read back");
+    if sort == Sort::Share {
+        drop(Share::read(&bytes));
+    }
+}
+
+fn printed_seeds() -> Vec<Vec<u8>> {
+    let typed = |first: u8, sort: Sort| {
+        let bytes: Vec<u8> = (1..=u8::try_from(4 * sort.groups()).unwrap()).collect();
+        [&[first], code::write(sort, &bytes).expose().as_bytes()].concat()
+    };
+    vec![typed(0, Sort::Code), typed(1, Sort::Share), typed(0, Sort::Code).to_ascii_lowercase(), b"\0UUUUUUUU".to_vec()]
 }
 
 /// A keyring whose keys and certificates are no such things: what counts here is who wrote it.

@@ -35,6 +35,12 @@ impl Exit {
     pub const fn code(self) -> u8 {
         self as u8
     }
+
+    /// What another program ended with; `Failed` for a number that none of ours uses.
+    pub fn of_code(code: u8) -> Self {
+        let all = [Self::Ok, Self::Usage, Self::BadInput, Self::NotFound, Self::Unavailable, Self::Io, Self::Denied, Self::Config];
+        all.into_iter().find(|exit| exit.code() == code).unwrap_or(Self::Failed)
+    }
 }
 
 impl From<Exit> for ExitCode {

@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// `N` secret bytes on the heap: wiped on drop, neither `Clone` nor printable.
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -107,6 +107,33 @@ impl<'de, const N: usize> Visitor<'de> for SecretVisitor<N> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
         Err(A::Error::custom("a secret travels as bytes"))
+    }
+}
+
+/// Words that were typed or are shown once, on their way over an inherited channel: wiped on drop, neither `Clone` nor printable.
+pub struct SecretText(Zeroizing<String>);
+
+impl SecretText {
+    /// Takes words over. The string must not have grown since they came, or the place before is not wiped.
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// The words, for the one call that needs them.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Serialize for SecretText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
     }
 }
 

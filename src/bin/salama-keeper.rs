@@ -1,4 +1,4 @@
-//! The key process's start-up: arguments > harden > TPM > root key > TPM closed > confine > answer.
+//! The key process's start-up: arguments > harden > TPM > root key > confine > TPM tried out > answer.
 //! Trusts: whoever started it.
 //! Touches: the TPM, the key directory, its channel.
 //! Next: `keeper::serve` answers until the other side closes.
@@ -12,7 +12,8 @@ use std::error::Error;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use crate::keeper::args::{Arguments, Mode, ProvisionArgs, ServeArgs};
+use crate::keeper::args::{Arguments, KeysArgs, Mode, ProvisionArgs, ServeArgs};
+use crate::keeper::manage;
 use crate::keeper::owner::OwnerAuth;
 use crate::keeper::provision::{Plan, provision};
 use crate::keeper::serve::Keeper;
@@ -24,7 +25,6 @@ use salama::base::told::told;
 use salama::ipc::CHANNEL_FD;
 use salama::ipc::channel::Channel;
 use salama::ipc::keeper::KeeperReply;
-use salama::sandbox::policy;
 use salama::sandbox::process::{Confined, Hardened, harden};
 use salama::sys::descriptors::take_inherited;
 use salama::sys::heap::WipingHeap;
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
     let exit = match Arguments::try_parse() {
         Ok(Arguments { mode: Mode::Serve(args) }) => serve(&args, open_daemon),
         Ok(Arguments { mode: Mode::Console(args) }) => serve(&args, open_console),
+        Ok(Arguments { mode: Mode::Keys(args) }) => change_keys(&args),
         Ok(Arguments { mode: Mode::Provision(args) }) => make_keys(&args),
         Err(error) => {
             let _ = error.print();
@@ -70,13 +71,17 @@ fn serve(args: &ServeArgs, open: Open) -> Exit {
     }
 }
 
-/// The start-up story. `open` leaves the TPM closed; after `confine` there is no way back to it.
+/// The start-up story. After `confine` nothing can be opened but files of the key directory, and that only beside the daemon.
 fn start(hardened: Hardened, args: &ServeArgs, open: Open) -> Result<(Opened, Confined), StartError> {
     let account = account(args)?;
     hardened.lock_memory()?;
-    let opened = open(args)?;
+    let mut opened = open(args)?;
     let unprivileged = hardened.drop_privileges(account.as_deref())?;
-    Ok((opened, unprivileged.confine(&policy::keeper::POLICY, &[])?))
+    let confined = unprivileged.confine(opened.policy, &opened.grants)?;
+    if let Some(held) = &mut opened.held {
+        held.try_out()?;
+    }
+    Ok((opened, confined))
 }
 
 /// The other side shows the reason to the operator; standard error has it only when nobody listens.
@@ -85,6 +90,19 @@ fn refuse(channel: &Channel, error: &StartError) -> Exit {
         Ok(()) => error.exit(),
         Err(_) => say(error, "salama-keeper refuses to start", error.exit()),
     }
+}
+
+/// Converses with the operator's `salama keys`, once, and ends.
+fn change_keys(args: &KeysArgs) -> Exit {
+    let guarded = harden(&[CHANNEL_FD]).map_err(StartError::from).and_then(|hardened| Ok(hardened.lock_memory()?));
+    if let Err(error) = guarded {
+        return say(&error, "the keyslots were not touched", error.exit());
+    }
+    let channel = match take_inherited(CHANNEL_FD) {
+        Ok(socket) => Channel::from_fd(socket),
+        Err(error) => return say(&error, "salama-keeper keys is started by salama, with a channel on descriptor 3", Exit::Usage),
+    };
+    manage::run(args, &channel, &SystemClock).unwrap_or_else(|error| say(&error, "salama-keeper ends", Exit::Failed))
 }
 
 fn make_keys(args: &ProvisionArgs) -> Exit {

@@ -10,6 +10,7 @@ use clap_complete::Shell;
 
 use super::enrol::EnrolArgs;
 use super::init::InitArgs;
+use super::keys::KeysArgs;
 use super::model::ModelCommand;
 use super::store::StoreCommand;
 use crate::base::ids::CallId;
@@ -58,6 +59,8 @@ pub enum Command {
     Init(InitArgs),
     /// Issue a certificate for a person or machine, at the appliance's console.
     Enrol(EnrolArgs),
+    /// The ways to the keys: TPM, recovery codes, shares; at the appliance's console.
+    Keys(KeysArgs),
     /// Recorded calls: send, follow, read, erase.
     #[command(subcommand)]
     Call(CallCommand),

@@ -70,6 +70,9 @@ pub struct EnrolArgs {
     /// A file with the password of the TPM's owner hierarchy, when it has one.
     #[arg(long, value_name = "FILE")]
     pub owner_auth: Option<PathBuf>,
+    /// A file with the PIN of the TPM's slot, when it has one.
+    #[arg(long, value_name = "FILE")]
+    pub pin: Option<PathBuf>,
     /// The user that the console's key keeper becomes once the keys are open; when run by root and not given, the owner of the key
     /// directory.
     #[arg(long, value_name = "USER")]
@@ -153,6 +156,9 @@ fn start_console(keeper: &Path, args: &EnrolArgs) -> io::Result<(Channel, Child)
     command.arg("console").arg("--directory").arg(&args.keys).args(["--tpm", &args.tpm]);
     if let Some(file) = &args.owner_auth {
         command.arg("--owner-auth").arg(file);
+    }
+    if let Some(file) = &args.pin {
+        command.arg("--pin").arg(file);
     }
     if let Some(user) = &args.user {
         command.args(["--user", user]);

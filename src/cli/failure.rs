@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::enrol::EnrolError;
 use super::init::InitError;
+use super::keys::KeysError;
 use super::model::{GoldenError, ImportModelError};
 use super::output::clean;
 use crate::base::exit::Exit;
@@ -142,6 +143,9 @@ pub enum Failure {
     /// `enrol` failed.
     #[error(transparent)]
     Enrol(#[from] EnrolError),
+    /// `keys` failed.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// `model import` failed.
     #[error(transparent)]
     Import(#[from] ImportModelError),
@@ -196,6 +200,7 @@ impl Failure {
             Self::StoreDamaged => Exit::BadInput,
             Self::Init(error) => of_init(error),
             Self::Enrol(error) => of_enrol(error),
+            Self::Keys(error) => error.exit(),
             Self::Import(ImportModelError::Name { .. }) => Exit::Usage,
             Self::Import(ImportModelError::Import(_)) | Self::Verify(_) | Self::ModelsRefused(_) => Exit::BadInput,
             Self::Golden(error) | Self::Import(ImportModelError::Golden(error)) => match error {

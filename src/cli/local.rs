@@ -16,7 +16,10 @@ pub(super) fn init(output: Output, args: &InitArgs) -> Result<(), Failure> {
     let report = init::init(args)?;
     output.either(&report, |report| {
         let (keys, authority) = (report.keys.display(), report.ca.display());
-        format!("the keys are made in {keys}\nclients need the certificate {authority}; next: salama enrol NAME --role ROLE")
+        format!(
+            "the keys are made in {keys}; only this machine's TPM opens them: make a code for the day when it dies (salama keys add recovery)\n\
+             clients need the certificate {authority}; next: salama enrol NAME --role ROLE"
+        )
     })
 }
 

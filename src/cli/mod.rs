@@ -3,7 +3,9 @@
 //! Touches: what each command says; the appliance by its public API, and at its console the key keeper.
 //! Next: `src/bin/salama.rs` runs [`run::main`].
 
+mod approval;
 pub mod args;
+mod ask;
 mod audit;
 mod call;
 mod client;
@@ -11,6 +13,7 @@ pub mod enrol;
 mod failure;
 mod follow;
 pub mod init;
+mod keys;
 mod local;
 mod measure;
 pub mod model;
@@ -18,6 +21,7 @@ mod output;
 mod profile;
 mod programs;
 pub mod run;
+mod sheet;
 mod sse;
 mod status;
 mod store;

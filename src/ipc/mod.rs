@@ -5,6 +5,7 @@
 
 pub mod channel;
 pub mod keeper;
+pub mod keyslots;
 pub mod maintenance;
 pub mod transcript;
 pub mod worker;

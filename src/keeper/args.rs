@@ -18,15 +18,34 @@ pub struct Arguments {
     pub mode: Mode,
 }
 
-/// The three things that the keeper is started for.
+/// The four things that the keeper is started for.
 #[derive(Debug, Subcommand)]
 pub enum Mode {
     /// Answer the daemon on descriptor 3.
     Serve(ServeArgs),
     /// Issue certificates for whoever is root or owns the key directory, on descriptor 3.
     Console(ServeArgs),
+    /// List and change the keyslots for whoever is root or owns the key directory, on descriptor 3.
+    Keys(KeysArgs),
     /// Make the keys of a new box.
     Provision(ProvisionArgs),
+}
+
+/// Where the keyslots are.
+#[derive(Debug, Args)]
+pub struct KeysArgs {
+    /// The key directory.
+    #[arg(long, value_name = "DIR")]
+    pub directory: PathBuf,
+    /// The TPM, as a TCTI name.
+    #[arg(long, value_name = "TCTI")]
+    pub tpm: String,
+    /// A file with the password of the TPM's owner hierarchy.
+    #[arg(long, value_name = "FILE")]
+    pub owner_auth: Option<PathBuf>,
+    /// A file with the PIN of the TPM's keyslot.
+    #[arg(long, value_name = "FILE")]
+    pub pin: Option<PathBuf>,
 }
 
 /// Where the keys are and as whom to serve them.
@@ -41,6 +60,9 @@ pub struct ServeArgs {
     /// A file with the password of the TPM's owner hierarchy; read before confinement.
     #[arg(long, value_name = "FILE")]
     pub owner_auth: Option<PathBuf>,
+    /// A file with the PIN of the TPM's keyslot, when it has one; read before confinement.
+    #[arg(long, value_name = "FILE")]
+    pub pin: Option<PathBuf>,
     /// The user to become once the keys are open; needed when started by root.
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,

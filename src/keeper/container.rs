@@ -28,7 +28,9 @@ pub struct Sort {
     version: u16,
 }
 
-/// The root key, sealed by the TPM.
+/// All the ways to the root key.
+pub const KEYSLOTS: Sort = Sort { magic: b"salama keyslots\n", version: 1 };
+/// The one way of boxes that were set up before there were several: the root key, sealed by the TPM.
 pub const TPM_SLOT: Sort = Sort { magic: b"salama tpm slot\n", version: 1 };
 /// Certificates and wrapped private keys.
 pub const KEYRING: Sort = Sort { magic: b"salama keyring \n", version: 1 };

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, User, chown, geteuid};
 
-/// The keyslot of the TPM.
+/// The ways to the root key.
+pub const KEYSLOTS: &str = "keyslots";
+/// The one way of boxes that were set up before there were several.
 pub const TPM_SLOT: &str = "tpm.slot";
 /// Certificates and wrapped private keys.
 pub const KEYRING: &str = "keyring";
@@ -18,14 +20,23 @@ pub const KEYRING: &str = "keyring";
 pub const CA_PEM: &str = "ca.pem";
 
 /// Longest file that is read, bytes; real ones have about 3 KiB.
-const FILE_MAX: u64 = 64 * 1024;
+pub const FILE_MAX: u64 = 64 * 1024;
 
 /// The files that the keeper needs, as stored.
 pub struct KeyFiles {
-    /// Of [`TPM_SLOT`].
-    pub tpm_slot: Vec<u8>,
+    /// Of [`KEYSLOTS`], or of [`TPM_SLOT`] where there is no such file.
+    pub slots: SlotFile,
     /// Of [`KEYRING`].
     pub keyring: Vec<u8>,
+}
+
+/// The file with the ways to the root key.
+#[derive(Debug)]
+pub enum SlotFile {
+    /// [`KEYSLOTS`].
+    Now(Vec<u8>),
+    /// [`TPM_SLOT`]. It counts only where the other is missing: an old one that was put back opens nothing.
+    Old(Vec<u8>),
 }
 
 /// Reads the directory, once its owner and mode are right.
@@ -34,7 +45,24 @@ pub struct KeyFiles {
 /// [`DirectoryError`].
 pub fn read(directory: &Path) -> Result<KeyFiles, DirectoryError> {
     check_private(directory)?;
-    Ok(KeyFiles { tpm_slot: read_file(&directory.join(TPM_SLOT))?, keyring: read_file(&directory.join(KEYRING))? })
+    Ok(KeyFiles { slots: read_slots(directory)?, keyring: read_file(&directory.join(KEYRING))? })
+}
+
+/// Reads the file with the ways to the root key.
+///
+/// # Errors
+/// [`DirectoryError`].
+pub fn read_slots(directory: &Path) -> Result<SlotFile, DirectoryError> {
+    check_private(directory)?;
+    match read_file(&directory.join(KEYSLOTS)) {
+        Ok(file) => Ok(SlotFile::Now(file)),
+        Err(DirectoryError::Missing(missing)) => match read_file(&directory.join(TPM_SLOT)) {
+            Ok(file) => Ok(SlotFile::Old(file)),
+            Err(DirectoryError::Missing(_)) => Err(DirectoryError::Missing(missing)),
+            Err(error) => Err(error),
+        },
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether the caller may act for the operator: root, or the directory's owner.
@@ -199,6 +227,9 @@ pub enum DirectoryError {
     /// The owner-to-be does not exist.
     #[error("there is no user {0} on this machine: create it first")]
     NoUser(String),
+    /// Somebody else changes it.
+    #[error("another program changes the keys in {} just now: wait for its end, then try again", .0.display())]
+    Locked(PathBuf),
     /// Reading failed.
     #[error("{} cannot be read", .path.display())]
     Read {
@@ -228,13 +259,13 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let target = base.path().join("keys");
         let new = NewDirectory::begin(&target, None).unwrap();
-        new.add(TPM_SLOT, b"slot").unwrap();
+        new.add(KEYSLOTS, b"slot").unwrap();
         assert!(!target.exists());
         drop(new);
         assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0);
 
         let new = NewDirectory::begin(&target, None).unwrap();
-        new.add(TPM_SLOT, b"slot").unwrap();
+        new.add(KEYSLOTS, b"slot").unwrap();
         new.add(KEYRING, b"ring").unwrap();
         new.commit().unwrap();
         assert_eq!(read(&target).unwrap().keyring, b"ring");
@@ -266,6 +297,6 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let target = base.path().join("keys");
         DirBuilder::new().mode(0o700).create(&target).unwrap();
-        assert!(matches!(read(&target), Err(DirectoryError::Missing(path)) if path.ends_with(TPM_SLOT)));
+        assert!(matches!(read(&target), Err(DirectoryError::Missing(path)) if path.ends_with(KEYSLOTS)));
     }
 }

@@ -1,9 +1,11 @@
 //! All long-term keys from one root: HKDF-SHA-256, one label a purpose.
 //! Trusts: the root key is uniformly random.
 //! Touches: nothing.
+//! A TPM slot has keys of its own, from what its TPM seals ([`SlotKey`]).
 //! Next: `wrap`, `keyring`, `container` and the greeting take one key each; the root is dropped after start-up.
 
 use ring::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
+use zeroize::Zeroizing;
 
 use crate::base::secret::Secret;
 
@@ -30,10 +32,12 @@ pub enum Purpose {
     TlsWrap,
     /// Authenticates the files of the key directory.
     FileMac,
+    /// The password of the TPM's lockout hierarchy.
+    TpmLockout,
 }
 
 /// Every purpose with its label. A label is never changed or reused: that would change or mix keys of boxes in use.
-pub const LABELS: [(Purpose, &str); 7] = [
+pub const LABELS: [(Purpose, &str); 8] = [
     (Purpose::RecordKek, "record kek"),
     (Purpose::Index, "index"),
     (Purpose::Audit, "audit"),
@@ -41,7 +45,15 @@ pub const LABELS: [(Purpose, &str); 7] = [
     (Purpose::CaWrap, "ca wrap"),
     (Purpose::TlsWrap, "tls wrap"),
     (Purpose::FileMac, "file mac"),
+    (Purpose::TpmLockout, "tpm lockout"),
 ];
+
+/// As [`SALT`], for what a TPM slot seals.
+const SLOT_SALT: &[u8] = b"salama slot key v1";
+/// Label of the half's password, from the sealed key.
+const NV_AUTH: &str = "nv auth";
+/// Label of the key that wraps the root key, from the sealed key and then the half.
+const WRAP: &str = "wrap";
 
 /// The root key, ready to derive. ring keeps the extracted key in memory that is locked but not wiped: drop the process, not only the value.
 pub struct Root(Prk);
@@ -58,10 +70,47 @@ impl Root {
     /// [`DeriveError`], which the lengths used here exclude.
     pub fn derive(&self, purpose: Purpose) -> Result<Secret<KEY_BYTES>, DeriveError> {
         let label = LABELS.iter().find(|(known, _)| *known == purpose).ok_or(DeriveError)?.1;
-        let info = [label.as_bytes()];
-        let okm = self.0.expand(&info, Bytes).map_err(|_| DeriveError)?;
-        Secret::try_fill(|to| okm.fill(to).map_err(|_| DeriveError))
+        expand(&self.0, label)
     }
+}
+
+/// What a TPM slot seals: with the half in NV it leads to the key that wraps the root key.
+pub struct SlotKey(Secret<KEY_BYTES>);
+
+impl SlotKey {
+    /// From what the TPM opened, or from random bytes.
+    pub const fn new(sealed: Secret<KEY_BYTES>) -> Self {
+        Self(sealed)
+    }
+
+    /// To be sealed.
+    pub const fn sealed(&self) -> &Secret<KEY_BYTES> {
+        &self.0
+    }
+
+    /// The password of the place in NV memory that has the other half.
+    ///
+    /// # Errors
+    /// As [`Root::derive`].
+    pub fn half_password(&self) -> Result<Secret<KEY_BYTES>, DeriveError> {
+        expand(&Salt::new(HKDF_SHA256, SLOT_SALT).extract(self.0.expose()), NV_AUTH)
+    }
+
+    /// Wraps the root key.
+    ///
+    /// # Errors
+    /// As [`Root::derive`].
+    pub fn wrap_key(&self, half: &Secret<KEY_BYTES>) -> Result<Secret<KEY_BYTES>, DeriveError> {
+        let mut both = Zeroizing::new([0; 2 * KEY_BYTES]);
+        both.iter_mut().zip(self.0.expose().iter().chain(half.expose())).for_each(|(to, from)| *to = *from);
+        expand(&Salt::new(HKDF_SHA256, SLOT_SALT).extract(&*both), WRAP)
+    }
+}
+
+fn expand(from: &Prk, label: &str) -> Result<Secret<KEY_BYTES>, DeriveError> {
+    let info = [label.as_bytes()];
+    let okm = from.expand(&info, Bytes).map_err(|_| DeriveError)?;
+    Secret::try_fill(|to| okm.fill(to).map_err(|_| DeriveError))
 }
 
 /// A key could not be derived.
@@ -107,11 +156,32 @@ mod tests {
             (Purpose::CaWrap, "b47fc65c26164d4c03d516ee37b01ca897864af03dae1fe972fdfc748f888c2f"),
             (Purpose::TlsWrap, "4178975dfa0742b8bf12a9c044b8bb0970055ec92b08c6f782f5c13928c6b796"),
             (Purpose::FileMac, "095be9d125401c52b99e22ccd242422ae90af05a166f75db7f4c87e30a1b30bb"),
+            (Purpose::TpmLockout, "1994ef9e1313e0913bbaa0321569cb7914c50304a74d4b6a668b616632199160"),
         ];
         for (purpose, expected) in known {
             assert_eq!(hex(root().derive(purpose).unwrap().expose()), expected, "{purpose:?}");
         }
         assert_eq!(known.len(), LABELS.len());
+    }
+
+    #[test]
+    fn a_slots_keys_are_those_that_openssl_derives() {
+        // As above, with the salt 'salama slot key v1'; for the second label the key twice.
+        let bytes = || {
+            Secret::try_fill(|to: &mut [u8; KEY_BYTES]| {
+                (0_u8..).zip(to).for_each(|(byte, to)| *to = byte);
+                Ok::<(), ()>(())
+            })
+            .unwrap()
+        };
+        let key = SlotKey::new(bytes());
+        let known = [
+            (key.half_password().unwrap(), "a55d0641831e855e7ab77c7d070f7413f9dbd3313339a558ba6bb24c43aa6f1f"),
+            (key.wrap_key(&bytes()).unwrap(), "d69c8e5d0ecba9ac7c7804f012fd323d4cdbbcfcd256e30c44dc42401579d158"),
+        ];
+        for ((derived, expected), label) in known.iter().zip([NV_AUTH, WRAP]) {
+            assert_eq!(hex(derived.expose()), *expected, "{label}");
+        }
     }
 
     #[test]

@@ -5,7 +5,6 @@
 
 use std::path::Path;
 
-use ring::rand::{SecureRandom, SystemRandom};
 use rustls_pki_types::CertificateDer;
 
 use crate::base::clock::Clock;
@@ -13,11 +12,14 @@ use crate::base::secret::Secret;
 
 use super::ca::{Authority, BoxName, IssueError};
 use super::directory::{self, DirectoryError, NewDirectory};
-use super::hierarchy::KEY_BYTES;
+use super::hierarchy::{KEY_BYTES, Root};
 use super::keyring::{self, KeyringError, NewKeyring};
+use super::keyslots::{Keyslots, KeyslotsError, Kind, TpmSlot};
 use super::owner::OwnerAuth;
 use super::signer::{EcKey, KeyError};
 use super::slots::{self, SlotError};
+use super::tpm::policy::Policy;
+use super::tpm::{Address, Tpm};
 
 /// What the operator says of the new box.
 pub struct Plan<'a> {
@@ -44,8 +46,10 @@ pub struct Plan<'a> {
 pub fn provision(plan: &Plan<'_>, clock: &impl Clock) -> Result<(), ProvisionError> {
     let box_name = BoxName::new(plan.box_name)?;
     let directory = NewDirectory::begin(plan.directory, plan.owner)?;
-    let root_key: Secret<KEY_BYTES> = Secret::try_fill(|to| SystemRandom::new().fill(to).map_err(|_| ProvisionError::Random))?;
-    let (slot, root) = slots::create(plan.tpm, plan.owner_auth, &root_key)?;
+    let root_key = slots::random().map_err(SlotError::from)?;
+    let root = Root::new(&root_key);
+    let half = Half::make(plan, &root_key)?;
+    let mut keyslots = Keyslots::with(Kind::Tpm(half.slot.clone()), clock.now().unix_millis());
     let (ca_key, ca_pkcs8) = EcKey::generate()?;
     let (tls_key, tls_pkcs8) = EcKey::generate()?;
     let authority = Authority::create(box_name.clone(), ca_key, clock.now())?;
@@ -59,8 +63,49 @@ pub fn provision(plan: &Plan<'_>, clock: &impl Clock) -> Result<(), ProvisionErr
     };
     directory.add(directory::KEYRING, &keyring::create(&root, &new)?)?;
     directory.add(directory::CA_PEM, pem_text(authority.certificate()).as_bytes())?;
-    directory.add(directory::TPM_SLOT, &slot)?;
-    Ok(directory.commit()?)
+    let file = keyslots.write(&slots::file_mac(&root).map_err(SlotError::from)?).map_err(KeyslotsError::from).map_err(SlotError::from)?;
+    directory.add(directory::KEYSLOTS, &file)?;
+    directory.commit()?;
+    half.keep();
+    Ok(())
+}
+
+/// The first slot, whose place in the TPM's NV memory is given back unless the box comes to be.
+/// A set-up that is killed in between leaves a place of 32 bytes that nobody uses.
+struct Half<'a> {
+    tpm: Address<'a>,
+    slot: TpmSlot,
+    index: Option<u32>,
+}
+
+impl<'a> Half<'a> {
+    fn make(plan: &Plan<'a>, root_key: &Secret<KEY_BYTES>) -> Result<Self, SlotError> {
+        let address = Address { tcti: plan.tpm, owner: plan.owner_auth };
+        let mut tpm = Tpm::connect(address, None)?;
+        let index = tpm.free_index()?;
+        let made = slots::make_tpm(&mut tpm, index, Policy::default(), None, root_key);
+        if made.is_err() {
+            // The first error is the one to tell.
+            let _ = tpm.destroy_half(index);
+        }
+        // TPMs hold few objects at a time: this one's go before the slot is opened by the whole way.
+        drop(tpm);
+        let half = Self { tpm: address, slot: made?, index: Some(index) };
+        slots::open_tpm(&half.slot, address, None)?;
+        Ok(half)
+    }
+
+    fn keep(mut self) {
+        self.index = None;
+    }
+}
+
+impl Drop for Half<'_> {
+    fn drop(&mut self) {
+        if let Some(index) = self.index {
+            let _ = Tpm::connect(self.tpm, Some(&self.slot.storage_root)).and_then(|mut tpm| tpm.destroy_half(index));
+        }
+    }
 }
 
 fn pem_text(certificate: &CertificateDer<'_>) -> String {
@@ -85,7 +130,4 @@ pub enum ProvisionError {
     /// The keyring.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
-    /// Randomness.
-    #[error("the operating system's random number generator failed; reboot the machine")]
-    Random,
 }

@@ -1,35 +1,184 @@
-//! Keyslots: the ways to the root key. One sort yet, the TPM's; recovery codes and shares come beside it.
-//! Trusts: `container` for damage, `tpm` for the secret.
+//! From the keyslots to the root key: by this machine's TPM, by a code, by shares.
+//! Trusts: `keyslots` for damage, `tpm` and `recovery` for the secret; the file's HMAC once the root key is there.
 //! Touches: the TPM.
-//! Next: `provision` makes the slot, [`open`] gives the root key at each start.
+//! Next: `provision` and `manage` make slots, [`open`] gives the root key at each start.
 
-use crate::base::secret::Secret;
+use std::num::NonZeroU32;
 
-use super::container::{self, ContainerError, MacKey};
-use super::hierarchy::{DeriveError, KEY_BYTES, Purpose, Root};
-use super::owner::OwnerAuth;
-use super::tpm::{self, Sealed, TpmError};
+use ring::pbkdf2::{PBKDF2_HMAC_SHA256, derive};
+use ring::rand::{SecureRandom, SystemRandom};
 
-/// Seals a root key into the TPM; the slot's file and the root, ready to derive.
-///
-/// # Errors
-/// [`SlotError`].
-pub fn create(tpm_address: &str, owner: Option<&OwnerAuth>, root_key: &Secret<KEY_BYTES>) -> Result<(Vec<u8>, Root), SlotError> {
-    let sealed = tpm::seal(tpm_address, owner, root_key)?;
-    let root = Root::new(root_key);
-    let file = container::write(container::TPM_SLOT, &sealed, &file_mac(&root)?)?;
-    Ok((file, root))
+use crate::base::secret::{Secret, SecretText};
+
+use super::container::{ContainerError, MacKey, Unauthenticated};
+use super::directory::SlotFile;
+use super::hierarchy::{DeriveError, KEY_BYTES, Purpose, Root, SlotKey};
+use super::keyslots::{Keyslots, KeyslotsError, Kind, PinSalt, RootKey, TpmSlot, legacy};
+use super::random::RandomError;
+use super::tpm::policy::Policy;
+use super::tpm::{Address, Tpm, TpmError};
+use super::wrap::{UnwrapError, WrapError, WrappingKey};
+
+/// The TPM limits tries; this makes each of a stolen and opened TPM a little slower. About 5 ms.
+const PIN_ROUNDS: u32 = 10_000;
+
+/// A file of keyslots whose MAC waits for the root key.
+pub enum Unopened {
+    /// The file of today.
+    Now(Unauthenticated<Keyslots>),
+    /// The file of before.
+    Old(legacy::Old),
 }
 
-/// Opens the root key that `slot_file` holds.
+impl Unopened {
+    /// Reads it as far as it can be without the root key.
+    ///
+    /// # Errors
+    /// [`SlotError::Keyslots`].
+    pub fn read(file: &SlotFile) -> Result<Self, SlotError> {
+        match file {
+            SlotFile::Now(file) => Ok(Self::Now(Keyslots::read(file)?)),
+            SlotFile::Old(file) => Ok(Self::Old(legacy::read(file).map_err(SlotError::OldFile)?)),
+        }
+    }
+
+    /// For the step that leads to the key.
+    pub fn before_authentication(&self) -> Keyslots {
+        match self {
+            Self::Now(now) => now.before_authentication().clone(),
+            Self::Old(old) => old.before_authentication(),
+        }
+    }
+
+    /// The slots, once the root key says that they are its own.
+    ///
+    /// # Errors
+    /// [`SlotError`].
+    pub fn authenticate(self, root: &Root) -> Result<Keyslots, SlotError> {
+        let mac = file_mac(root)?;
+        match self {
+            Self::Now(now) => Ok(now.authenticate(&mac).map_err(KeyslotsError::from)?),
+            Self::Old(old) => old.authenticate(&mac).map_err(SlotError::OldFile),
+        }
+    }
+}
+
+/// What a start without people opens.
+#[allow(dead_code, reason = "the erasure epoch needs the key and the file while serving")]
+pub struct Opened<'a> {
+    /// The root key.
+    pub root_key: Secret<KEY_BYTES>,
+    /// The same, ready to derive.
+    pub root: Root,
+    /// The file, authenticated.
+    pub keyslots: Keyslots,
+    /// The TPM that opened it.
+    pub tpm: Tpm<'a>,
+}
+
+/// Opens the root key by the first of the TPM's slots that opens.
+///
+/// # Errors
+/// [`SlotError`]: what the last of the slots said that could have opened.
+pub fn open<'a>(file: &SlotFile, address: Address<'a>, pin: Option<&SecretText>) -> Result<Opened<'a>, SlotError> {
+    let unopened = Unopened::read(file)?;
+    let mut refused = SlotError::NoTpmSlot;
+    for slot in unopened.before_authentication().slots {
+        let Kind::Tpm(tpm_slot) = &slot.kind else { continue };
+        match open_tpm_keeping(tpm_slot, address, pin) {
+            Ok((root_key, tpm)) => {
+                let root = Root::new(&root_key);
+                let keyslots = unopened.authenticate(&root)?;
+                return Ok(Opened { root_key, root, keyslots, tpm });
+            }
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
+}
+
+/// Opens the root key by one slot of the TPM.
 ///
 /// # Errors
 /// [`SlotError`].
-pub fn open(tpm_address: &str, owner: Option<&OwnerAuth>, slot_file: &[u8]) -> Result<Root, SlotError> {
-    let slot = container::read::<Sealed>(container::TPM_SLOT, slot_file)?;
-    let root = Root::new(&tpm::unseal(tpm_address, owner, slot.before_authentication())?);
-    slot.authenticate(&file_mac(&root)?)?;
-    Ok(root)
+pub fn open_tpm(slot: &TpmSlot, address: Address<'_>, pin: Option<&SecretText>) -> Result<Secret<KEY_BYTES>, SlotError> {
+    Ok(open_tpm_keeping(slot, address, pin)?.0)
+}
+
+fn open_tpm_keeping<'a>(slot: &TpmSlot, address: Address<'a>, pin: Option<&SecretText>) -> Result<(Secret<KEY_BYTES>, Tpm<'a>), SlotError> {
+    let pin = match (&slot.pin, pin) {
+        (None, _) => None,
+        (Some(salt), Some(pin)) => Some(pin_value(*salt, pin)?),
+        (Some(_), None) => return Err(SlotError::PinNeeded),
+    };
+    let mut tpm = Tpm::connect(address, Some(&slot.storage_root))?;
+    let key = tpm.unseal(&slot.policy, pin.as_ref(), &slot.sealed)?;
+    let root_key = match &slot.root {
+        RootKey::Sealed => key,
+        RootKey::Wrapped { half, wrapped } => {
+            let key = SlotKey::new(key);
+            let other = tpm.read_half(*half, &key.half_password()?)?;
+            let opened = wrapping(&key, &other)?.unwrap(&half.to_be_bytes(), wrapped)?;
+            Secret::try_fill(|to| {
+                let from: &[u8; KEY_BYTES] = opened.as_slice().try_into().map_err(|_| UnwrapError)?;
+                to.copy_from_slice(from);
+                Ok::<(), SlotError>(())
+            })?
+        }
+    };
+    Ok((root_key, tpm))
+}
+
+/// Makes a slot of the TPM that opens to `root_key`, with its half at the NV index `half`, and opens it once by the whole way.
+///
+/// # Errors
+/// [`SlotError`]. The index may be there then.
+pub fn make_tpm(
+    tpm: &mut Tpm<'_>,
+    half: u32,
+    policy: Policy,
+    pin: Option<&SecretText>,
+    root_key: &Secret<KEY_BYTES>,
+) -> Result<TpmSlot, SlotError> {
+    let key = SlotKey::new(random()?);
+    let other: Secret<KEY_BYTES> = random()?;
+    let salt = pin.map(|_| new_salt()).transpose()?;
+    let value = match (salt, pin) {
+        (Some(salt), Some(pin)) => Some(pin_value(salt, pin)?),
+        _ => None,
+    };
+    tpm.write_half(half, &key.half_password()?, &other)?;
+    let sealed = tpm.seal(&policy, value.as_ref(), key.sealed())?;
+    let wrapped = wrapping(&key, &other)?.wrap(&half.to_be_bytes(), root_key.expose())?;
+    let storage_root = tpm.storage_root().clone();
+    Ok(TpmSlot { storage_root, policy, pin: salt, sealed, root: RootKey::Wrapped { half, wrapped } })
+}
+
+fn wrapping(key: &SlotKey, half: &Secret<KEY_BYTES>) -> Result<WrappingKey, SlotError> {
+    Ok(WrappingKey::new(&key.wrap_key(half)?, "root key")?)
+}
+
+fn new_salt() -> Result<PinSalt, RandomError> {
+    let mut salt = [0; 16];
+    SystemRandom::new().fill(&mut salt).map_err(|_| RandomError)?;
+    Ok(PinSalt { salt, rounds: PIN_ROUNDS })
+}
+
+/// What the TPM compares: always 32 bytes, so that a PIN may be a sentence.
+fn pin_value(salt: PinSalt, pin: &SecretText) -> Result<Secret<KEY_BYTES>, SlotError> {
+    let rounds = NonZeroU32::new(salt.rounds).ok_or(KeyslotsError::Senseless)?;
+    Secret::try_fill(|to| {
+        derive(PBKDF2_HMAC_SHA256, rounds, &salt.salt, pin.expose().as_bytes(), to);
+        Ok(())
+    })
+}
+
+/// Fresh random bytes.
+///
+/// # Errors
+/// [`RandomError`].
+pub fn random() -> Result<Secret<KEY_BYTES>, RandomError> {
+    Secret::try_fill(|to| SystemRandom::new().fill(to).map_err(|_| RandomError))
 }
 
 /// The key that authenticates the files of the key directory.
@@ -46,10 +195,32 @@ pub enum SlotError {
     /// The TPM.
     #[error(transparent)]
     Tpm(#[from] TpmError),
-    /// The slot's file.
+    /// The file.
+    #[error("the file {} cannot be used", super::directory::KEYSLOTS)]
+    Keyslots(#[from] KeyslotsError),
+    /// The old file.
     #[error("the keyslot {} cannot be used", super::directory::TPM_SLOT)]
-    File(#[from] ContainerError),
+    OldFile(#[source] ContainerError),
+    /// Nothing for a start without people.
+    #[error("no keyslot is for a TPM: make one (salama keys add tpm), which asks for a recovery code or shares")]
+    NoTpmSlot,
+    /// A PIN is needed.
+    #[error(
+        "the TPM's keyslot wants a PIN: give it to salamad as the systemd credential tpm-pin (LoadCredential=) and to salama enrol with --pin FILE"
+    )]
+    PinNeeded,
+    /// The halves do not fit.
+    #[error(
+        "the TPM opened its part of the keyslot, but the root key in the file does not open with it: restore the key directory from a backup"
+    )]
+    Unwrap(#[from] UnwrapError),
+    /// Wrapping.
+    #[error(transparent)]
+    Wrap(#[from] WrapError),
     /// Derivation.
     #[error(transparent)]
     Derive(#[from] DeriveError),
+    /// Randomness.
+    #[error(transparent)]
+    Random(#[from] RandomError),
 }

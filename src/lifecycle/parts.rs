@@ -25,6 +25,8 @@ use crate::sys::pidfd::PidFd;
 const CPU_MARGIN: u32 = 5;
 /// The systemd credential with the password of the TPM's owner hierarchy.
 const OWNER_AUTH: &str = "tpm-owner-auth";
+/// The systemd credential with the PIN of the TPM's keyslot.
+const PIN: &str = "tpm-pin";
 /// How long the fork server may take to read, hash, load and warm up its models.
 const MODELS_LIMIT: Duration = Duration::from_secs(120);
 /// Longest time without a word from a child: one region of speech on a slow processor.
@@ -82,17 +84,18 @@ pub fn start_keeper(config: &Config) -> Result<StartedKeeper, StartKeeperError> 
     arguments.extend(["--tpm".into(), settings.tpm.as_str().into()]);
     arguments.extend(["--job-unwraps-per-minute".into(), unwraps.clone().into(), "--read-unwraps-per-minute".into(), unwraps.into()]);
     arguments.extend(["--handshakes-per-minute".into(), settings.handshakes_per_minute.to_string().into()]);
-    arguments.extend(owner_auth().into_iter().flat_map(|file| ["--owner-auth".into(), file.into()]));
+    arguments.extend(credential(OWNER_AUTH).into_iter().flat_map(|file| ["--owner-auth".into(), file.into()]));
+    arguments.extend(credential(PIN).into_iter().flat_map(|file| ["--pin".into(), file.into()]));
     arguments.extend(user(&config.process.keeper_user).into_iter().flat_map(|user| ["--user".into(), user.into()]));
     let started = program::spawn(&program, arguments)?;
     let (keeper, greeting) = Keeper::connect(started.channel)?;
     Ok(StartedKeeper { keeper, greeting, process: started.process })
 }
 
-/// The password of the TPM's owner hierarchy, when systemd gave one. The keeper reads it; this process never does.
-fn owner_auth() -> Option<PathBuf> {
+/// The file of a credential, when systemd gave it. The keeper reads it; this process never does.
+fn credential(name: &str) -> Option<PathBuf> {
     let credentials = PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?);
-    Some(credentials.join(OWNER_AUTH)).filter(|file| file.exists())
+    Some(credentials.join(name)).filter(|file| file.exists())
 }
 
 /// Why there is no keeper.

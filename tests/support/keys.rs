@@ -66,7 +66,8 @@ impl OpenedCopy {
     pub fn long_term_keys(&self, appliance: &Appliance) -> Vec<Named> {
         let root = unsealed(appliance);
         let derived = |label: &str| (format!("the long-term key `{label}`"), expand(b"salama root key v1", &root, &[label]));
-        let mut keys: Vec<Named> = ["record kek", "index", "audit", "token", "ca wrap", "tls wrap", "file mac"].map(derived).into();
+        let mut keys: Vec<Named> =
+            ["record kek", "index", "audit", "token", "ca wrap", "tls wrap", "file mac", "tpm lockout"].map(derived).into();
         assert_eq!(keys[1].1, self.index_key, "this test derives keys as the keeper does");
         keys.push(("the root key".to_owned(), root));
         keys
@@ -94,13 +95,58 @@ fn expand(salt: &[u8], key: &[u8], info: &[&str]) -> Vec<u8> {
     key_of
 }
 
+/// Of `keyslots`: the head before the slots, then the first slot as far as the root key. Read here once more, as the file's format says.
+#[derive(serde::Deserialize)]
+struct Slots {
+    _generation: u64,
+    _next: u32,
+    _lockout: Vec<u8>,
+    _leftovers: Vec<((Vec<u8>, u32), u32)>,
+    slots: Vec<Slot1>,
+}
+
+#[derive(serde::Deserialize)]
+struct Slot1 {
+    _id: u32,
+    _made: u64,
+    _opened: u64,
+    kind: Kind1,
+}
+
+#[derive(serde::Deserialize)]
+enum Kind1 {
+    Tpm(TpmSlot1),
+}
+
+#[derive(serde::Deserialize)]
+struct TpmSlot1 {
+    _storage_root: (Vec<u8>, u32),
+    _policy: (Option<()>, Option<()>, bool),
+    _pin: Option<()>,
+    sealed: (Vec<u8>, Vec<u8>),
+    root: RootKey1,
+}
+
+#[derive(serde::Deserialize)]
+enum RootKey1 {
+    /// An older box's: it keeps its number.
+    Sealed,
+    Wrapped {
+        half: u32,
+        wrapped: Vec<u8>,
+    },
+}
+
 /// What the keyslot holds, by tpm2-tools past the wiretap, for they send it in clear.
 fn unsealed(appliance: &Appliance) -> Vec<u8> {
     const HEADER: usize = 18;
     const TRAILER: usize = 64;
-    let slot = fs::read(appliance.keys().join("tpm.slot")).unwrap();
-    let body = &slot[HEADER..slot.len() - TRAILER];
-    let (_, public, private): (Vec<u8>, Vec<u8>, Vec<u8>) = postcard::from_bytes(body).unwrap();
+    let file = fs::read(appliance.keys().join("keyslots")).unwrap();
+    let body = &file[HEADER..file.len() - TRAILER];
+    let slots: Slots = postcard::from_bytes(body).unwrap();
+    let Kind1::Tpm(slot) = slots.slots.into_iter().next().unwrap().kind;
+    let RootKey1::Wrapped { half, wrapped } = slot.root else { panic!("a box of today wraps its root key") };
+    let (public, private) = slot.sealed;
     let (tpm, folder) = (&appliance.swtpm, appliance.swtpm.directory());
     for (name, bytes) in [("public", public), ("private", private)] {
         // The tools want their lengths before them.
@@ -113,8 +159,24 @@ fn unsealed(appliance: &Appliance) -> Vec<u8> {
     tpm.tool("tpm2_flushcontext", &["-t"]);
     tpm.tool("tpm2_startauthsession", &["-Q", "--policy-session", "-S", "session"]);
     tpm.tool("tpm2_policycommandcode", &["-Q", "-S", "session", "TPM2_CC_Unseal"]);
-    tpm.tool("tpm2_unseal", &["-Q", "-c", "object", "-p", "session:session", "-o", "root"]);
+    tpm.tool("tpm2_unseal", &["-Q", "-c", "object", "-p", "session:session", "-o", "slot-key"]);
     tpm.tool("tpm2_flushcontext", &["session"]);
     tpm.tool("tpm2_flushcontext", &["-t"]);
-    fs::read(folder.join("root")).unwrap()
+    let key = fs::read(folder.join("slot-key")).unwrap();
+    let password: String = expand(b"salama slot key v1", &key, &["nv auth"]).iter().map(|byte| format!("{byte:02x}")).collect();
+    let (index, password) = (format!("0x{half:08x}"), format!("hex:{password}"));
+    tpm.tool("tpm2_nvread", &["-C", &index, "-P", &password, "-o", "half", &index]);
+    let both = [key, fs::read(folder.join("half")).unwrap()].concat();
+    open_wrapped(&expand(b"salama slot key v1", &both, &["wrap"]), half, &wrapped)
+}
+
+/// `keeper::wrap` says the format.
+fn open_wrapped(key: &[u8], half: u32, wrapped: &[u8]) -> Vec<u8> {
+    use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+    let (header, sealed) = wrapped.split_at(1 + 4 + 12);
+    let aad = [b"root key", &[0][..], &header[..5], &half.to_be_bytes()].concat();
+    let nonce = Nonce::try_assume_unique_for_key(&header[5..]).unwrap();
+    let mut opened = sealed.to_vec();
+    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).unwrap());
+    key.open_in_place(nonce, Aad::from(aad), &mut opened).unwrap().to_vec()
 }

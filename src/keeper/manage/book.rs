@@ -1,0 +1,99 @@
+//! The keyslots while they are changed: opened, authenticated, and in nobody else's hands.
+//! Trusts: the root key that opened them.
+//! Touches: the key directory; the TPM, to destroy halves that are left over.
+//! Next: the commands change it and save it.
+
+use crate::base::clock::Clock;
+use crate::base::secret::Secret;
+use crate::keeper::directory::{KEYSLOTS, TPM_SLOT, read_slots};
+use crate::keeper::hierarchy::{KEY_BYTES, Root};
+use crate::keeper::keyslots::{Half, Keyslots, Kind};
+use crate::keeper::replace::Exclusive;
+use crate::keeper::slots::{Unopened, file_mac};
+use crate::keeper::tpm::{Tpm, TpmError};
+
+use super::{Desk, ManageError};
+
+/// Open for change.
+pub(super) struct Book {
+    exclusive: Exclusive,
+    /// What it says.
+    pub(super) keyslots: Keyslots,
+    /// What its slots open to.
+    pub(super) root_key: Secret<KEY_BYTES>,
+    /// The same, ready to derive.
+    pub(super) root: Root,
+    /// The slot that opened it.
+    pub(super) opened_by: u32,
+}
+
+impl Book {
+    /// Writes the file. An older box's `tpm.slot` goes once the new file is durable.
+    pub(super) fn save(&mut self) -> Result<(), ManageError> {
+        let file = self.keyslots.write(&file_mac(&self.root)?)?;
+        self.exclusive.replace(KEYSLOTS, &file)?;
+        Ok(self.exclusive.remove(TPM_SLOT)?)
+    }
+
+    /// The slots with a code or shares.
+    pub(super) fn printed(&self) -> impl Iterator<Item = u32> {
+        self.keyslots.slots.iter().filter(|slot| !matches!(slot.kind, Kind::Tpm(_))).map(|slot| slot.id)
+    }
+
+    /// Whether a slot needs this half.
+    fn needs(&self, half: &Half) -> bool {
+        let same = |other: &Half| other.index == half.index && other.storage_root.name == half.storage_root.name;
+        self.keyslots.slots.iter().filter_map(|slot| slot.kind.half()).any(|other| same(&other))
+    }
+}
+
+impl<C: Clock> Desk<'_, C> {
+    /// Opens the root key by a slot (`with`; by any but `without` when absent), then the file by the root key.
+    pub(super) fn open(&self, with: Option<u32>, without: Option<u32>) -> Result<Book, ManageError> {
+        self.open_how(|keyslots| self.unlock(keyslots, with, without))
+    }
+
+    /// As [`Self::open`], but by a code or shares only.
+    pub(super) fn open_by_paper(&self, with: Option<u32>) -> Result<Book, ManageError> {
+        let named = |id: u32| with.is_none_or(|with| with == id);
+        self.open_how(|keyslots| {
+            let papers = keyslots.slots.iter().filter(|slot| named(slot.id) && !matches!(slot.kind, Kind::Tpm(_)));
+            self.unlock_printed(papers, Some(ManageError::NothingPrinted))
+        })
+    }
+
+    fn open_how(&self, unlock: impl FnOnce(&Keyslots) -> Result<(Secret<KEY_BYTES>, u32), ManageError>) -> Result<Book, ManageError> {
+        let exclusive = Exclusive::take(self.directory)?;
+        let unopened = Unopened::read(&read_slots(self.directory)?)?;
+        let (root_key, opened_by) = unlock(&unopened.before_authentication())?;
+        let root = Root::new(&root_key);
+        let mut keyslots = unopened.authenticate(&root)?;
+        keyslots.was_opened(opened_by, self.now());
+        Ok(Book { exclusive, keyslots, root_key, root, opened_by })
+    }
+
+    /// Destroys what is left over in this TPM. What cannot be destroyed now stays on the list; says so in words for the report.
+    pub(super) fn settle(&self, book: &mut Book) -> Result<String, ManageError> {
+        let before = book.keyslots.leftovers.clone();
+        let mut left = Vec::new();
+        let mut trouble = None;
+        for half in before.iter().filter(|half| !book.needs(half)) {
+            match Tpm::connect(self.tpm, Some(&half.storage_root)).and_then(|mut tpm| tpm.destroy_half(half.index)) {
+                Ok(()) => {}
+                // In a TPM that is not here: of a machine that died, most likely.
+                Err(TpmError::OtherTpm) => left.push(half.clone()),
+                Err(error) => {
+                    trouble = Some(error);
+                    left.push(half.clone());
+                }
+            }
+        }
+        if left != before {
+            book.keyslots.leftovers = left;
+            book.save()?;
+        }
+        Ok(trouble.map_or_else(String::new, |error| {
+            format!("; its half in the TPM could not be destroyed yet ({error}), the next change tries again")
+        }))
+    }
+}

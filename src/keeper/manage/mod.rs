@@ -1,0 +1,229 @@
+//! `salama-keeper keys`: lists, adds, removes, renews and tries the ways to the root key, with the operator at the console.
+//! Trusts: the operator: root, or the owner of the key directory.
+//! Touches: the TPM, the key directory, its channel.
+//! Next: `cli::keys` asks people and shows what it is told to.
+//!
+//! ```text
+//! add      [leftovers += half] > half made, key sealed, slot opened by the whole way > [slot in, leftovers -= half]
+//! reseal   the same, the second write takes the old slot out and its half into leftovers > halves destroyed > [leftovers cleared]
+//! remove   another slot opened > [slot out, leftovers += half] > halves destroyed > [leftovers cleared]
+//! printed  shown > typed again > opened by what was typed > [slot in]
+//! ```
+//! `[ ]` is one write of the file, whole or not at all. Whatever is cut off anywhere, a slot counts from one write on and until one write,
+//! and the next change destroys what was left over.
+
+mod book;
+mod printed;
+mod talk;
+mod tpm_slots;
+mod unlock;
+mod view;
+
+use std::path::Path;
+
+use crate::base::clock::Clock;
+use crate::base::exit::Exit;
+use crate::base::secret::SecretText;
+use crate::base::told::told;
+use crate::ipc::channel::{Channel, ChannelError};
+use crate::ipc::keyslots::{ConsoleWord, KeeperWord, KeysReport, NewSlot, Task};
+
+use super::args::KeysArgs;
+use super::code::CodeError;
+use super::container::ContainerError;
+use super::directory::{self, DirectoryError};
+use super::hierarchy::DeriveError;
+use super::keyslots::KeyslotsError;
+use super::owner::{OwnerAuth, OwnerAuthError};
+use super::pin::{self, PinError};
+use super::random::RandomError;
+use super::recovery::RecoveryError;
+use super::shares::ShareError;
+use super::slots::SlotError;
+use super::tpm::{Address, TpmError};
+
+/// One conversation with the operator.
+struct Desk<'a, C> {
+    channel: &'a Channel,
+    directory: &'a Path,
+    tpm: Address<'a>,
+    pin: Option<SecretText>,
+    clock: &'a C,
+}
+
+/// Hears what is to be done, does it, and says how it went.
+///
+/// # Errors
+/// [`ChannelError`] when the console is gone or breaks the protocol; what was not done by then is not done.
+pub fn run(args: &KeysArgs, channel: &Channel, clock: &impl Clock) -> Result<Exit, ChannelError> {
+    let Some(ConsoleWord::Task(task)) = channel.recv()? else { return Err(ChannelError::Malformed) };
+    match perform(args, channel, clock, task) {
+        Ok(report) => {
+            channel.send(&KeeperWord::Done(Box::new(report)))?;
+            Ok(Exit::Ok)
+        }
+        // The operator has gone; there is nobody to tell.
+        Err(ManageError::HungUp) => Ok(Exit::Failed),
+        Err(ManageError::Channel(error)) => Err(error),
+        Err(error) => {
+            let exit = error.exit();
+            channel.send(&KeeperWord::Refused { reason: told(&error), exit: exit.code() })?;
+            Ok(exit)
+        }
+    }
+}
+
+fn perform(args: &KeysArgs, channel: &Channel, clock: &impl Clock, task: Task) -> Result<KeysReport, ManageError> {
+    directory::check_operator(&args.directory)?;
+    let owner = args.owner_auth.as_deref().map(OwnerAuth::read).transpose()?;
+    let pin = args.pin.as_deref().map(pin::read).transpose()?;
+    let tpm = Address { tcti: &args.tpm, owner: owner.as_ref() };
+    let desk = Desk { channel, directory: &args.directory, tpm, pin, clock };
+    match task {
+        Task::List => desk.list(),
+        Task::Policy { pcrs, values } => desk.policy(pcrs, &values),
+        Task::Verify { slot } => desk.verify(slot),
+        Task::Add { new: NewSlot::Tpm(conditions), with } => desk.add_tpm(&conditions, with),
+        Task::Add { new: NewSlot::Recovery, with } => desk.add_code(with),
+        Task::Add { new: NewSlot::Shares { threshold, count }, with } => desk.add_shares(threshold, count, with),
+        Task::Remove { slot, with } => desk.remove(slot, with),
+        Task::Rotate { slot, with } => desk.rotate(slot, with),
+        Task::Reseal { slot, conditions, with } => desk.reseal(slot, conditions.as_ref(), with),
+        Task::Approve { slot, approval, with } => desk.approve(slot, &approval, with),
+        Task::Unlock { with } => desk.forgive(with),
+    }
+}
+
+impl<C: Clock> Desk<'_, C> {
+    fn now(&self) -> u64 {
+        self.clock.now().unix_millis()
+    }
+
+    fn verify(&self, slot: u32) -> Result<KeysReport, ManageError> {
+        let mut book = self.open(Some(slot), None)?;
+        book.save()?;
+        let left = self.settle(&mut book)?;
+        Ok(self.report(&book, format!("slot {slot} opens{left}")))
+    }
+
+    fn remove(&self, slot: u32, with: Option<u32>) -> Result<KeysReport, ManageError> {
+        if with == Some(slot) {
+            return Err(ManageError::WithItself(slot));
+        }
+        let mut book = self.open(with, Some(slot))?;
+        book.keyslots.remove(slot)?;
+        book.save()?;
+        let left = self.settle(&mut book)?;
+        Ok(self.report(&book, format!("slot {slot} is removed; slot {} was opened before{left}", book.opened_by)))
+    }
+
+    fn rotate(&self, slot: Option<u32>, with: Option<u32>) -> Result<KeysReport, ManageError> {
+        let mut book = self.open(with, None)?;
+        let which: Vec<u32> = match slot {
+            Some(slot) => vec![slot],
+            None => book.printed().collect(),
+        };
+        if which.is_empty() {
+            return Err(ManageError::NothingPrinted);
+        }
+        for id in &which {
+            let kind = book.keyslots.slot(*id).ok_or(KeyslotsError::NoSlot(*id))?.kind.clone();
+            self.renew(&mut book, *id, &kind)?;
+        }
+        let left = self.settle(&mut book)?;
+        let words: Vec<String> = which.iter().map(ToString::to_string).collect();
+        Ok(self.report(&book, format!("new secrets for slot {}; destroy the old paper{left}", words.join(", "))))
+    }
+}
+
+/// Why nothing was changed, or not all.
+#[derive(Debug, thiserror::Error)]
+pub enum ManageError {
+    /// The console.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// The operator has gone.
+    #[error("the console closed the conversation")]
+    HungUp,
+    /// The directory.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The TPM owner's password.
+    #[error(transparent)]
+    OwnerAuth(#[from] OwnerAuthError),
+    /// The PIN's file.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    /// A slot.
+    #[error(transparent)]
+    Slot(#[from] SlotError),
+    /// The rules of slots.
+    #[error(transparent)]
+    Keyslots(#[from] KeyslotsError),
+    /// The file could not be encoded.
+    #[error(transparent)]
+    File(#[from] ContainerError),
+    /// The TPM.
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
+    /// A code.
+    #[error(transparent)]
+    Code(#[from] CodeError),
+    /// A recovery slot.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// Shares.
+    #[error(transparent)]
+    Share(#[from] ShareError),
+    /// Derivation.
+    #[error(transparent)]
+    Derive(#[from] DeriveError),
+    /// Randomness.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    /// Too many wrong answers.
+    #[error("nothing was changed: the answers were wrong. The last: {0}")]
+    GivenUp(String),
+    /// A slot cannot vouch for its own removal.
+    #[error("slot {0} cannot be removed by opening it: open another one (--with), so that a way in is sure to be left")]
+    WithItself(u32),
+    /// No code and no shares.
+    #[error("no slot has a code or shares: make one first (salama keys add recovery)")]
+    NothingPrinted,
+    /// Nothing to forgive.
+    #[error("no slot has a PIN, or it was made for a TPM that is not here: the TPM's count of wrong tries is not the box's")]
+    NoPin,
+    /// Not of the TPM.
+    #[error("slot {0} is not of the TPM")]
+    NotTpm(u32),
+    /// Several or none.
+    #[error("say which slot: {0}")]
+    Which(&'static str),
+    /// PCRs.
+    #[error("PCRs are 0 to 23, at most eight at once")]
+    Pcrs,
+    /// An approval.
+    #[error("the approval is not of these PCRs, or not signed by the slot's authority: sign what `salama keys policy` writes, as it is")]
+    Approval,
+    /// What was made does not open.
+    #[error("the new slot was made, but did not open to the same key: nothing was changed. The TPM may be faulty")]
+    DoesNotOpen,
+}
+
+impl ManageError {
+    const fn exit(&self) -> Exit {
+        match self {
+            Self::Directory(DirectoryError::NotOperator) => Exit::Denied,
+            Self::Directory(DirectoryError::Absent(_)) => Exit::Config,
+            Self::Directory(DirectoryError::Locked(_))
+            | Self::Slot(SlotError::Tpm(TpmError::Busy { .. }))
+            | Self::Tpm(TpmError::Busy { .. }) => Exit::Unavailable,
+            Self::Keyslots(KeyslotsError::NoSlot(_)) => Exit::NotFound,
+            Self::Code(_) | Self::Recovery(_) | Self::Share(_) | Self::GivenUp(_) | Self::Approval => Exit::BadInput,
+            Self::WithItself(_) | Self::NothingPrinted | Self::NoPin | Self::NotTpm(_) | Self::Which(_) | Self::Pcrs => Exit::Usage,
+            Self::Keyslots(KeyslotsError::Last | KeyslotsError::Full) => Exit::Failed,
+            Self::Channel(_) | Self::HungUp | Self::Derive(_) | Self::Random(_) | Self::DoesNotOpen | Self::File(_) => Exit::Failed,
+            Self::Directory(_) | Self::OwnerAuth(_) | Self::Pin(_) | Self::Slot(_) | Self::Keyslots(_) | Self::Tpm(_) => Exit::Io,
+        }
+    }
+}

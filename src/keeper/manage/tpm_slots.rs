@@ -1,0 +1,208 @@
+//! Slots of the TPM: made, sealed again, approved beforehand; and the TPM's protection against guessing.
+//! Trusts: the storage root that the box has recorded. A TPM that it never saw is taken only by whoever has a code, shares or another slot.
+//! Touches: the TPM, the key directory, the channel to the console.
+//! Next: `slots::open` opens them at each start.
+
+use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+
+use crate::base::clock::Clock;
+use crate::base::secret::SecretText;
+use crate::ipc::keyslots::{ApprovalFile, Conditions, KeysReport, Wanted};
+use crate::keeper::hierarchy::Purpose;
+use crate::keeper::keyslots::{Half, KeyslotsError, Kind, TpmSlot};
+use crate::keeper::slots::{make_tpm, open_tpm};
+use crate::keeper::tpm::policy::{Approval, Authority, Pcrs, Policy, approved_state};
+use crate::keeper::tpm::{StorageRoot, Tpm, TpmError, lockout};
+
+use super::book::Book;
+use super::{Desk, ManageError};
+
+/// Shorter PINs are guessed in the tries that a TPM allows.
+const PIN_MIN: usize = 6;
+/// Approvals of one slot.
+const APPROVALS_MAX: usize = 16;
+
+impl<C: Clock> Desk<'_, C> {
+    pub(super) fn add_tpm(&self, conditions: &Conditions, with: Option<u32>) -> Result<KeysReport, ManageError> {
+        let mut book = self.open(with, None)?;
+        let policy = self.policy_of(&book, conditions)?;
+        let (id, new) = self.make_again(&mut book, None, policy)?;
+        let left = self.settle(&mut book)?;
+        Ok(self.report(&book, format!("slot {id} is made and opened once{}{left}", new_words(new))))
+    }
+
+    pub(super) fn reseal(&self, slot: Option<u32>, conditions: Option<&Conditions>, with: Option<u32>) -> Result<KeysReport, ManageError> {
+        let mut book = self.open(with, None)?;
+        let (id, old) = the_tpm_slot(&book, slot, |_| true)?;
+        let policy = match conditions {
+            Some(conditions) => self.policy_of(&book, conditions)?,
+            None => self.measured_again(&book, old.policy)?,
+        };
+        let (_, new) = self.make_again(&mut book, Some(id), policy)?;
+        let left = self.settle(&mut book)?;
+        Ok(self.report(&book, format!("slot {id} is sealed anew and opened once{}{left}", new_words(new))))
+    }
+
+    pub(super) fn approve(&self, slot: Option<u32>, file: &ApprovalFile, with: Option<u32>) -> Result<KeysReport, ManageError> {
+        let mut book = self.open(with, None)?;
+        let (id, mut tpm) = the_tpm_slot(&book, slot, |slot| slot.policy.authority.is_some())?;
+        let authority = tpm.policy.authority.as_mut().ok_or(ManageError::NotTpm(id))?;
+        let approval = approval(&authority.point, file)?;
+        if !authority.approvals.contains(&approval) {
+            authority.approvals.push(approval);
+        }
+        // The oldest states are those of updates long past.
+        let surplus = authority.approvals.len().saturating_sub(APPROVALS_MAX);
+        authority.approvals.drain(..surplus);
+        book.keyslots.slots.iter_mut().filter(|slot| slot.id == id).for_each(|slot| slot.kind = Kind::Tpm(tpm.clone()));
+        book.save()?;
+        Ok(self.report(&book, format!("slot {id} opens in one more state of the machine")))
+    }
+
+    /// Forgives wrong PINs. Only a code or shares show that it is the operator who asks.
+    pub(super) fn forgive(&self, with: Option<u32>) -> Result<KeysReport, ManageError> {
+        let mut book = self.open_by_paper(with)?;
+        let ours = book.keyslots.lockout.clone();
+        let here = self.known_roots(&book).into_iter().find(|known| known.name == ours).ok_or(ManageError::NoPin)?;
+        drop(Tpm::connect(self.tpm, Some(&here))?);
+        lockout::reset(self.tpm.tcti, &book.root.derive(Purpose::TpmLockout)?)?;
+        book.save()?;
+        Ok(self.report(&book, "the TPM has forgiven all wrong PINs".to_owned()))
+    }
+
+    /// Makes a slot under `policy`, in the place of `old` or besides; its number, and whether the TPM is new to this box.
+    pub(super) fn make_again(&self, book: &mut Book, old: Option<u32>, policy: Policy) -> Result<(u32, bool), ManageError> {
+        let pin = if policy.pin { Some(self.new_pin()?) } else { None };
+        let (mut tpm, new) = self.this_tpm(book)?;
+        let storage_root = tpm.storage_root().clone();
+        if pin.is_some() {
+            tpm = self.guard(book, tpm, &storage_root)?;
+        }
+        let half = Half { storage_root, index: tpm.free_index()? };
+        book.keyslots.leftovers.push(half.clone());
+        book.save()?;
+        let made = make_tpm(&mut tpm, half.index, policy, pin.as_ref(), &book.root_key);
+        // TPMs hold few objects at a time: these go before the slot is opened by the whole way.
+        drop(tpm);
+        let opened = made.and_then(|slot| Ok((open_tpm(&slot, self.tpm, pin.as_ref())?, slot)));
+        let (opened, slot) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                // The first error is the one to tell; what cannot be destroyed now is on the list.
+                let _ = self.settle(book);
+                return Err(error.into());
+            }
+        };
+        if opened.expose() != book.root_key.expose() {
+            let _ = self.settle(book);
+            return Err(ManageError::DoesNotOpen);
+        }
+        book.keyslots.leftovers.retain(|left| *left != half);
+        let id = match old {
+            Some(id) => book.keyslots.exchange(id, Kind::Tpm(slot), self.now()).map(|()| id),
+            None => book.keyslots.add(Kind::Tpm(slot), self.now()),
+        }?;
+        book.save()?;
+        Ok((id, new))
+    }
+
+    /// The TPM that is here: by preference one that the box knows.
+    fn this_tpm(&self, book: &Book) -> Result<(Tpm<'_>, bool), ManageError> {
+        for known in self.known_roots(book) {
+            match Tpm::connect(self.tpm, Some(&known)) {
+                Err(TpmError::OtherTpm) => {}
+                other => return Ok((other?, false)),
+            }
+        }
+        Ok((Tpm::connect(self.tpm, None)?, true))
+    }
+
+    fn known_roots(&self, book: &Book) -> Vec<StorageRoot> {
+        let of_slot = |kind: &Kind| match kind {
+            Kind::Tpm(slot) => Some(slot.storage_root.clone()),
+            Kind::Recovery(_) | Kind::Shares(_) => None,
+        };
+        book.keyslots.slots.iter().filter_map(|slot| of_slot(&slot.kind)).collect()
+    }
+
+    /// Before the first PIN: the TPM's lockout gets a password that only this box knows, and sensible limits. Each step can be done again.
+    fn guard<'t>(&'t self, book: &mut Book, mut tpm: Tpm<'t>, root: &StorageRoot) -> Result<Tpm<'t>, ManageError> {
+        let ours = book.keyslots.lockout == root.name;
+        if !ours && tpm.lockout()?.guarded {
+            return Err(TpmError::ForeignLockout.into());
+        }
+        if !ours {
+            book.keyslots.lockout.clone_from(&root.name);
+            book.save()?;
+        }
+        let password = book.root.derive(Purpose::TpmLockout)?;
+        tpm.guard_lockout(&password, true)?;
+        drop(tpm);
+        lockout::set_parameters(self.tpm.tcti, &password)?;
+        Ok(Tpm::connect(self.tpm, Some(root))?)
+    }
+
+    fn new_pin(&self) -> Result<SecretText, ManageError> {
+        self.ask_until(Wanted::NewPin, None, |pin| {
+            let length = pin.expose().chars().count();
+            if length < PIN_MIN || pin.expose().len() > crate::keeper::pin::BYTES_MAX {
+                return Err(format!("a PIN has at least {PIN_MIN} characters and at most {} bytes", crate::keeper::pin::BYTES_MAX));
+            }
+            match self.ask(Wanted::NewPinAgain, None) {
+                Ok(again) if again.expose() == pin.expose() => Ok(SecretText::new(pin.expose().to_owned())),
+                Ok(_) => Err("the two were not the same".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+    }
+
+    fn policy_of(&self, book: &Book, conditions: &Conditions) -> Result<Policy, ManageError> {
+        let pcrs = Pcrs::new(conditions.pcrs).ok_or(ManageError::Pcrs)?;
+        let authority = match &conditions.authority {
+            Some((point, file)) => Some(Authority { point: point.clone(), approvals: vec![approval(point, file)?] }),
+            None => None,
+        };
+        let measured = if pcrs.is_empty() || authority.is_some() { None } else { Some(self.this_tpm(book)?.0.measure(pcrs)?) };
+        Ok(Policy { measured, authority, pin: conditions.pin })
+    }
+
+    fn measured_again(&self, book: &Book, old: Policy) -> Result<Policy, ManageError> {
+        let measured = match &old.measured {
+            Some(measured) => Some(self.this_tpm(book)?.0.measure(measured.pcrs)?),
+            None => None,
+        };
+        Ok(Policy { measured, ..old })
+    }
+}
+
+const fn new_words(new: bool) -> &'static str {
+    if new { ", by a TPM that this box did not know before" } else { "" }
+}
+
+/// The slot named, or the only one of the TPM that fits.
+fn the_tpm_slot(book: &Book, named: Option<u32>, fits: fn(&TpmSlot) -> bool) -> Result<(u32, TpmSlot), ManageError> {
+    let of_tpm = |id: u32, kind: &Kind| match kind {
+        Kind::Tpm(slot) => Some((id, slot.clone())),
+        Kind::Recovery(_) | Kind::Shares(_) => None,
+    };
+    if let Some(id) = named {
+        let slot = book.keyslots.slot(id).ok_or(KeyslotsError::NoSlot(id))?;
+        return of_tpm(id, &slot.kind).filter(|(_, slot)| fits(slot)).ok_or(ManageError::NotTpm(id));
+    }
+    let mut fitting = book.keyslots.slots.iter().filter_map(|slot| of_tpm(slot.id, &slot.kind)).filter(|(_, slot)| fits(slot));
+    match (fitting.next(), fitting.next()) {
+        (Some(one), None) => Ok(one),
+        (Some(_), Some(_)) => Err(ManageError::Which("there are several of the TPM")),
+        (None, _) => Err(ManageError::Which("none of the TPM fits")),
+    }
+}
+
+/// An approval whose signature is right.
+fn approval(point: &[u8], file: &ApprovalFile) -> Result<Approval, ManageError> {
+    let pcrs = Pcrs::new(file.pcrs).filter(|pcrs| !pcrs.is_empty()).ok_or(ManageError::Pcrs)?;
+    let measured = approved_state(pcrs, &file.text).ok_or(ManageError::Approval)?;
+    let key = [&[4], point].concat();
+    let signed = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key).verify(&file.text, &file.signature);
+    signed.map_err(|_| ManageError::Approval)?;
+    Ok(Approval { measured, signature: file.signature.clone() })
+}

@@ -1,0 +1,683 @@
+//! Every way to the root key, on a real (software) TPM: made, opened, changed, interrupted, attacked.
+
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test says what it expects, loudly"
+)]
+#![cfg(test)]
+
+#[path = "support/box_with_keys.rs"]
+#[allow(dead_code, reason = "each test program uses its own part")]
+mod box_with_keys;
+#[path = "support/faulty_tpm.rs"]
+mod faulty_tpm;
+#[path = "../src/keeper/mod.rs"]
+#[allow(dead_code, reason = "a part of the program `salama-keeper`")]
+mod keeper;
+#[path = "support/key_console.rs"]
+mod key_console;
+#[path = "support/swtpm.rs"]
+mod swtpm;
+#[path = "support/wiretap.rs"]
+#[allow(dead_code, reason = "each test program uses its own part")]
+mod wiretap;
+
+use std::fs;
+use std::process::Command;
+
+use box_with_keys::{Bench, holds};
+use faulty_tpm::FaultyTpm;
+use keeper::container;
+use keeper::hierarchy::Root;
+use keeper::keyslots::legacy::TpmSlotFile;
+use keeper::keyslots::{Keyslots, Kind, RootKey, TpmSlot};
+use keeper::slots;
+use keeper::tpm::policy::Policy;
+use keeper::tpm::{Address, Tpm};
+use key_console::{End, Operator};
+use salama::base::secret::{Secret, SecretText};
+use salama::ipc::keyslots::{ApprovalFile, Conditions, KeysReport, NewSlot, Task};
+use salama::{base, ipc, sandbox};
+use swtpm::Swtpm;
+use wiretap::Wiretap;
+
+const PIN: &str = "a long enough PIN";
+
+fn address(tcti: String) -> Address<'static> {
+    Address { tcti: tcti.leak(), owner: None }
+}
+
+fn keyslots(bench: &Bench) -> Keyslots {
+    let file = fs::read(bench.keys().join("keyslots")).unwrap();
+    Keyslots::read(&file).unwrap().before_authentication().clone()
+}
+
+fn tpm_slot(bench: &Bench, at: usize) -> TpmSlot {
+    match keyslots(bench).slots[at].kind.clone() {
+        Kind::Tpm(slot) => slot,
+        other => panic!("not of the TPM: {other:?}"),
+    }
+}
+
+fn add_code(bench: &Bench) -> String {
+    let mut operator = Operator::default();
+    operator.asks(bench, Task::Add { new: NewSlot::Recovery, with: None }).done();
+    operator.sheets.remove(0)
+}
+
+const fn tpm(pcrs: u32, pin: bool) -> Conditions {
+    Conditions { pcrs, pin, authority: None }
+}
+
+const fn reseal(conditions: Option<Conditions>) -> Task {
+    Task::Reseal { slot: None, conditions, with: None }
+}
+
+fn kinds(report: &KeysReport) -> Vec<(u32, String)> {
+    report.slots.iter().map(|slot| (slot.id, slot.kind.clone())).collect()
+}
+
+/// Slots of the first 1 and one with a PIN in its place.
+fn with_pin() -> (Bench, String) {
+    let bench = Bench::provisioned();
+    let code = add_code(&bench);
+    Operator::who_answers(&[PIN, PIN]).asks(&bench, reseal(Some(tpm(0, true)))).done();
+    (bench, code)
+}
+
+fn pin_file(bench: &Bench, pin: &str) -> String {
+    let file = bench.base().join("pin");
+    fs::write(&file, pin).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+fn nv_indices(tpm: &Swtpm) -> usize {
+    let listed = tpm.tool("tpm2_getcap", &["handles-nv-index"]);
+    String::from_utf8(listed.stdout).unwrap().lines().filter(|line| line.contains("0x1815A")).count()
+}
+
+fn opens(bench: &Bench, more: &[&str]) -> [u8; 32] {
+    *bench.serve(more).1.index_key.expose()
+}
+
+// -- what there is --
+
+#[test]
+fn a_new_box_has_one_slot_and_says_that_it_needs_a_code() {
+    let bench = Bench::provisioned();
+    let report = Operator::default().asks(&bench, Task::List).done();
+    assert_eq!(kinds(&report), [(1, "tpm".to_owned())]);
+    assert_eq!(report.slots[0].needs, "this TPM");
+    assert!(report.slots[0].made.is_some() && report.slots[0].opened.is_some());
+    let lockout = report.lockout.unwrap();
+    assert!((lockout.failed, lockout.locked, lockout.guarded) == (0, false, false));
+}
+
+#[test]
+fn a_box_of_before_starts_and_is_carried_over_by_its_first_change() {
+    let bench = Bench::provisioned();
+    let before = opens(&bench, &[]);
+    make_old(&bench);
+    assert!(!bench.keys().join("keyslots").exists());
+    assert_eq!(opens(&bench, &[]), before);
+
+    let code = add_code(&bench);
+
+    assert!(!bench.keys().join("tpm.slot").exists());
+    assert_eq!(opens(&bench, &[]), before);
+    let report = Operator::who_answers(&[&code]).asks(&bench, Task::Verify { slot: 2 }).done();
+    assert_eq!(kinds(&report), [(1, "tpm".to_owned()), (2, "recovery".to_owned())]);
+    // Sealed anew, it gets the half that an image of the disk does not have.
+    assert!(matches!(tpm_slot(&bench, 0).root, RootKey::Sealed));
+    Operator::default().asks(&bench, reseal(None)).done();
+    assert!(matches!(tpm_slot(&bench, 0).root, RootKey::Wrapped { .. }));
+    assert_eq!(opens(&bench, &[]), before);
+}
+
+/// The file that boxes had before there were several slots, with the same root key.
+fn make_old(bench: &Bench) {
+    let root = slots::open_tpm(&tpm_slot(bench, 0), address(bench.tpm.tcti()), None).unwrap();
+    let mut tpm = Tpm::connect(address(bench.tpm.tcti()), None).unwrap();
+    let sealed = tpm.seal(&Policy::default(), None, &root).unwrap();
+    let old = TpmSlotFile { storage_root: tpm.storage_root().name.clone(), public: sealed.public, private: sealed.private };
+    let file = container::write(container::TPM_SLOT, &old, &slots::file_mac(&Root::new(&root)).unwrap()).unwrap();
+    fs::write(bench.keys().join("tpm.slot"), file).unwrap();
+    fs::remove_file(bench.keys().join("keyslots")).unwrap();
+}
+
+// -- codes and shares --
+
+#[test]
+fn a_code_counts_once_it_was_typed_again_and_opens_in_another_machine() {
+    let mut bench = Bench::provisioned();
+    let before = opens(&bench, &[]);
+    let code = add_code(&bench);
+
+    // The mainboard died.
+    bench.tpm = Swtpm::start();
+    assert!(bench.refusal(&bench.tpm.tcti()).0.contains("not the one that the keys were sealed by"));
+    let mut operator = Operator::who_answers(&[&code]);
+    let report = operator.asks(&bench, reseal(None)).done();
+
+    assert!(operator.problems[0].contains("not the one that the keys were sealed by"), "{:?}", operator.problems);
+    assert!(report.done.contains("a TPM that this box did not know before"), "{}", report.done);
+    assert_eq!(opens(&bench, &[]), before);
+}
+
+#[test]
+fn a_code_that_is_not_typed_again_leaves_no_slot() {
+    let bench = Bench::provisioned();
+    let file = fs::read(bench.keys().join("keyslots")).unwrap();
+    let mut operator = Operator { mistypes: vec!["nonsense".to_owned(); 3], ..Operator::default() };
+    let (reason, exit) = operator.asks(&bench, Task::Add { new: NewSlot::Recovery, with: None }).refused();
+    assert!(reason.contains("nothing was changed"), "{reason}");
+    assert_eq!(exit, 65);
+    assert_eq!(fs::read(bench.keys().join("keyslots")).unwrap(), file);
+}
+
+#[test]
+fn a_mistyped_group_is_named_and_a_code_of_another_box_is_told_apart() {
+    let (bench, other) = (Bench::provisioned(), Bench::provisioned());
+    let (code, others) = (add_code(&bench), add_code(&other));
+    let mut groups: Vec<String> = code.split(' ').map(str::to_owned).collect();
+    let last = if groups[4].ends_with('7') { "8" } else { "7" };
+    groups[4].replace_range(7.., last);
+    let mistyped = groups.join(" ");
+    let mut operator = Operator::who_answers(&[&mistyped, &others, &code]);
+    operator.asks(&bench, Task::Verify { slot: 2 }).done();
+    assert!(operator.problems[0].contains("group 5 is mistyped"), "{:?}", operator.problems);
+    assert!(operator.problems[1].contains("belongs to another box"), "{:?}", operator.problems);
+}
+
+#[test]
+fn any_two_of_three_shares_open_and_one_does_not() {
+    let bench = Bench::provisioned();
+    let mut operator = Operator::default();
+    operator.asks(&bench, Task::Add { new: NewSlot::Shares { threshold: 2, count: 3 }, with: None }).done();
+    let shares = operator.sheets;
+    assert_eq!(shares.len(), 3);
+    for (first, second) in [(0, 1), (1, 2), (2, 0)] {
+        Operator::who_answers(&[&shares[first], &shares[second]]).asks(&bench, Task::Verify { slot: 2 }).done();
+    }
+    let mut operator = Operator::who_answers(&[&shares[0], &shares[0], &shares[0], &shares[0]]);
+    let (reason, _) = operator.asks(&bench, Task::Verify { slot: 2 }).refused();
+    assert!(reason.contains("share 1 was given already"), "{reason}");
+}
+
+#[test]
+fn new_papers_take_the_place_of_old_ones() {
+    let bench = Bench::provisioned();
+    let before = opens(&bench, &[]);
+    let old = add_code(&bench);
+    let mut operator = Operator::default();
+    operator.asks(&bench, Task::Rotate { slot: None, with: None }).done();
+    let (reason, _) = Operator::who_answers(&[&old, &old, &old]).asks(&bench, Task::Verify { slot: 2 }).refused();
+    assert!(reason.contains("it was replaced"), "{reason}");
+    Operator::who_answers(&[&operator.sheets[0]]).asks(&bench, Task::Verify { slot: 2 }).done();
+    assert_eq!(opens(&bench, &[]), before);
+}
+
+// -- removing --
+
+#[test]
+fn the_last_slot_stays_and_none_goes_before_another_was_opened() {
+    let bench = Bench::provisioned();
+    let (reason, _) = Operator::default().asks(&bench, Task::Remove { slot: 1, with: None }).refused();
+    assert!(reason.contains("this is the only slot"), "{reason}");
+    let code = add_code(&bench);
+    let (reason, _) = Operator::default().asks(&bench, Task::Remove { slot: 1, with: Some(1) }).refused();
+    assert!(reason.contains("cannot be removed by opening it"), "{reason}");
+    let (reason, _) = Operator::who_answers(&["x", "x", "x"]).asks(&bench, Task::Remove { slot: 1, with: None }).refused();
+    assert!(reason.contains("nothing was changed"), "{reason}");
+    assert_eq!(keyslots(&bench).slots.len(), 2);
+
+    let report = Operator::who_answers(&[&code]).asks(&bench, Task::Remove { slot: 1, with: None }).done();
+
+    assert_eq!(kinds(&report), [(2, "recovery".to_owned())]);
+    assert!(bench.refusal(&bench.tpm.tcti()).0.contains("no keyslot is for a TPM"));
+}
+
+#[test]
+fn a_removed_slot_opens_nothing_from_an_old_image_of_the_disk() {
+    let bench = Bench::provisioned();
+    let image = fs::read(bench.keys().join("keyslots")).unwrap();
+    let code = add_code(&bench);
+    Operator::who_answers(&[PIN, PIN]).asks(&bench, reseal(Some(tpm(0, true)))).done();
+    assert_eq!(nv_indices(&bench.tpm), 1);
+    let _ = code;
+
+    // On the same machine with the same TPM: the slot of before there was a PIN.
+    fs::write(bench.keys().join("keyslots"), image).unwrap();
+
+    let (reason, _) = bench.refusal(&bench.tpm.tcti());
+    assert!(reason.contains("half of this slot in the TPM's NV memory is gone"), "{reason}");
+}
+
+// -- PIN --
+
+#[test]
+fn a_pin_is_needed_at_each_start_and_a_wrong_one_is_counted() {
+    let (bench, _) = with_pin();
+    let (reason, exit) = bench.refusal(&bench.tpm.tcti());
+    assert!(reason.contains("wants a PIN"), "{reason}");
+    assert_eq!(exit, 78);
+    let right = pin_file(&bench, PIN);
+    bench.serve(&["--pin", &right]);
+    let wrong = pin_file(&bench, "not this one");
+    let (reason, exit) = bench.refusal_with(&bench.tpm.tcti(), &["--pin", &wrong]);
+    assert!(reason.contains("the PIN is wrong"), "{reason}");
+    assert_eq!(exit, 78);
+    let lockout = Operator::default().asks(&bench, Task::List).done().lockout.unwrap();
+    assert_eq!((lockout.failed, lockout.tries, lockout.forgiven_after, lockout.guarded), (1, 10, 600, true));
+}
+
+#[test]
+fn ten_wrong_pins_lock_the_slot_and_the_code_unlocks_it() {
+    let (bench, code) = with_pin();
+    let wrong = pin_file(&bench, "not this one");
+    let mut said = Vec::new();
+    for _ in 0..11 {
+        said.push(bench.refusal_with(&bench.tpm.tcti(), &["--pin", &wrong]).0);
+    }
+    assert!(said[..10].iter().all(|said| said.contains("the PIN is wrong")), "{said:?}");
+    assert!(said[10].contains("locked after too many wrong PINs"), "{}", said[10]);
+    let right = pin_file(&bench, PIN);
+    assert!(bench.refusal_with(&bench.tpm.tcti(), &["--pin", &right]).0.contains("takes the right one neither"));
+    assert!(Operator::default().asks(&bench, Task::List).done().lockout.unwrap().locked);
+
+    Operator::who_answers(&[&code]).asks(&bench, Task::Unlock { with: None }).done();
+
+    bench.serve(&["--pin", &right]);
+}
+
+#[test]
+fn a_thief_cannot_set_the_count_of_wrong_pins_back() {
+    let (bench, _) = with_pin();
+    let reset = |arguments: &[&str]| {
+        let tool = Command::new("tpm2_dictionarylockout").args(arguments).env("TPM2TOOLS_TCTI", bench.tpm.tcti()).output();
+        tool.expect("tpm2-tools: apt-get install tpm2-tools").status.success()
+    };
+    assert!(!reset(&["--clear-lockout"]));
+    assert!(!reset(&["--setup-parameters", "--max-tries", "1000"]));
+}
+
+#[test]
+fn a_lockout_password_of_somebody_else_is_told_before_anything_is_changed() {
+    let bench = Bench::provisioned();
+    add_code(&bench);
+    bench.tpm.tool("tpm2_changeauth", &["-c", "lockout", "somebody"]);
+    let before = keyslots(&bench);
+    let (reason, _) = Operator::who_answers(&[PIN, PIN]).asks(&bench, reseal(Some(tpm(0, true)))).refused();
+    assert!(reason.contains("lockout hierarchy has a password that Salama did not set"), "{reason}");
+    assert_eq!(keyslots(&bench), before);
+}
+
+#[test]
+fn a_pin_is_changed_and_too_short_ones_are_not_taken() {
+    let (bench, _) = with_pin();
+    let mut operator = Operator::who_answers(&[PIN, "short", "another PIN", "another PIM", "another PIN", "another PIN"]);
+    operator.asks(&bench, Task::Rotate { slot: Some(1), with: None }).done();
+    assert!(operator.problems[0].contains("at least 6"), "{:?}", operator.problems);
+    assert!(operator.problems[1].contains("not the same"), "{:?}", operator.problems);
+    bench.serve(&["--pin", &pin_file(&bench, "another PIN")]);
+    assert!(bench.refusal_with(&bench.tpm.tcti(), &["--pin", &pin_file(&bench, PIN)]).0.contains("the PIN is wrong"));
+}
+
+// -- measured states --
+
+#[test]
+fn a_slot_bound_to_pcrs_opens_only_in_that_state_and_is_sealed_again_by_the_code() {
+    let bench = Bench::provisioned();
+    let code = add_code(&bench);
+    let before = opens(&bench, &[]);
+    Operator::default().asks(&bench, reseal(Some(tpm(1 << 7 | 1 << 11, false)))).done();
+    assert_eq!(opens(&bench, &[]), before);
+    bench.tpm.tool("tpm2_pcrextend", &[&format!("11:sha256={}", "ab".repeat(32))]);
+    let (reason, _) = bench.refusal(&bench.tpm.tcti());
+    assert!(reason.contains("PCR 7+11") && reason.contains("salama keys reseal"), "{reason}");
+
+    Operator::who_answers(&[&code]).asks(&bench, reseal(None)).done();
+
+    assert_eq!(opens(&bench, &[]), before);
+}
+
+#[test]
+fn an_update_is_approved_beforehand_by_a_signature() {
+    let bench = Bench::provisioned();
+    add_code(&bench);
+    let event = "cd".repeat(32);
+    let (now, point) = approval(&bench, Vec::new());
+    let conditions = Conditions { pcrs: 1 << 11, pin: false, authority: Some((point, now.clone())) };
+    Operator::default().asks(&bench, reseal(Some(conditions))).done();
+    let before = opens(&bench, &[]);
+    // What the update will measure.
+    let zero_extended = ring::digest::digest(&ring::digest::SHA256, &[[0; 32], [0xcd; 32]].concat());
+    let (update, _) = approval(&bench, vec![(11, zero_extended.as_ref().try_into().unwrap())]);
+    let mut forged = update.clone();
+    forged.text[0] ^= 1;
+    let approve = |approval| Task::Approve { slot: None, approval, with: None };
+    assert!(Operator::default().asks(&bench, approve(forged)).refused().0.contains("not signed by the slot's authority"));
+    Operator::default().asks(&bench, approve(update)).done();
+
+    bench.tpm.tool("tpm2_pcrextend", &[&format!("11:sha256={event}")]);
+
+    assert_eq!(opens(&bench, &[]), before);
+    bench.tpm.tool("tpm2_pcrextend", &[&format!("11:sha256={event}")]);
+    assert!(bench.refusal(&bench.tpm.tcti()).0.contains("PCR 11"));
+}
+
+/// The authority's approval of PCR 11 with these values, by openssl; and the point of its key.
+fn approval(bench: &Bench, values: Vec<(u8, [u8; 32])>) -> (ApprovalFile, Vec<u8>) {
+    let text = Operator::default().asks(bench, Task::Policy { pcrs: 1 << 11, values }).done().policy.unwrap();
+    fs::write(bench.base().join("text"), &text).unwrap();
+    let openssl = |arguments: &[&str]| {
+        let ran = Command::new("openssl").args(arguments).current_dir(bench.base()).output().expect("apt-get install openssl");
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        ran.stdout
+    };
+    if !bench.base().join("key.pem").exists() {
+        openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "key.pem"]);
+    }
+    let der = openssl(&["dgst", "-sha256", "-sign", "key.pem", "text"]);
+    let mut numbers = Vec::new();
+    let mut at = 2;
+    for _ in 0..2 {
+        let length = usize::from(der[at + 1]);
+        let number = &der[at + 2..at + 2 + length];
+        let number = number.strip_prefix(&[0]).unwrap_or(number);
+        numbers.extend([vec![0; 32 - number.len()], number.to_vec()].concat());
+        at += 2 + length;
+    }
+    let public = openssl(&["pkey", "-in", "key.pem", "-pubout", "-outform", "DER"]);
+    (ApprovalFile { pcrs: 1 << 11, text, signature: numbers }, public[public.len() - 64..].to_vec())
+}
+
+// -- the witness --
+
+#[test]
+fn tpm2_tools_see_the_attributes_and_the_policy_that_are_meant() {
+    let (bench, _) = with_pin();
+    Operator::who_answers(&[PIN, PIN, PIN]).asks(&bench, reseal(Some(tpm(1 << 7 | 1 << 11, true)))).done();
+    let slot = tpm_slot(&bench, 0);
+    let folder = bench.tpm.directory();
+    let length = u16::try_from(slot.sealed.public.len()).unwrap().to_be_bytes();
+    fs::write(folder.join("public"), [&length[..], &slot.sealed.public].concat()).unwrap();
+    let said = |name: &str, arguments: &[&str]| String::from_utf8(bench.tpm.tool(name, arguments).stdout).unwrap();
+
+    let printed = said("tpm2_print", &["-t", "TPM2B_PUBLIC", "public"]);
+
+    assert!(printed.contains("value: fixedtpm|fixedparent\n"), "{printed}");
+    said("tpm2_startauthsession", &["-S", "trial"]);
+    said("tpm2_policypcr", &["-Q", "-S", "trial", "-l", "sha256:7,11"]);
+    said("tpm2_policyauthvalue", &["-S", "trial"]);
+    said("tpm2_policycommandcode", &["-S", "trial", "-L", "policy", "TPM2_CC_Unseal"]);
+    said("tpm2_flushcontext", &["trial"]);
+    let policy: String = fs::read(folder.join("policy")).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(printed.contains(&format!("authorization policy: {policy}")), "{printed}\n{policy}");
+
+    let RootKey::Wrapped { half, .. } = slot.root else { panic!("it has a half") };
+    let public = said("tpm2_nvreadpublic", &[&format!("0x{half:08x}")]);
+    assert!(public.contains("friendly: authwrite|authread|no_da|written"), "{public}");
+    assert!(public.contains("size: 32"), "{public}");
+    let properties = said("tpm2_getcap", &["properties-variable"]);
+    assert!(properties.contains("lockoutAuthSet:            1"), "{properties}");
+    assert!(properties.contains("TPM2_PT_MAX_AUTH_FAIL: 0xA"), "{properties}");
+}
+
+#[test]
+fn a_machines_own_persistent_storage_root_is_used() {
+    let tpm = Swtpm::start();
+    let attributes = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|decrypt|restricted";
+    tpm.tool("tpm2_createprimary", &["-Q", "-C", "o", "-g", "sha256", "-G", "ecc256:aes128cfb", "-a", attributes, "-c", "root"]);
+    tpm.tool("tpm2_evictcontrol", &["-Q", "-c", "root", "0x81000001"]);
+    tpm.tool("tpm2_flushcontext", &["-t"]);
+    let bench = Bench::provisioned_on(tpm);
+    assert_eq!(tpm_slot(&bench, 0).storage_root.handle, 0x8100_0001);
+    let before = opens(&bench, &[]);
+    bench.tpm.tool("tpm2_evictcontrol", &["-Q", "-c", "0x81000001"]);
+    assert_eq!(opens(&bench, &[]), before, "the template makes the same key");
+}
+
+// -- the bus --
+
+#[test]
+fn neither_root_key_slot_key_half_nor_pin_is_on_the_bus() {
+    let bench = Bench::provisioned();
+    let code = add_code(&bench);
+    let tap = Wiretap::before(&bench.tpm);
+    let mut operator = Operator { tcti: Some(tap.tcti()), ..Operator::who_answers(&[PIN, PIN]) };
+    operator.asks(&bench, reseal(Some(tpm(1 << 7, true)))).done();
+    let right = pin_file(&bench, PIN);
+    let (channel, _process) = bench.start("serve", &tap.tcti(), &["--pin", &right]);
+    let (keeper, _) = salama::keys::Keeper::connect(channel).unwrap();
+    let (dek, _) = keeper.new_dek(base::ids::CallId::from_bytes([1; 16])).unwrap();
+    let wrong = pin_file(&bench, "not this one");
+    bench.refusal_with(&tap.tcti(), &["--pin", &wrong]);
+    Operator { tcti: Some(tap.tcti()), ..Operator::who_answers(&[&code]) }.asks(&bench, Task::Unlock { with: None }).done();
+
+    let heard = tap.heard();
+
+    let slot = tpm_slot(&bench, 0);
+    let root = slots::open_tpm(&slot, address(bench.tpm.tcti()), Some(&SecretText::new(PIN.to_owned()))).unwrap();
+    let password = Root::new(&root).derive(keeper::hierarchy::Purpose::TpmLockout).unwrap();
+    let RootKey::Wrapped { half, wrapped } = &slot.root else { panic!("it has a half") };
+    for secret in [root.expose().as_slice(), dek.expose(), PIN.as_bytes(), &pin_value(&slot), password.expose()] {
+        assert!(!holds(&heard, secret));
+    }
+    for part in slot_secrets(&bench, &slot, *half) {
+        assert!(!holds(&heard, part.expose()));
+    }
+    // The controls: what crosses in clear is heard.
+    assert!(holds(&heard, &slot.sealed.public) && holds(&heard, &half.to_be_bytes()));
+    assert!(!holds(&heard, wrapped), "it stays on the disk");
+}
+
+fn pin_value(slot: &TpmSlot) -> [u8; 32] {
+    let (salt, mut value) = (slot.pin.unwrap(), [0; 32]);
+    let rounds = salt.rounds.try_into().unwrap();
+    ring::pbkdf2::derive(ring::pbkdf2::PBKDF2_HMAC_SHA256, rounds, &salt.salt, PIN.as_bytes(), &mut value);
+    value
+}
+
+/// The slot key, the password of the half, the half.
+fn slot_secrets(bench: &Bench, slot: &TpmSlot, half: u32) -> [Secret<32>; 3] {
+    let value = Secret::try_fill(|to| {
+        *to = pin_value(slot);
+        Ok::<(), ()>(())
+    });
+    let mut tpm = Tpm::connect(address(bench.tpm.tcti()), Some(&slot.storage_root)).unwrap();
+    let unsealed = tpm.unseal(&slot.policy, Some(&value.unwrap()), &slot.sealed).unwrap();
+    let copy = Secret::try_fill(|to| {
+        *to = *unsealed.expose();
+        Ok::<(), ()>(())
+    });
+    let password = keeper::hierarchy::SlotKey::new(unsealed).half_password().unwrap();
+    let half = tpm.read_half(half, &password).unwrap();
+    [copy.unwrap(), password, half]
+}
+
+#[test]
+fn a_storage_root_of_somebody_in_between_gets_nothing() {
+    let (bench, other) = (Bench::provisioned(), Swtpm::start_with_log(20));
+    assert!(bench.refusal(&other.tcti()).0.contains("not the one that the keys were sealed by"));
+    // Nothing but making its storage root was asked of it: no session, no object, no secret.
+    let log = other.log();
+    assert!(!holds(log.as_bytes(), &tpm_slot(&bench, 0).sealed.private[..32]));
+}
+
+// -- files that are not what they should be --
+
+#[test]
+fn a_cut_bent_or_exchanged_file_is_refused_and_the_right_one_opens_again() {
+    let (bench, other) = (Bench::provisioned(), Bench::provisioned());
+    let file = bench.keys().join("keyslots");
+    let whole = fs::read(&file).unwrap();
+    let refused = |bytes: &[u8]| {
+        fs::write(&file, bytes).unwrap();
+        bench.refusal(&bench.tpm.tcti()).0
+    };
+    assert!(refused(&whole[..whole.len() / 2]).contains("damaged or cut short"));
+    let mut bent = whole.clone();
+    bent[whole.len() / 2] ^= 0x10;
+    assert!(refused(&bent).contains("damaged or cut short"));
+    let mut newer = whole.clone();
+    newer[17] = 9;
+    assert!(refused(&with_checksum(newer)).contains("has version 9, this program reads version 1"));
+    assert!(refused(&fs::read(other.keys().join("keyslots")).unwrap()).contains("not the one that the keys were sealed by"));
+    assert!(refused(&fs::read(bench.keys().join("keyring")).unwrap()).contains("of another sort"));
+    // Another generation, with the checksum repaired: only the MAC tells.
+    let mut older = whole.clone();
+    older[18] ^= 1;
+    assert!(refused(&with_checksum(older)).contains("was not written by this box or was changed"));
+    fs::write(&file, whole).unwrap();
+    opens(&bench, &[]);
+}
+
+fn with_checksum(mut file: Vec<u8>) -> Vec<u8> {
+    file.truncate(file.len() - 32);
+    let sum = ring::digest::digest(&ring::digest::SHA256, &file);
+    file.extend(sum.as_ref());
+    file
+}
+
+// -- a TPM that fails --
+
+#[test]
+fn a_tpm_that_fails_at_any_command_loses_nothing_and_the_next_try_succeeds() {
+    const FAILURE: u32 = 0x101;
+    let bench = Bench::provisioned();
+    let before = opens(&bench, &[]);
+    let faulty = FaultyTpm::before(&bench.tpm, FAILURE);
+    let mut refused = 0;
+    for pass in 0.. {
+        faulty.refuse(pass);
+        let end = Operator { tcti: Some(faulty.tcti()), ..Operator::default() }.asks(&bench, reseal(None));
+        if !faulty.has_refused() {
+            end.done();
+            break;
+        }
+        refused += 1;
+        faulty.refuse(usize::MAX);
+        // What a resource manager does when a program ends.
+        for what in ["-t", "-l", "-s"] {
+            bench.tpm.tool("tpm2_flushcontext", &[what]);
+        }
+        if let End::Refused { reason, exit } = end {
+            assert!(reason.contains("TPM") && matches!(exit, 69 | 74), "command {pass}: {reason} ({exit})");
+        }
+        assert_eq!(opens(&bench, &[]), before, "command {pass}");
+    }
+    assert!(refused > 15, "{refused}");
+    assert_eq!((keyslots(&bench).leftovers, nv_indices(&bench.tpm)), (Vec::new(), 1));
+}
+
+// -- cut off anywhere --
+
+/// Runs `task` again and again, each time with another system call failing, and looks after each that the box opens.
+fn with_every_call_failing(bench: &Bench, how: &str, task: &Task) -> usize {
+    let before = opens(bench, &[]);
+    let mut hits = 0;
+    for call in ["write", "fsync", "rename", "fchown", "unlink"] {
+        for nth in 1.. {
+            let inject = format!("inject={call}:{how}:when={nth}");
+            let log = bench.base().join("strace");
+            let mut operator = Operator { launcher: ["strace", "-q", "-o"].map(Into::into).to_vec(), ..Operator::default() };
+            operator.launcher.extend([log.clone().into(), "-e".into(), format!("trace={call}").into(), "-e".into(), inject.into()]);
+            // The files of the keys only: the TPM is written to as well.
+            for name in ["", ".keyslots.partial", "keyslots", "tpm.slot"] {
+                operator.launcher.extend(["-P".into(), bench.keys().join(name).into()]);
+            }
+            let end = operator.asks(bench, task.clone());
+            for what in ["-t", "-l", "-s"] {
+                bench.tpm.tool("tpm2_flushcontext", &[what]);
+            }
+            let traced = fs::read_to_string(&log).expect("strace writes its log: apt-get install strace");
+            let hit = matches!(end, End::Killed) || traced.contains("INJECTED");
+            hits += usize::from(hit);
+            if let End::Refused { reason, .. } = &end {
+                assert!(
+                    reason.contains("keyslots cannot be written") || reason.contains("tpm.slot cannot be written"),
+                    "{call} {nth}: {reason}"
+                );
+            }
+            assert_eq!(opens(bench, &[]), before, "{call} {nth}");
+            // The next change clears up.
+            let report = Operator::default().asks(bench, Task::Verify { slot: 1 }).done();
+            for slot in report.slots.iter().filter(|slot| slot.id != 1) {
+                Operator::default().asks(bench, Task::Remove { slot: slot.id, with: Some(1) }).done();
+            }
+            assert_eq!((keyslots(bench).leftovers, nv_indices(&bench.tpm)), (Vec::new(), 1), "{call} {nth}");
+            let files = fs::read_dir(bench.keys()).unwrap().count();
+            assert_eq!(files, 3, "{call} {nth}");
+            if !hit {
+                end.done();
+                break;
+            }
+        }
+    }
+    hits
+}
+
+#[test]
+fn a_change_that_is_killed_at_any_write_resumes_or_rolls_back() {
+    let bench = Bench::provisioned();
+    let hits = with_every_call_failing(&bench, "signal=KILL", &Task::Add { new: NewSlot::Tpm(Conditions::default()), with: None });
+    assert!(hits >= 10, "{hits}");
+}
+
+#[test]
+fn a_full_disk_at_any_write_changes_nothing_or_is_cleared_up() {
+    let bench = Bench::provisioned();
+    let hits = with_every_call_failing(&bench, "error=ENOSPC", &Task::Add { new: NewSlot::Recovery, with: None });
+    assert!(hits >= 4, "{hits}");
+}
+
+#[test]
+fn two_changes_at_once_are_refused() {
+    let bench = Bench::provisioned();
+    let directory = fs::File::open(bench.keys()).unwrap();
+    directory.lock().unwrap();
+    let (reason, exit) = Operator::default().asks(&bench, Task::Add { new: NewSlot::Recovery, with: None }).refused();
+    assert!(reason.contains("another program changes the keys"), "{reason}");
+    assert_eq!(exit, 69);
+}
+
+// -- the command line --
+
+#[test]
+fn the_command_line_makes_a_code_by_lines_of_json() {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let bench = Bench::provisioned();
+    let salama = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_salama"));
+        command.args(["keys", "--keys"]).arg(bench.keys()).args(["--tpm", &bench.tpm.tcti()]).args(words);
+        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let mut add = salama(&["add", "recovery", "--json"]);
+    let mut lines = BufReader::new(add.stdout.take().unwrap());
+    let mut line = String::new();
+    lines.read_line(&mut line).unwrap();
+    let sheet: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let code = sheet["text"].as_str().unwrap();
+    writeln!(add.stdin.take().unwrap(), "{}", code.to_lowercase()).unwrap();
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut lines, &mut rest).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&rest).unwrap();
+    assert!(add.wait().unwrap().success());
+    assert_eq!((report["slots"][1]["id"].as_u64(), report["slots"][1]["kind"].as_str()), (Some(2), Some("recovery")));
+
+    let listed = salama(&["list"]).wait_with_output().unwrap();
+    let page = String::from_utf8(listed.stdout).unwrap();
+    assert!(page.contains("SLOT") && page.contains("the code") && page.contains("wrong PINs: 0 of"), "{page}");
+    let none = salama(&["verify", "9"]).wait_with_output().unwrap();
+    assert_eq!(none.status.code(), Some(66));
+    assert!(String::from_utf8_lossy(&none.stderr).contains("there is no slot 9"));
+    let unanswered = salama(&["add", "recovery"]).wait_with_output().unwrap();
+    assert_eq!(unanswered.status.code(), Some(65));
+    assert_eq!(keyslots(&bench).slots.len(), 2);
+}

@@ -1,0 +1,92 @@
+//! A TPM that refuses the n-th command: a proxy before `swtpm` that answers it by itself.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use super::swtpm::{Swtpm, free_pair};
+
+/// Proxies for as long as the test program runs.
+pub struct FaultyTpm {
+    port: u16,
+    left: Arc<AtomicUsize>,
+}
+
+impl FaultyTpm {
+    /// All commands pass until [`Self::refuse`].
+    pub fn before(swtpm: &Swtpm, code: u32) -> Self {
+        let left = Arc::new(AtomicUsize::new(usize::MAX));
+        loop {
+            let port = free_pair();
+            let bound: io::Result<Vec<_>> = [port, port + 1].iter().map(|port| TcpListener::bind(("127.0.0.1", *port))).collect();
+            let Ok(mut listeners) = bound else { continue };
+            let (control, commands) = (listeners.pop().unwrap(), listeners.pop().unwrap());
+            let (to, counted) = (swtpm.port(), Arc::clone(&left));
+            thread::spawn(move || {
+                for client in commands.incoming().flatten() {
+                    let counted = Arc::clone(&counted);
+                    // It ends with its connection.
+                    thread::spawn(move || pass_commands(client, to, &counted, code));
+                }
+            });
+            thread::spawn(move || {
+                for client in control.incoming().flatten() {
+                    thread::spawn(move || pass_control(client, to + 1));
+                }
+            });
+            return Self { port, left };
+        }
+    }
+
+    /// Refuses the command after `pass` more.
+    pub fn refuse(&self, pass: usize) {
+        self.left.store(pass, Ordering::SeqCst);
+    }
+
+    /// Whether it has refused since.
+    pub fn has_refused(&self) -> bool {
+        self.left.load(Ordering::SeqCst) > usize::MAX / 2
+    }
+
+    pub fn tcti(&self) -> String {
+        format!("swtpm:host=127.0.0.1,port={}", self.port)
+    }
+}
+
+fn pass_commands(mut client: TcpStream, port: u16, left: &AtomicUsize, code: u32) -> io::Result<()> {
+    let mut tpm = TcpStream::connect(("127.0.0.1", port))?;
+    loop {
+        let command = packet(&mut client)?;
+        // Counts down past zero once, to a number that no test waits for.
+        if left.fetch_sub(1, Ordering::SeqCst) == 0 {
+            let mut refusal = vec![0x80, 0x01, 0, 0, 0, 10];
+            refusal.extend(code.to_be_bytes());
+            client.write_all(&refusal)?;
+        } else {
+            tpm.write_all(&command)?;
+            client.write_all(&packet(&mut tpm)?)?;
+        }
+    }
+}
+
+/// Tag, length of all, code, and the rest.
+fn packet(from: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut packet = vec![0; 10];
+    from.read_exact(&mut packet)?;
+    let length = u32::from_be_bytes(packet[2..6].try_into().unwrap());
+    let length = usize::try_from(length).unwrap();
+    packet.resize(length, 0);
+    from.read_exact(&mut packet[10..])?;
+    Ok(packet)
+}
+
+fn pass_control(client: TcpStream, port: u16) {
+    let Ok(tpm) = TcpStream::connect(("127.0.0.1", port)) else { return };
+    let (mut from, mut to) = (tpm.try_clone().unwrap(), client.try_clone().unwrap());
+    thread::spawn(move || io::copy(&mut from, &mut to));
+    let (mut from, mut to) = (client, tpm);
+    let _ = io::copy(&mut from, &mut to);
+    let _ = to.shutdown(std::net::Shutdown::Write);
+}
