@@ -17,6 +17,7 @@ use salama::lifecycle::maintenance;
 use salama::lifecycle::notify::Notifier;
 use salama::lifecycle::parts::{self, Parts};
 use salama::record::index::IndexKeys;
+use salama::record::rollback::TakeUpError;
 use salama::record::store::OpenStore;
 use salama::sandbox::policy;
 use salama::sandbox::process;
@@ -31,12 +32,14 @@ fn main() -> ExitCode {
         Ok(()) => Exit::Ok.into(),
         Err(error) => {
             eprintln!("salamad: {}", told(&*error));
-            if error.is::<ConfigError>() { Exit::Config.into() } else { Exit::Failed.into() }
+            // Started again, it would say the same: systemd leaves it at that.
+            let stays = error.is::<ConfigError>() || error.downcast_ref::<TakeUpError>().is_some_and(TakeUpError::is_refusal);
+            if stays { Exit::Config.into() } else { Exit::Failed.into() }
         }
     }
 }
 
-/// arguments > config > harden > listener > worker begins > keeper > privileges > store > confine (no way back) > worker ready > serve
+/// arguments > config > harden > listener > worker begins > keeper > privileges > store taken up > confine (no way back) > worker ready > serve
 fn run() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     if let Some(Task::Store(task)) = arguments.task {
@@ -58,6 +61,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let unprivileged = hardened.drop_privileges(parts::user(&config.process.user).as_deref())?;
     let index = IndexKeys::derive(&keeper.greeting.index_key)?;
     let store = OpenStore::open(&config.state.directory, config.state.ballast, &index)?;
+    parts::take_up(&store, &index, &keeper)?;
     let confined = unprivileged.confine(&policy::core::POLICY, &parts::grants(&config, &arguments.config))?;
     let workers = workers.ready()?;
 

@@ -31,7 +31,7 @@ use nix::unistd::geteuid;
 use salama::base::ids::CallId;
 use salama::base::secret::Secret;
 use salama::ipc::channel::Channel;
-use salama::ipc::keeper::{KeeperDenial, KeeperReply, KeeperRequest, UnwrapPurpose, WrappedDek};
+use salama::ipc::keeper::{Counter, KeeperDenial, KeeperReply, KeeperRequest, UnwrapPurpose, WrappedDek};
 use salama::keys::KeeperError;
 use salama::{base, ipc, sandbox};
 use swtpm::Swtpm;
@@ -496,4 +496,41 @@ fn only_root_and_the_owner_get_a_console() {
     let Some(KeeperReply::Refused { reason }) = ours.recv().unwrap() else { panic!("it was allowed") };
     assert!(reason.contains("only root or the owner"), "{reason}");
     assert_eq!(child.wait().unwrap().code(), Some(77));
+}
+
+#[test]
+fn the_tpms_counter_goes_up_by_one_and_never_back() {
+    let bench = Bench::provisioned();
+    let (keeper, greeting, process) = bench.serve(&[]);
+    assert_eq!(greeting.counter, Counter::default());
+    let first = keeper.count(None).unwrap();
+    assert_eq!(keeper.count(Some(first)).unwrap(), first + 1);
+    assert_eq!(denied(keeper.count(Some(first))), KeeperDenial::CounterElsewhere);
+    assert_eq!(denied(keeper.count(None)), KeeperDenial::CounterElsewhere);
+    let attributes = String::from_utf8(bench.tpm.tool("tpm2_nvreadpublic", &["0x1815a90"]).stdout).unwrap();
+    for word in ["nt=0x1", "authread", "authwrite", "no_da", "written"] {
+        assert!(attributes.contains(word), "{attributes}");
+    }
+    assert!(!attributes.contains("ownerread") && !attributes.contains("ownerwrite"), "{attributes}");
+    drop((keeper, process));
+
+    let (keeper, greeting, process) = bench.serve(&[]);
+    assert_eq!(greeting.counter, Counter { value: Some(first + 1), leave: false });
+    drop((keeper, process));
+    // Who may make and remove indices cannot take it back.
+    bench.tpm.tool("tpm2_nvundefine", &["-C", "o", "0x1815a90"]);
+    let (keeper, greeting, _process) = bench.serve(&[]);
+    assert_eq!(greeting.counter, Counter::default());
+    assert!(keeper.count(None).unwrap() > first + 1);
+}
+
+#[test]
+fn a_core_that_counts_all_the_time_is_slowed_down() {
+    let bench = Bench::provisioned();
+    let (keeper, _, _process) = bench.serve(&[]);
+    let mut at = keeper.count(None).unwrap();
+    for _ in 1..4 {
+        at = keeper.count(Some(at)).unwrap();
+    }
+    assert_eq!(denied(keeper.count(Some(at))), KeeperDenial::RateLimited);
 }

@@ -40,6 +40,7 @@ use keeper::tpm::policy::Policy;
 use keeper::tpm::{Address, Tpm};
 use key_console::{End, Operator};
 use salama::base::secret::{Secret, SecretText};
+use salama::ipc::keeper::Counter;
 use salama::ipc::keyslots::{ApprovalFile, Conditions, KeysReport, NewSlot, Task};
 use salama::{base, ipc, sandbox};
 use swtpm::Swtpm;
@@ -680,4 +681,49 @@ fn the_command_line_makes_a_code_by_lines_of_json() {
     let unanswered = salama(&["add", "recovery"]).wait_with_output().unwrap();
     assert_eq!(unanswered.status.code(), Some(65));
     assert_eq!(keyslots(&bench).slots.len(), 2);
+}
+
+fn counter(bench: &Bench, counts: bool) -> Counter {
+    let (keeper, greeting, _process) = bench.serve(&[]);
+    if counts {
+        keeper.count(greeting.counter.value).unwrap();
+    }
+    greeting.counter
+}
+
+#[test]
+fn leave_to_take_an_older_store_needs_the_paper_and_is_for_one_start() {
+    let bench = Bench::provisioned();
+    let code = add_code(&bench);
+    let wrong = add_code(&Bench::provisioned());
+    assert_eq!(counter(&bench, true), Counter { value: None, leave: false });
+    let Counter { value: Some(first), leave: false } = counter(&bench, false) else { panic!("it has counted once") };
+
+    let ask = |answers: &[&str], with| Operator::who_answers(answers).asks(&bench, Task::AcceptRollback { with });
+    // This machine's TPM, which opens at each start, is not the operator.
+    assert_eq!(ask(&[], Some(1)).refused().1, 64);
+    let (reason, exit) = ask(&[&wrong, &wrong, &wrong], None).refused();
+    assert!(exit == 65 && reason.contains("not of this slot"), "{reason}");
+    assert_eq!(counter(&bench, false), Counter { value: Some(first), leave: false });
+
+    ask(&[&code], None).done();
+    assert_eq!(counter(&bench, true), Counter { value: Some(first), leave: true });
+    let used = fs::read(bench.keys().join("rollback")).unwrap();
+    assert_eq!(counter(&bench, false), Counter { value: Some(first + 1), leave: false });
+    fs::write(bench.keys().join("rollback"), used).unwrap();
+    assert_eq!(counter(&bench, false), Counter { value: Some(first + 1), leave: false });
+}
+
+#[test]
+fn a_slot_for_a_tpm_that_is_new_gives_leave_for_its_first_start() {
+    let mut bench = Bench::provisioned();
+    let code = add_code(&bench);
+    counter(&bench, true);
+    bench.tpm = Swtpm::start();
+    Operator::who_answers(&[&code]).asks(&bench, Task::Reseal { slot: None, conditions: None, with: None }).done();
+    assert!(counter(&bench, true).leave);
+    assert!(!counter(&bench, false).leave);
+    // On a TPM that is known it gives none.
+    Operator::default().asks(&bench, Task::Reseal { slot: None, conditions: None, with: None }).done();
+    assert!(!counter(&bench, false).leave);
 }

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use salama::base::ids::CallId;
 use salama::base::secret::SecretInTransit;
 use salama::ipc::channel::{Channel, ChannelError, FRAME_MAX};
-use salama::ipc::keeper::{KeeperCounters, KeeperDenial, KeeperReply, KeeperRequest, UnwrapPurpose, WrappedDek};
+use salama::ipc::keeper::{Counter, KeeperCounters, KeeperDenial, KeeperReply, KeeperRequest, UnwrapPurpose, WrappedDek};
 use salama::ipc::transcript::{Entity, EntityCount, EntityKind, Utterance, Word};
 use salama::ipc::worker::{
     AudioInfo, CallFailure, ChildEvent, ChildExit, ChildId, ForkEvent, ForkRequest, LoadedModel, RawSamples, Stage, StageTime, Summary,
@@ -130,6 +130,7 @@ fn keeper_seeds() -> Vec<Vec<u8>> {
         KeeperRequest::UnwrapDek { call, wrapped: wrapped.clone(), purpose: UnwrapPurpose::Read },
         KeeperRequest::SignTls { content: vec![b' '; 130] },
         KeeperRequest::Counters,
+        KeeperRequest::Count { from: Some(7) },
         KeeperRequest::IssueCertificate { csr_der: vec![0x30; 200], role: "counsellor".into(), name: "asha".into(), valid_days: 90 },
     ];
     let replies = [
@@ -138,12 +139,14 @@ fn keeper_seeds() -> Vec<Vec<u8>> {
             server_chain: vec![vec![1; 300], vec![2; 300]],
             client_ca: vec![3; 300],
             index_key: SecretInTransit(secret(7)),
+            counter: Counter { value: Some(7), leave: true },
         },
         KeeperReply::Refused { reason: "no TPM".into() },
         KeeperReply::NewDek { dek: SecretInTransit(secret(7)), wrapped },
         KeeperReply::Dek(SecretInTransit(secret(7))),
         KeeperReply::Signature(vec![4; 70]),
         KeeperReply::Counters(KeeperCounters { new_deks: u64::MAX, ..KeeperCounters::default() }),
+        KeeperReply::Counted(8),
         KeeperReply::Certificate(vec![vec![5; 300]]),
         KeeperReply::Denied(KeeperDenial::RateLimited),
     ];

@@ -230,6 +230,18 @@ pub enum Event {
         /// Bytes given back.
         freed: u64,
     },
+    /// The store is not the newest that this box had; the daemon does not start.
+    StoreRefused {
+        /// To what the TPM has counted; nothing for a counter that is gone.
+        counted: Option<u64>,
+    },
+    /// The same, but somebody at the console gave leave with a code or shares.
+    StoreTakenWithLeave {
+        /// The count in the store.
+        said: Option<u64>,
+        /// To what the TPM had counted.
+        counted: u64,
+    },
     /// An administrator changed something.
     AdminActed {
         /// Who.
@@ -294,6 +306,8 @@ impl Event {
             Self::SpaceLow => "space_low",
             Self::StoreChecked { .. } => "store_checked",
             Self::StoreCompacted { .. } => "store_compacted",
+            Self::StoreRefused { .. } => "store_refused",
+            Self::StoreTakenWithLeave { .. } => "store_taken_with_leave",
             Self::AdminActed { .. } => "admin_acted",
         }
     }
@@ -301,12 +315,13 @@ impl Event {
     /// How loud it is.
     pub const fn severity(&self) -> Severity {
         match self {
-            Self::KeeperLost | Self::WorkerLost | Self::Fault { .. } => Severity::Error,
+            Self::KeeperLost | Self::WorkerLost | Self::Fault { .. } | Self::StoreRefused { .. } => Severity::Error,
             Self::StoreChecked { faults: 1.., .. } => Severity::Error,
             Self::AuthFailed { .. }
             | Self::Decided { ruling: Ruling::Refused(_), .. }
             | Self::CallFailed { .. }
             | Self::SpaceLow
+            | Self::StoreTakenWithLeave { .. }
             | Self::Swept { .. } => Severity::Warning,
             _ => Severity::Notice,
         }
@@ -346,6 +361,8 @@ impl Event {
                 Line { count: Some(*faults), detail: Some(if *with_keys { "with keys" } else { "without keys" }), ..none }
             }
             Self::StoreCompacted { freed } => Line { bytes: Some(*freed), ..none },
+            Self::StoreRefused { counted } => Line { outcome: Some("refused"), count: *counted, ..none },
+            Self::StoreTakenWithLeave { counted, .. } => Line { outcome: Some("allowed"), count: Some(*counted), ..none },
             Self::KeeperStarted | Self::KeeperLost | Self::WorkerLost | Self::SpaceLow => none,
         }
     }
@@ -411,6 +428,14 @@ impl fmt::Display for Event {
                 write!(f, "the store was checked at the console ({keys}): {faults} faults")
             }
             Self::StoreCompacted { freed } => write!(f, "the store was compacted at the console: {freed} bytes given back"),
+            Self::StoreRefused { .. } => write!(f, "the store is not the newest that this box had: the daemon does not start"),
+            Self::StoreTakenWithLeave { said, counted } => {
+                let said = said.map_or_else(|| "no count".to_owned(), |said| format!("count {said}"));
+                write!(
+                    f,
+                    "a store of {said} was taken with leave given at the console, where the TPM had counted to {counted}; a copy of it is kept"
+                )
+            }
             Self::AdminActed { who, action } => write!(f, "{who} {action}"),
         }
     }

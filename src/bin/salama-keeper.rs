@@ -64,7 +64,7 @@ fn serve(args: &ServeArgs, open: Open) -> Exit {
         Ok(started) => started,
         Err(error) => return refuse(&channel, &error),
     };
-    let keeper = Keeper::new(opened.keys, &args.limits, SystemClock, io::stderr());
+    let keeper = Keeper::new(opened.keys, opened.held, &args.limits, SystemClock, io::stderr());
     match keeper.answer(&confined, &channel, opened.greeting) {
         Ok(()) => Exit::Ok,
         Err(error) => say(&error, "salama-keeper ends", Exit::Failed),

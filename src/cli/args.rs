@@ -10,7 +10,7 @@ use clap_complete::Shell;
 
 use super::enrol::EnrolArgs;
 use super::init::InitArgs;
-use super::keys::KeysArgs;
+use super::keys::{KeysArgs, RecoverArgs};
 use super::model::ModelCommand;
 use super::store::StoreCommand;
 use crate::base::ids::CallId;
@@ -61,6 +61,8 @@ pub enum Command {
     Enrol(EnrolArgs),
     /// The ways to the keys: TPM, recovery codes, shares; at the appliance's console.
     Keys(KeysArgs),
+    /// Go on with a store that the box has refused; at the appliance's console.
+    Recover(RecoverArgs),
     /// Recorded calls: send, follow, read, erase.
     #[command(subcommand)]
     Call(CallCommand),

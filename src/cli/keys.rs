@@ -27,6 +27,18 @@ pub struct KeysArgs {
     command: KeysCommand,
 }
 
+/// Arguments of `salama recover`.
+#[derive(Debug, Args)]
+#[command(after_help = "Needs a recovery code or shares (salama keys add recovery). Start the daemon afterwards: systemctl start salama")]
+pub struct RecoverArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Let the daemon's next start take the store that it finds, though it is older than this box: what came since is lost, and what was
+    /// erased since is back. A copy of the store is kept beside it until the next call is erased.
+    #[arg(long, required = true)]
+    accept_rollback: bool,
+}
+
 /// Where keys and TPM are.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Keys")]
@@ -202,6 +214,12 @@ pub(super) fn keys(output: Output, args: &KeysArgs) -> Result<(), Failure> {
         return output.either(&report, |report| clean(&report.done));
     }
     output.either(&report, page)
+}
+
+/// Gives leave to take an older store.
+pub(super) fn recover(output: Output, args: &RecoverArgs) -> Result<(), Failure> {
+    let report = converse(output, &args.place, Task::AcceptRollback { with: args.place.with })?;
+    output.either(&report, |report| clean(&report.done))
 }
 
 /// The whole conversation with the keeper.

@@ -49,6 +49,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Init(args) => local::init(output, &args),
         Command::Enrol(args) => local::enrol(output, &args),
         Command::Keys(args) => keys::keys(output, &args),
+        Command::Recover(args) => keys::recover(output, &args),
         Command::Model(command) => local::model(output, &command),
         Command::Store(command) => store::store(output, &command),
         Command::Audit(AuditCommand::Tail(args)) => audit::tail(output, args),

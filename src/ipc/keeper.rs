@@ -53,6 +53,11 @@ pub enum KeeperRequest {
     },
     /// How often each kind of request was served and refused.
     Counters,
+    /// Count the TPM's counter up by one, once the store says durably that it will be.
+    Count {
+        /// Where the core believes it to be; nothing when it has never counted.
+        from: Option<u64>,
+    },
     /// Issue a client certificate. Console only: the daemon's keeper refuses it.
     IssueCertificate {
         /// PKCS#10, DER. Only its public key is used.
@@ -79,6 +84,8 @@ pub enum KeeperReply {
         client_ca: Vec<u8>,
         /// Key of keyed hashes and of sealed record headers (HKDF label `index`).
         index_key: SecretInTransit<DEK_BYTES>,
+        /// Against older copies of the store.
+        counter: Counter,
     },
     /// Start-up failed; the text is for the operator. The keeper exits after it.
     Refused {
@@ -98,10 +105,21 @@ pub enum KeeperReply {
     Signature(Vec<u8>),
     /// Counted since the keeper's start.
     Counters(KeeperCounters),
+    /// The counter, which was counted up.
+    Counted(u64),
     /// A certificate and the chain above it, DER, leaf first.
     Certificate(Vec<Vec<u8>>),
     /// The request was refused.
     Denied(KeeperDenial),
+}
+
+/// The TPM's counter of how often a store was taken up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    /// How far it is; nothing when it has never counted.
+    pub value: Option<u64>,
+    /// The operator has given leave, with a recovery code or shares, to take an older store at this state of the counter.
+    pub leave: bool,
 }
 
 /// Uses of keys since the keeper's start.
@@ -137,7 +155,10 @@ pub enum KeeperDenial {
     /// The certificate request is malformed.
     #[error("the certificate request is malformed or its key is not ECDSA P-256")]
     BadRequest,
+    /// The counter is not where the core believes it to be.
+    #[error("the TPM's counter of starts is elsewhere than salamad believes; restart the daemon")]
+    CounterElsewhere,
     /// The random number generator or a cipher failed.
-    #[error("a cryptographic operation failed in the key keeper")]
+    #[error("a cryptographic operation, or the TPM, failed in the key keeper")]
     Internal,
 }

@@ -76,6 +76,11 @@ pub enum Task {
         /// Values that some will have; the others are read from the TPM.
         values: Vec<(u8, [u8; 32])>,
     },
+    /// Let the next start take a store that is older than the box, once a code or shares were given.
+    AcceptRollback {
+        /// As above.
+        with: Option<u32>,
+    },
     /// Forgive wrong PINs, once a code or shares were given.
     Unlock {
         /// As above.

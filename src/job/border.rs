@@ -126,7 +126,13 @@ fn key_error(error: KeeperError) -> KeyError {
     match error {
         KeeperError::Denied(KeeperDenial::RateLimited) => KeyError::RateLimited,
         KeeperError::Denied(KeeperDenial::WrongKey) => KeyError::WrongKey,
-        KeeperError::Denied(KeeperDenial::NotSignable | KeeperDenial::ConsoleOnly | KeeperDenial::BadRequest | KeeperDenial::Internal)
+        KeeperError::Denied(
+            KeeperDenial::NotSignable
+            | KeeperDenial::ConsoleOnly
+            | KeeperDenial::BadRequest
+            | KeeperDenial::CounterElsewhere
+            | KeeperDenial::Internal,
+        )
         | KeeperError::Refused { .. }
         | KeeperError::Gone(_)
         | KeeperError::Version { .. }

@@ -32,6 +32,8 @@ pub struct Sort {
 pub const KEYSLOTS: Sort = Sort { magic: b"salama keyslots\n", version: 1 };
 /// The one way of boxes that were set up before there were several: the root key, sealed by the TPM.
 pub const TPM_SLOT: Sort = Sort { magic: b"salama tpm slot\n", version: 1 };
+/// The operator's leave to take an older store.
+pub const ROLLBACK: Sort = Sort { magic: b"salama rollback\n", version: 1 };
 /// Certificates and wrapped private keys.
 pub const KEYRING: Sort = Sort { magic: b"salama keyring \n", version: 1 };
 

@@ -34,10 +34,12 @@ pub enum Purpose {
     FileMac,
     /// The password of the TPM's lockout hierarchy.
     TpmLockout,
+    /// The password of the counter against older copies of the store.
+    TpmRollback,
 }
 
 /// Every purpose with its label. A label is never changed or reused: that would change or mix keys of boxes in use.
-pub const LABELS: [(Purpose, &str); 8] = [
+pub const LABELS: [(Purpose, &str); 9] = [
     (Purpose::RecordKek, "record kek"),
     (Purpose::Index, "index"),
     (Purpose::Audit, "audit"),
@@ -46,6 +48,7 @@ pub const LABELS: [(Purpose, &str); 8] = [
     (Purpose::TlsWrap, "tls wrap"),
     (Purpose::FileMac, "file mac"),
     (Purpose::TpmLockout, "tpm lockout"),
+    (Purpose::TpmRollback, "tpm rollback"),
 ];
 
 /// As [`SALT`], for what a TPM slot seals.
@@ -157,6 +160,7 @@ mod tests {
             (Purpose::TlsWrap, "4178975dfa0742b8bf12a9c044b8bb0970055ec92b08c6f782f5c13928c6b796"),
             (Purpose::FileMac, "095be9d125401c52b99e22ccd242422ae90af05a166f75db7f4c87e30a1b30bb"),
             (Purpose::TpmLockout, "1994ef9e1313e0913bbaa0321569cb7914c50304a74d4b6a668b616632199160"),
+            (Purpose::TpmRollback, "adc4f8e2f83f76ef7c2b4589b68d203c911367beb5c4386934eddf306d2fd4fc"),
         ];
         for (purpose, expected) in known {
             assert_eq!(hex(root().derive(purpose).unwrap().expose()), expected, "{purpose:?}");

@@ -130,6 +130,7 @@ const fn kind_word(kind: Use) -> &'static str {
         Use::Unwrap(UnwrapPurpose::Read) => "unwrap_read",
         Use::SignTls => "sign_tls",
         Use::Issue => "issue_certificate",
+        Use::Count => "count_start",
     }
 }
 
@@ -140,6 +141,7 @@ const fn denial_word(denial: KeeperDenial) -> &'static str {
         KeeperDenial::NotSignable => "not_signable",
         KeeperDenial::ConsoleOnly => "not_in_this_mode",
         KeeperDenial::BadRequest => "bad_request",
+        KeeperDenial::CounterElsewhere => "counter_elsewhere",
         KeeperDenial::Internal => "internal",
     }
 }

@@ -30,6 +30,7 @@ pub mod quota;
 pub mod random;
 pub mod recovery;
 pub mod replace;
+pub mod rollback;
 pub mod serve;
 pub mod shares;
 pub mod signer;

@@ -17,6 +17,8 @@ pub enum Use {
     SignTls,
     /// Issuing a client's certificate.
     Issue,
+    /// Counting up in the TPM; it has a pace of its own.
+    Count,
 }
 
 /// Uses allowed a minute; as many may come at once.
@@ -83,6 +85,7 @@ pub struct Quota<C> {
     certificates: Bucket,
     counters: KeeperCounters,
     issued: u64,
+    counts: u64,
 }
 
 impl<C: Clock> Quota<C> {
@@ -98,6 +101,7 @@ impl<C: Clock> Quota<C> {
             certificates: Bucket::new(limits.certificates, now),
             counters: KeeperCounters::default(),
             issued: 0,
+            counts: 0,
         }
     }
 
@@ -115,6 +119,7 @@ impl<C: Clock> Quota<C> {
             Use::Unwrap(UnwrapPurpose::Read) => self.unwraps_read.take(now),
             Use::SignTls => self.tls_signatures.take(now),
             Use::Issue => self.certificates.take(now),
+            Use::Count => true,
         }
     }
 
@@ -126,6 +131,7 @@ impl<C: Clock> Quota<C> {
             Use::Unwrap(UnwrapPurpose::Read) => &mut self.counters.unwraps_read,
             Use::SignTls => &mut self.counters.tls_signatures,
             Use::Issue => &mut self.issued,
+            Use::Count => &mut self.counts,
         };
         *counter = counter.saturating_add(1);
         *counter

@@ -12,13 +12,15 @@ use crate::base::ids::CallId;
 use crate::base::secret::{Secret, SecretInTransit};
 use crate::ipc::PROTOCOL_VERSION;
 use crate::ipc::channel::{Channel, ChannelError};
-use crate::ipc::keeper::{KeeperDenial, KeeperReply, KeeperRequest};
+use crate::ipc::keeper::{Counter, KeeperDenial, KeeperReply, KeeperRequest};
 use crate::sandbox::process::Confined;
 
 use super::ca::{Authority, Client, IssueError};
+use super::held::Held;
 use super::hierarchy::KEY_BYTES;
 use super::journal::{Journal, KeyUse};
 use super::quota::{Limits, Quota, Use};
+use super::rollback::Rollback;
 use super::signer::{EcKey, is_server_certificate_verify};
 use super::wrap::DekWrapper;
 
@@ -30,6 +32,8 @@ pub enum Keys {
         deks: Box<DekWrapper>,
         /// The TLS server's key.
         tls: Box<EcKey>,
+        /// The counter against older copies of the store.
+        rollback: Option<Box<Rollback>>,
     },
     /// At the console: issues certificates, cannot open a call or sign a handshake.
     Console {
@@ -46,20 +50,23 @@ pub struct Greeting {
     pub client_ca: CertificateDer<'static>,
     /// The index key; at the console, a random key that is good for nothing.
     pub index_key: Secret<KEY_BYTES>,
+    /// The counter against older copies of the store; at the console, nothing.
+    pub counter: Counter,
 }
 
 /// The answering end.
 pub struct Keeper<C, W> {
     keys: Keys,
+    held: Option<Held>,
     quota: Quota<C>,
     journal: Journal<W>,
 }
 
 impl<C: Clock, W: Write> Keeper<C, W> {
     /// Ready to answer; `log` takes the lines of the key uses.
-    pub fn new(keys: Keys, limits: &Limits, clock: C, log: W) -> Self {
+    pub fn new(keys: Keys, held: Option<Held>, limits: &Limits, clock: C, log: W) -> Self {
         let journal = Journal::new(log, clock.now());
-        Self { keys, quota: Quota::new(limits, clock), journal }
+        Self { keys, held, quota: Quota::new(limits, clock), journal }
     }
 
     /// Greets, then answers until the other side closes. Only once this process is confined.
@@ -74,6 +81,7 @@ impl<C: Clock, W: Write> Keeper<C, W> {
             server_chain: greeting.server_chain.iter().map(|certificate| certificate.to_vec()).collect(),
             client_ca: greeting.client_ca.to_vec(),
             index_key: SecretInTransit(greeting.index_key),
+            counter: greeting.counter,
         })?;
         while let Some(request) = channel.recv()? {
             channel.send(&self.reply(request))?;
@@ -95,9 +103,10 @@ impl<C: Clock, W: Write> Keeper<C, W> {
 
     fn allowed_here(&self, kind: Use) -> Result<(), KeeperDenial> {
         match (&self.keys, kind) {
-            (Keys::Daemon { .. }, Use::NewDek | Use::Unwrap(_) | Use::SignTls) | (Keys::Console { .. }, Use::Issue) => Ok(()),
+            (Keys::Daemon { .. }, Use::NewDek | Use::Unwrap(_) | Use::SignTls | Use::Count) | (Keys::Console { .. }, Use::Issue) => Ok(()),
             (Keys::Daemon { .. }, Use::Issue) => Err(KeeperDenial::ConsoleOnly),
             (Keys::Console { .. }, Use::NewDek | Use::Unwrap(_)) => Err(KeeperDenial::WrongKey),
+            (Keys::Console { .. }, Use::Count) => Err(KeeperDenial::CounterElsewhere),
             (Keys::Console { .. }, Use::SignTls) => Err(KeeperDenial::NotSignable),
         }
     }
@@ -106,8 +115,8 @@ impl<C: Clock, W: Write> Keeper<C, W> {
         if self.quota.allows(kind) { Ok(()) } else { Err(KeeperDenial::RateLimited) }
     }
 
-    fn perform(&self, request: KeeperRequest) -> Result<KeeperReply, KeeperDenial> {
-        match (&self.keys, request) {
+    fn perform(&mut self, request: KeeperRequest) -> Result<KeeperReply, KeeperDenial> {
+        match (&mut self.keys, request) {
             (Keys::Daemon { deks, .. }, KeeperRequest::NewDek { call }) => {
                 let (dek, wrapped) = deks.new_dek(call).map_err(|_| KeeperDenial::Internal)?;
                 Ok(KeeperReply::NewDek { dek: SecretInTransit(dek), wrapped })
@@ -120,6 +129,11 @@ impl<C: Clock, W: Write> Keeper<C, W> {
                 tls.sign(&content).map(KeeperReply::Signature).map_err(|_| KeeperDenial::Internal)
             }
             (_, KeeperRequest::SignTls { .. }) => Err(KeeperDenial::NotSignable),
+            (Keys::Daemon { rollback, .. }, KeeperRequest::Count { from }) => {
+                let (Some(rollback), Some(held)) = (rollback, &mut self.held) else { return Err(KeeperDenial::CounterElsewhere) };
+                rollback.count(&mut held.tpm, from, self.quota.clock().now()).map(KeeperReply::Counted)
+            }
+            (Keys::Console { .. }, KeeperRequest::Count { .. }) => Err(KeeperDenial::CounterElsewhere),
             (Keys::Console { authority }, KeeperRequest::IssueCertificate { csr_der, role, name, valid_days }) => {
                 let client = Client { role: &role, name: &name };
                 let chain =
@@ -147,6 +161,7 @@ const fn kind_of(request: &KeeperRequest) -> Option<Use> {
         KeeperRequest::UnwrapDek { purpose, .. } => Some(Use::Unwrap(*purpose)),
         KeeperRequest::SignTls { .. } => Some(Use::SignTls),
         KeeperRequest::IssueCertificate { .. } => Some(Use::Issue),
+        KeeperRequest::Count { .. } => Some(Use::Count),
         KeeperRequest::Counters => None,
     }
 }
@@ -154,7 +169,9 @@ const fn kind_of(request: &KeeperRequest) -> Option<Use> {
 const fn call_of(request: &KeeperRequest) -> Option<CallId> {
     match request {
         KeeperRequest::NewDek { call } | KeeperRequest::UnwrapDek { call, .. } => Some(*call),
-        KeeperRequest::SignTls { .. } | KeeperRequest::IssueCertificate { .. } | KeeperRequest::Counters => None,
+        KeeperRequest::SignTls { .. } | KeeperRequest::IssueCertificate { .. } | KeeperRequest::Counters | KeeperRequest::Count { .. } => {
+            None
+        }
     }
 }
 
@@ -192,8 +209,9 @@ mod tests {
 
     fn keeper<W: Write>(log: W) -> Keeper<ManualClock, W> {
         let kek = Secret::try_fill(|_| Ok::<(), ()>(())).unwrap();
-        let keys = Keys::Daemon { deks: Box::new(DekWrapper::new(&kek).unwrap()), tls: Box::new(EcKey::generate().unwrap().0) };
-        Keeper::new(keys, &LIMITS, ManualClock::at(Timestamp::from_unix_millis(0)), log)
+        let keys =
+            Keys::Daemon { deks: Box::new(DekWrapper::new(&kek).unwrap()), tls: Box::new(EcKey::generate().unwrap().0), rollback: None };
+        Keeper::new(keys, None, &LIMITS, ManualClock::at(Timestamp::from_unix_millis(0)), log)
     }
 
     #[test]

@@ -6,8 +6,10 @@
 use nix::unistd::geteuid;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use crate::base::clock::{Clock as _, SystemClock};
 use crate::base::exit::Exit;
 use crate::base::secret::Secret;
+use crate::ipc::keeper::Counter;
 use crate::sandbox::landlock::Grant;
 use crate::sandbox::policy::{self, Policy};
 use crate::sandbox::privilege::PrivilegeError;
@@ -21,6 +23,7 @@ use super::keyring::{self, Keyring, KeyringError};
 use super::owner::{OwnerAuth, OwnerAuthError};
 use super::pin::{self, PinError};
 use super::replace::OpenDirectory;
+use super::rollback::Rollback;
 use super::serve::{Greeting, Keys};
 use super::slots::{self, SlotError};
 use super::tpm::{Address, TpmError};
@@ -59,10 +62,12 @@ pub fn account(args: &ServeArgs) -> Result<Option<String>, StartError> {
 /// [`StartError`].
 pub fn open_daemon(args: &ServeArgs) -> Result<Opened, StartError> {
     let directory = OpenDirectory::open(&args.directory)?;
-    with_root(args, |slots::Opened { root, tpm, .. }, keyring| {
+    with_root(args, |slots::Opened { root, mut tpm, .. }, keyring| {
         let deks = DekWrapper::new(&root.derive(Purpose::RecordKek)?)?;
-        let keys = Keys::Daemon { deks: Box::new(deks), tls: Box::new(keyring.open_tls_key(&root)?) };
-        let greeting = greeting(&keyring, root.derive(Purpose::Index)?);
+        let rollback = Rollback::begin(&mut tpm, &root, &directory, SystemClock.now())?;
+        let greeting = greeting(&keyring, root.derive(Purpose::Index)?, rollback.counter());
+        let tls = Box::new(keyring.open_tls_key(&root)?);
+        let keys = Keys::Daemon { deks: Box::new(deks), tls, rollback: Some(Box::new(rollback)) };
         let (policy, grants) = held::confinement(&args.tpm, &directory)?;
         let held = Held { tpm: tpm.rest()?, directory };
         Ok(Opened { keys, greeting, held: Some(held), policy, grants })
@@ -77,7 +82,7 @@ pub fn open_console(args: &ServeArgs) -> Result<Opened, StartError> {
     with_root(args, |slots::Opened { root, .. }, keyring| {
         let keys = Keys::Console { authority: Box::new(keyring.open_authority(&root)?) };
         let nothing = Secret::try_fill(|to| SystemRandom::new().fill(to).map_err(|_| WrapError))?;
-        let greeting = greeting(&keyring, nothing);
+        let greeting = greeting(&keyring, nothing, Counter::default());
         Ok(Opened { keys, greeting, held: None, policy: &policy::keeper::POLICY, grants: Vec::new() })
     })
 }
@@ -92,8 +97,8 @@ fn with_root(args: &ServeArgs, then: impl FnOnce(slots::Opened<'_>, Keyring) -> 
     then(opened, keyring)
 }
 
-fn greeting(keyring: &Keyring, index_key: Secret<{ super::hierarchy::KEY_BYTES }>) -> Greeting {
-    Greeting { server_chain: keyring.server_chain(), client_ca: keyring.ca(), index_key }
+fn greeting(keyring: &Keyring, index_key: Secret<{ super::hierarchy::KEY_BYTES }>, counter: Counter) -> Greeting {
+    Greeting { server_chain: keyring.server_chain(), client_ca: keyring.ca(), index_key, counter }
 }
 
 /// Why the keeper did not come to answer.

@@ -15,7 +15,7 @@ use crate::base::ids::CallId;
 use crate::base::secret::Secret;
 use crate::ipc::PROTOCOL_VERSION;
 use crate::ipc::channel::{Channel, ChannelError};
-use crate::ipc::keeper::{DEK_BYTES, KeeperCounters, KeeperDenial, KeeperReply, KeeperRequest, UnwrapPurpose, WrappedDek};
+use crate::ipc::keeper::{Counter, DEK_BYTES, KeeperCounters, KeeperDenial, KeeperReply, KeeperRequest, UnwrapPurpose, WrappedDek};
 
 /// How long the keeper may take to open the root key: a discrete TPM needs up to a second a command, and may be busy after power-on.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -30,6 +30,8 @@ pub struct KeeperGreeting {
     pub client_ca: CertificateDer<'static>,
     /// Key of keyed hashes and sealed record headers.
     pub index_key: Secret<DEK_BYTES>,
+    /// Against older copies of the store.
+    pub counter: Counter,
 }
 
 /// The handle to the keeper. Clones share one channel; a caller waits for its turn, at most some milliseconds.
@@ -55,10 +57,11 @@ impl Keeper {
     fn connect_within(channel: Channel, start: Duration, answer: Duration) -> Result<(Self, KeeperGreeting), KeeperError> {
         channel.set_receive_timeout(Some(start)).map_err(|source| KeeperError::Gone(Some(ChannelError::Socket(source))))?;
         let greeting = match channel.recv().map_err(|error| KeeperError::Gone(Some(error)))? {
-            Some(KeeperReply::Ready { version: PROTOCOL_VERSION, server_chain, client_ca, index_key }) => KeeperGreeting {
+            Some(KeeperReply::Ready { version: PROTOCOL_VERSION, server_chain, client_ca, index_key, counter }) => KeeperGreeting {
                 server_chain: server_chain.into_iter().map(CertificateDer::from).collect(),
                 client_ca: CertificateDer::from(client_ca),
                 index_key: index_key.0,
+                counter,
             },
             Some(KeeperReply::Ready { version, .. }) => return Err(KeeperError::Version { keeper: version }),
             Some(KeeperReply::Refused { reason }) => return Err(KeeperError::Refused { reason }),
@@ -98,6 +101,17 @@ impl Keeper {
     pub fn sign_tls(&self, content: &[u8]) -> Result<Vec<u8>, KeeperError> {
         match self.ask(&KeeperRequest::SignTls { content: content.to_vec() })? {
             KeeperReply::Signature(signature) => Ok(signature),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Counts the TPM's counter up by one, from where it is believed to be; to what.
+    ///
+    /// # Errors
+    /// [`KeeperError`]; it may have counted all the same.
+    pub fn count(&self, from: Option<u64>) -> Result<u64, KeeperError> {
+        match self.ask(&KeeperRequest::Count { from })? {
+            KeeperReply::Counted(counted) => Ok(counted),
             other => Err(self.unexpected(&other)),
         }
     }
@@ -193,7 +207,7 @@ mod tests {
 
     fn ready(version: u16) -> KeeperReply {
         let index_key = SecretInTransit(Secret::try_fill(|_| Ok::<(), ()>(())).unwrap());
-        KeeperReply::Ready { version, server_chain: Vec::new(), client_ca: Vec::new(), index_key }
+        KeeperReply::Ready { version, server_chain: Vec::new(), client_ca: Vec::new(), index_key, counter: Counter::default() }
     }
 
     /// A keeper's end that has said `first`; what it says later waits in the socket.

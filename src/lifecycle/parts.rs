@@ -11,10 +11,13 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 
 use super::notify::Notifier;
+use crate::audit::{self, Event};
+use crate::base::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::job::calls::JobSettings;
 use crate::keys::{Keeper, KeeperError, KeeperGreeting};
 use crate::record::index::IndexKeys;
+use crate::record::rollback::{TakeUpError, TakenUp};
 use crate::record::store::OpenStore;
 use crate::sandbox::process::Grant;
 use crate::supervisor::forkserver::{ForkServer, StartError as WorkerStartError, Starting, WorkerSettings};
@@ -90,6 +93,24 @@ pub fn start_keeper(config: &Config) -> Result<StartedKeeper, StartKeeperError> 
     let started = program::spawn(&program, arguments)?;
     let (keeper, greeting) = Keeper::connect(started.channel)?;
     Ok(StartedKeeper { keeper, greeting, process: started.process })
+}
+
+/// Takes the store up, when it is the newest that this box had, or with the operator's leave.
+///
+/// # Errors
+/// [`TakeUpError`].
+pub fn take_up(store: &OpenStore, index: &IndexKeys, started: &StartedKeeper) -> Result<(), TakeUpError> {
+    let counter = started.greeting.counter;
+    let taken = store.take_up(index, counter, SystemClock.now(), |from| started.keeper.count(from));
+    match &taken {
+        Ok(TakenUp::Newest) => {}
+        Ok(TakenUp::WithLeave { said, counted, .. }) => {
+            audit::record(&Event::StoreTakenWithLeave { said: *said, counted: *counted });
+        }
+        Err(refused) if refused.is_refusal() => audit::record(&Event::StoreRefused { counted: counter.value }),
+        Err(_) => {}
+    }
+    taken.map(drop)
 }
 
 /// The file of a credential, when systemd gave it. The keeper reads it; this process never does.

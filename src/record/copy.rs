@@ -1,7 +1,7 @@
 //! A whole copy of the database, record by record in their order: small, without what erased records left in free pages.
 //! Trusts: redb; what was copied is compared with what was read before it counts.
 //! Touches: a file beside the database, which has its name only once it is whole and durable.
-//! Next: [`super::migration`] keeps one before it changes a store; [`super::compact`] puts one in the store's place.
+//! Next: [`super::migration`] keeps one before it changes a store, [`super::rollback`] one of a store that was taken with leave; [`super::compact`] puts one in the store's place.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -96,9 +96,9 @@ pub(in crate::record) fn is_unfinished(name: &str) -> bool {
     name.starts_with("store.") && name.ends_with(UNFINISHED)
 }
 
-/// The whole copies of older stores beside the database `path`.
+/// The whole copies of other stores beside the database `path`.
 pub(in crate::record) fn kept(path: &Path) -> io::Result<Vec<PathBuf>> {
-    beside(path, |name| name.contains(".schema-") && !name.ends_with(UNFINISHED))
+    beside(path, |name| (name.contains(".schema-") || name.contains(".rollback-")) && !name.ends_with(UNFINISHED))
 }
 
 /// Removes the copies that were kept: they hold the keys of all calls, so none may outlive the first erasure after it.

@@ -6,6 +6,7 @@
 //! ```text
 //! STATE/store.redb       SealedRecord values only; keys are random ids, job numbers or keyed hashes
 //! STATE/store.schema-N.redb  the store as it was before it was lifted from schema N; gone with the first erasure
+//! STATE/store.rollback-DATE.redb  an older store that was taken with the operator's leave; as above
 //! STATE/audio/ID.seg     a recording in sealed chunks; ID.part while it comes in
 //! STATE/ballast          really allocated zeros, given up when a full disk would stop an erasure
 //! ```
@@ -23,6 +24,7 @@ mod faulty_disk;
 pub mod index;
 mod landed;
 pub mod migration;
+pub mod rollback;
 pub mod schema;
 pub mod segments;
 #[cfg(test)]

@@ -41,7 +41,7 @@ pub enum Table {
     Idempotency,
     /// The highest job number given.
     Counter,
-    /// What is true of the store as a whole, by name: its schema version.
+    /// What is true of the store as a whole, by name: its schema version, the count at which it was taken up.
     Store,
 }
 
@@ -149,6 +149,11 @@ impl Slot {
         Self { table: Table::Store, key: b"schema".to_vec() }
     }
 
+    /// What the store says of the TPM's counter.
+    pub fn rollback() -> Self {
+        Self { table: Table::Store, key: b"rollback".to_vec() }
+    }
+
     /// A slot as a scan of the store found it.
     pub(in crate::record) fn found(table: Table, key: &[u8]) -> Self {
         Self { table, key: key.to_vec() }
@@ -172,7 +177,7 @@ impl Slot {
             Table::ByOwner => 32 + 8,
             Table::Idempotency => 32,
             Table::Counter => return *self == Self::counter(),
-            Table::Store => return *self == Self::schema(),
+            Table::Store => return *self == Self::schema() || *self == Self::rollback(),
         };
         self.key.len() == bytes
     }

@@ -98,6 +98,11 @@ impl OpenStore {
         })
     }
 
+    /// Its file.
+    pub(in crate::record) fn path(&self) -> std::path::PathBuf {
+        self.shared.ballast.beside(database::FILE)
+    }
+
     /// Works on the database before anybody else does.
     pub(in crate::record) fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, OpenStoreError>) -> Result<T, OpenStoreError> {
         let database = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);
@@ -272,7 +277,7 @@ impl Store {
         self.inner.shared.commits.load(Ordering::Relaxed)
     }
 
-    /// Removes the copies of older stores that migrations kept: each holds the keys of calls that may be erased next.
+    /// Removes the copies of other stores that migrations and starts with leave kept: each holds the keys of calls that may be erased next.
     ///
     /// # Errors
     /// When one cannot be removed.

@@ -21,6 +21,7 @@ mod formats;
 mod full_disk;
 mod nothing_in_clear;
 mod roles;
+mod rollback;
 mod searches;
 mod start_up;
 mod store_tools;

@@ -16,6 +16,7 @@ use salama::sys::pidfd::PidFd;
 use tempfile::TempDir;
 
 use super::client::Client;
+use super::gate::Gate;
 use super::swtpm::Swtpm;
 use super::wiretap::Wiretap;
 
@@ -42,6 +43,8 @@ pub struct Settings {
     pub state: Option<PathBuf>,
     /// Whether all bytes between keeper and TPM are written down.
     pub wiretap: bool,
+    /// Whether commands to the TPM can be held back.
+    pub gate: bool,
     /// A folder with `salamad` and the programs that it finds beside itself; those that cargo built unless a test needs others.
     pub programs: Option<PathBuf>,
 }
@@ -51,6 +54,7 @@ pub struct Appliance {
     root: TempDir,
     pub swtpm: Swtpm,
     pub wiretap: Option<Wiretap>,
+    pub gate: Option<Gate>,
     state: PathBuf,
     notify: UnixDatagram,
     daemon: Option<Child>,
@@ -99,6 +103,7 @@ impl Appliance {
             state: settings.state.clone().unwrap_or_else(|| root.path().join("state")),
             root,
             wiretap: settings.wiretap.then(|| Wiretap::before(&swtpm)),
+            gate: settings.gate.then(|| Gate::before(&swtpm)),
             swtpm,
             notify,
             daemon: None,
@@ -325,7 +330,8 @@ impl Appliance {
 
     /// Where our programs find the TPM.
     pub fn tpm(&self) -> String {
-        self.wiretap.as_ref().map_or_else(|| self.swtpm.tcti(), Wiretap::tcti)
+        let listened = self.wiretap.as_ref().map_or_else(|| self.swtpm.tcti(), Wiretap::tcti);
+        self.gate.as_ref().map_or(listened, Gate::tcti)
     }
 
     pub fn keys(&self) -> PathBuf {

@@ -72,7 +72,7 @@ fn pass_commands(mut client: TcpStream, port: u16, left: &AtomicUsize, code: u32
 }
 
 /// Tag, length of all, code, and the rest.
-fn packet(from: &mut TcpStream) -> io::Result<Vec<u8>> {
+pub fn packet(from: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut packet = vec![0; 10];
     from.read_exact(&mut packet)?;
     let length = u32::from_be_bytes(packet[2..6].try_into().unwrap());
@@ -82,7 +82,7 @@ fn packet(from: &mut TcpStream) -> io::Result<Vec<u8>> {
     Ok(packet)
 }
 
-fn pass_control(client: TcpStream, port: u16) {
+pub fn pass_control(client: TcpStream, port: u16) {
     let Ok(tpm) = TcpStream::connect(("127.0.0.1", port)) else { return };
     let (mut from, mut to) = (tpm.try_clone().unwrap(), client.try_clone().unwrap());
     thread::spawn(move || io::copy(&mut from, &mut to));

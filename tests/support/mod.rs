@@ -5,6 +5,8 @@ pub mod appliance;
 pub mod audio;
 pub mod client;
 pub mod disk;
+pub mod faulty_tpm;
+pub mod gate;
 pub mod image;
 pub mod journal;
 pub mod keys;

@@ -35,6 +35,11 @@ impl Book {
         Ok(self.exclusive.remove(TPM_SLOT)?)
     }
 
+    /// Puts another file of the key directory in place.
+    pub(super) fn replace(&self, name: &str, file: &[u8]) -> Result<(), ManageError> {
+        Ok(self.exclusive.replace(name, file)?)
+    }
+
     /// The slots with a code or shares.
     pub(super) fn printed(&self) -> impl Iterator<Item = u32> {
         self.keyslots.slots.iter().filter(|slot| !matches!(slot.kind, Kind::Tpm(_))).map(|slot| slot.id)

@@ -13,6 +13,7 @@
 //! and the next change destroys what was left over.
 
 mod book;
+mod leave;
 mod printed;
 mod talk;
 mod tpm_slots;
@@ -90,6 +91,7 @@ fn perform(args: &KeysArgs, channel: &Channel, clock: &impl Clock, task: Task) -
         Task::Rotate { slot, with } => desk.rotate(slot, with),
         Task::Reseal { slot, conditions, with } => desk.reseal(slot, conditions.as_ref(), with),
         Task::Approve { slot, approval, with } => desk.approve(slot, &approval, with),
+        Task::AcceptRollback { with } => desk.accept_rollback(with),
         Task::Unlock { with } => desk.forgive(with),
     }
 }

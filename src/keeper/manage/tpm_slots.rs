@@ -103,11 +103,15 @@ impl<C: Clock> Desk<'_, C> {
             None => book.keyslots.add(Kind::Tpm(slot), self.now()),
         }?;
         book.save()?;
+        if new {
+            // Its counter knows nothing of the store that there is, which would be refused.
+            self.give_leave(book)?;
+        }
         Ok((id, new))
     }
 
     /// The TPM that is here: by preference one that the box knows.
-    fn this_tpm(&self, book: &Book) -> Result<(Tpm<'_>, bool), ManageError> {
+    pub(super) fn this_tpm(&self, book: &Book) -> Result<(Tpm<'_>, bool), ManageError> {
         for known in self.known_roots(book) {
             match Tpm::connect(self.tpm, Some(&known)) {
                 Err(TpmError::OtherTpm) => {}

@@ -27,6 +27,8 @@ pub enum Step {
     NvWrite,
     /// Reading it.
     NvRead,
+    /// Counting up in it.
+    NvCount,
     /// Giving it back.
     NvUndefine,
     /// Reading PCR values or properties.
@@ -47,6 +49,7 @@ impl Step {
             Self::NvDefine => "making a place in NV memory",
             Self::NvWrite => "writing NV memory",
             Self::NvRead => "reading NV memory",
+            Self::NvCount => "counting up in NV memory",
             Self::NvUndefine => "giving NV memory back",
             Self::Properties => "reading the TPM's properties",
             Self::Lockout => "setting the dictionary-attack protection",
@@ -117,6 +120,11 @@ pub enum TpmError {
          cleared. Put the newest key directory back, or open with a recovery code or shares (salama keys reseal)"
     )]
     HalfGone,
+    /// The counter is gone.
+    #[error(
+        "the TPM's counter of starts is gone since the key keeper was started: the TPM was cleared, or its owner removed it; restart the daemon"
+    )]
+    CounterGone,
     /// NV memory is full.
     #[error("the TPM's NV memory is full: remove indices that nobody needs (tpm2_getcap handles-nv-index, tpm2_nvundefine)")]
     NvFull,

@@ -3,6 +3,7 @@
 //! Touches: the TPM, by libtss2. Every object and session is flushed when the context is dropped, also after an error.
 //! Next: `slots` opens the root key by it, `manage` makes and removes its slots.
 
+pub mod counter;
 pub mod error;
 pub mod lockout;
 pub mod nv;

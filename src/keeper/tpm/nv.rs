@@ -104,7 +104,7 @@ impl Tpm<'_> {
         })
     }
 
-    fn index(&mut self, index: u32) -> Result<Option<NvIndexHandle>, TpmError> {
+    pub(super) fn index(&mut self, index: u32) -> Result<Option<NvIndexHandle>, TpmError> {
         let handle = NvIndexTpmHandle::new(index).map_err(TpmError::at(Step::NvRead))?;
         match self.context.execute_without_session(|tpm| tpm.tr_from_tpm_public(TpmHandle::NvIndex(handle))) {
             Ok(found) => Ok(Some(NvIndexHandle::from(found))),

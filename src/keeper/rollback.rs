@@ -1,0 +1,129 @@
+//! The counter that tells an older copy of the store, and the operator's leave to take one all the same.
+//! Trusts: the TPM's counter; a leave that the box's own key authenticates.
+//! Touches: the TPM, the key directory.
+//! Next: the core compares the counter with what its store says (`record::rollback`).
+//!
+//! A leave is for one state of the counter. The start that uses it counts on, so it is good for that start alone, and an old leave that is
+//! put back is good for none.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::clock::Timestamp;
+use crate::base::secret::Secret;
+use crate::ipc::keeper::{Counter, KeeperDenial};
+
+use super::container::{self, ContainerError, MacKey};
+use super::hierarchy::{DeriveError, KEY_BYTES, Purpose, Root};
+use super::quota::Bucket;
+use super::replace::OpenDirectory;
+use super::slots::{SlotError, file_mac};
+use super::tpm::{RestingTpm, Tpm, TpmError};
+
+/// The file with the leave.
+pub const LEAVE: &str = "rollback";
+/// Counts a minute: a start needs one, an erasure's end another. A taken-over core must not wear the TPM's memory out.
+const COUNTS_PER_MINUTE: u32 = 4;
+
+#[derive(Serialize, Deserialize)]
+struct Leave {
+    /// What the counter was when it was given.
+    at: u64,
+    /// When, milliseconds since 1970.
+    given: u64,
+}
+
+/// What the daemon's keeper keeps of it.
+pub struct Rollback {
+    password: Secret<KEY_BYTES>,
+    counter: Counter,
+    pace: Bucket,
+}
+
+impl Rollback {
+    /// Looks how far the counter is, and makes it where a box has none yet.
+    ///
+    /// # Errors
+    /// The TPM's.
+    pub fn begin(tpm: &mut Tpm<'_>, root: &Root, directory: &OpenDirectory, now: Timestamp) -> Result<Self, SlotError> {
+        let password = password(root)?;
+        let value = tpm.counter(&password)?;
+        let leave = leave(directory, &file_mac(root)?);
+        let counter = Counter { value, leave: value.is_some() && leave == value };
+        Ok(Self { password, counter, pace: Bucket::new(COUNTS_PER_MINUTE, now) })
+    }
+
+    /// What the core is told.
+    pub const fn counter(&self) -> Counter {
+        self.counter
+    }
+
+    /// Counts one, from where the core believes the counter to be.
+    ///
+    /// # Errors
+    /// Why not. After `Internal` nobody knows whether it has counted; the next start finds out.
+    pub fn count(&mut self, tpm: &mut RestingTpm, from: Option<u64>, now: Timestamp) -> Result<u64, KeeperDenial> {
+        if from != self.counter.value {
+            return Err(KeeperDenial::CounterElsewhere);
+        }
+        if !self.pace.take(now) {
+            return Err(KeeperDenial::RateLimited);
+        }
+        let counted = tpm.with(|tpm| tpm.count(&self.password)).map_err(|_: TpmError| KeeperDenial::Internal)?;
+        self.counter = Counter { value: Some(counted), leave: false };
+        Ok(counted)
+    }
+}
+
+/// What the counter asks for.
+///
+/// # Errors
+/// As [`Root::derive`].
+pub fn password(root: &Root) -> Result<Secret<KEY_BYTES>, DeriveError> {
+    root.derive(Purpose::TpmRollback)
+}
+
+/// The file of a leave.
+///
+/// # Errors
+/// [`ContainerError::Body`].
+pub fn leave_file(mac: &MacKey, at: u64, now: u64) -> Result<Vec<u8>, ContainerError> {
+    container::write(container::ROLLBACK, &Leave { at, given: now }, mac)
+}
+
+/// For which state of the counter there is a leave. What cannot be read or is not the box's own is none.
+fn leave(directory: &OpenDirectory, mac: &MacKey) -> Option<u64> {
+    let file = directory.read(LEAVE).ok()?;
+    Some(container::read::<Leave>(container::ROLLBACK, &file).ok()?.authenticate(mac).ok()?.at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keeper::replace::Exclusive;
+
+    fn root(fill: u8) -> Root {
+        let key = Secret::try_fill(|key| {
+            key.fill(fill);
+            Ok::<(), ()>(())
+        });
+        Root::new(&key.unwrap())
+    }
+
+    #[test]
+    fn a_leave_is_the_boxs_own_and_whole_or_none() {
+        let base = tempfile::tempdir().unwrap();
+        let directory = OpenDirectory::open(base.path()).unwrap();
+        let mac = file_mac(&root(1)).unwrap();
+        assert_eq!(leave(&directory, &mac), None);
+        let file = leave_file(&mac, 7, 0).unwrap();
+        Exclusive::take(base.path()).unwrap().replace(LEAVE, &file).unwrap();
+        assert_eq!(leave(&directory, &mac), Some(7));
+        assert_eq!(leave(&directory, &file_mac(&root(2)).unwrap()), None);
+        for at in 0..file.len() {
+            let mut other = file.clone();
+            other[at] ^= 1;
+            Exclusive::take(base.path()).unwrap().replace(LEAVE, &other).unwrap();
+            assert_eq!(leave(&directory, &mac), None, "{at}");
+        }
+    }
+}

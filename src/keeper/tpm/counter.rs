@@ -1,0 +1,93 @@
+//! A number in the TPM's NV memory that only goes up. No copy of any disk takes it back.
+//! Trusts: the connection's storage root; the number's password travels in sessions that are salted to it.
+//! Touches: one NV index of its own.
+//! Next: `keeper::rollback` tells the core of it and counts when the core asks.
+//!
+//! A counter that is made anew begins above all that any counter of this TPM has ever had (TPM 2.0 Part 3, TPM2_NV_Increment): whoever
+//! may make and remove indices, the TPM's owner, cannot take it back either.
+
+use tss_esapi::Result as TssResult;
+use tss_esapi::attributes::NvIndexAttributesBuilder;
+use tss_esapi::constants::response_code::Tss2ResponseCodeKind as Kind;
+use tss_esapi::constants::{NvIndexType, SessionType};
+use tss_esapi::handles::{NvIndexHandle, NvIndexTpmHandle};
+use tss_esapi::interface_types::algorithm::HashingAlgorithm;
+use tss_esapi::interface_types::resource_handles::{NvAuth, Provision};
+use tss_esapi::structures::{Auth, NvPublic};
+
+use super::Tpm;
+use super::error::{Step, TpmError, kind};
+use crate::base::secret::Secret;
+use crate::keeper::hierarchy::KEY_BYTES;
+
+/// Beside the halves (see `nv`), which end before it.
+const INDEX: u32 = 0x0181_5a90;
+
+impl Tpm<'_> {
+    /// Sees to it that the counter is there, and says how far it is; nothing of one that has never counted. One that the password does not
+    /// open is of a box that was on this machine before, and is made anew.
+    ///
+    /// # Errors
+    /// [`TpmError`]; making it needs the TPM's owner.
+    pub fn counter(&mut self, password: &Secret<KEY_BYTES>) -> Result<Option<u64>, TpmError> {
+        if let Some(handle) = self.index(INDEX)? {
+            match self.read_counter(handle, password) {
+                Ok(number) => return Ok(Some(number)),
+                Err(error) => match kind(error) {
+                    Some(Kind::NvUninitialized) => return Ok(None),
+                    Some(Kind::AuthFail | Kind::BadAuth | Kind::NvAuthorization | Kind::NvRange) => self
+                        .as_owner(Step::NvUndefine, |tpm, session| {
+                            tpm.execute_with_session(Some(session), |tpm| tpm.nv_undefine_space(Provision::Owner, handle))
+                        })?,
+                    _ => return Err(TpmError::at(Step::NvRead)(error)),
+                },
+            }
+        }
+        self.as_owner(Step::NvDefine, |tpm, session| {
+            let (auth, public) = (Auth::try_from(password.expose().as_slice())?, public()?);
+            tpm.execute_with_session(Some(session), |tpm| tpm.nv_define_space(Provision::Owner, Some(auth), public))
+        })?;
+        Ok(None)
+    }
+
+    /// Counts one, and says to what.
+    ///
+    /// # Errors
+    /// [`TpmError`]. It may have counted then.
+    pub fn count(&mut self, password: &Secret<KEY_BYTES>) -> Result<u64, TpmError> {
+        let handle = self.index(INDEX)?.ok_or(TpmError::CounterGone)?;
+        let count = |tpm: &mut Self| {
+            tpm.context.tr_set_auth(handle.into(), Auth::try_from(password.expose().as_slice())?)?;
+            tpm.in_session(SessionType::Hmac, |tpm, session| {
+                tpm.execute_with_session(Some(session), |tpm| tpm.nv_increment(NvAuth::NvIndex(handle), handle))
+            })
+        };
+        count(self).map_err(TpmError::at(Step::NvCount))?;
+        self.read_counter(handle, password).map_err(TpmError::at(Step::NvRead))
+    }
+
+    fn read_counter(&mut self, handle: NvIndexHandle, password: &Secret<KEY_BYTES>) -> TssResult<u64> {
+        self.context.tr_set_auth(handle.into(), Auth::try_from(password.expose().as_slice())?)?;
+        let read = self.in_session(SessionType::Hmac, |tpm, session| {
+            let bytes = u16::try_from(size_of::<u64>()).unwrap_or(u16::MAX);
+            tpm.execute_with_session(Some(session), |tpm| tpm.nv_read(NvAuth::NvIndex(handle), handle, bytes, 0))
+        })?;
+        let wrong = tss_esapi::Error::WrapperError(tss_esapi::WrapperErrorKind::WrongValueFromTpm);
+        Ok(u64::from_be_bytes(read.value().try_into().map_err(|_| wrong)?))
+    }
+}
+
+fn public() -> TssResult<NvPublic> {
+    let attributes = NvIndexAttributesBuilder::new()
+        .with_nv_index_type(NvIndexType::Counter)
+        .with_auth_read(true)
+        .with_auth_write(true)
+        .with_no_da(true)
+        .build()?;
+    NvPublic::builder()
+        .with_nv_index(NvIndexTpmHandle::new(INDEX)?)
+        .with_index_name_algorithm(HashingAlgorithm::Sha256)
+        .with_index_attributes(attributes)
+        .with_data_area_size(size_of::<u64>())
+        .build()
+}

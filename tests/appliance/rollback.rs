@@ -1,0 +1,133 @@
+//! A state directory from before is refused, taken with the code alone, and a start that is cut off is never mistaken for one.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+use crate::support::appliance::{Appliance, Settings, program};
+use crate::support::gate::{Done, Gate};
+
+const NV_DEFINE_SPACE: u32 = 0x12a;
+const NV_INCREMENT: u32 = 0x134;
+/// A code as codes are, of no box.
+const WHOLE: &str = "the code is whole";
+
+fn salama(appliance: &Appliance, words: &[&str]) -> Command {
+    let mut command = Command::new(program("salama"));
+    command.args(words).args(["--json", "--tpm", &appliance.tpm(), "--keys"]).arg(appliance.keys());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Makes a recovery code as an operator does: reads it, types it again.
+fn add_code(appliance: &Appliance) -> String {
+    let mut adding = salama(appliance, &["keys", "add", "recovery"]).spawn().unwrap();
+    let mut sheet = String::new();
+    BufReader::new(adding.stdout.as_mut().unwrap()).read_line(&mut sheet).unwrap();
+    let code = serde_json::from_str::<Value>(&sheet).unwrap()["text"].as_str().unwrap().to_owned();
+    writeln!(adding.stdin.take().unwrap(), "{code}").unwrap();
+    let added = adding.wait_with_output().unwrap();
+    assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+    code
+}
+
+fn accept(appliance: &Appliance, typed: &str) -> Output {
+    let mut asking = salama(appliance, &["recover", "--accept-rollback"]).spawn().unwrap();
+    // One that refuses at once reads nothing.
+    let _ = asking.stdin.take().unwrap().write_all(typed.as_bytes());
+    asking.wait_with_output().unwrap()
+}
+
+/// What the daemon says of a store that it does not take.
+fn refused(appliance: &mut Appliance) -> String {
+    let before = appliance.log().len();
+    appliance.spawn();
+    let ended = appliance.ended();
+    let said = appliance.log()[before..].to_owned();
+    assert_eq!(ended.code(), Some(78), "{said}");
+    said
+}
+
+fn copy(from: &Path, to: &Path) {
+    let _ = fs::remove_dir_all(to);
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
+fn kept(appliance: &Appliance) -> Vec<String> {
+    let names = fs::read_dir(appliance.state()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("store.rollback-")).collect()
+}
+
+#[test]
+fn a_state_directory_from_before_is_refused_until_somebody_has_the_code() {
+    let mut appliance = Appliance::provision(&Settings::default());
+    let code = add_code(&appliance);
+    appliance.run();
+    assert!(appliance.stop().success());
+    let older = appliance.path("older");
+    copy(&appliance.state(), &older);
+    appliance.run();
+    assert!(appliance.stop().success());
+    let newest = appliance.path("newest");
+    copy(&appliance.state(), &newest);
+
+    copy(&older, &appliance.state());
+    let said = refused(&mut appliance);
+    let number =
+        |before: &str| said.split(before).nth(1).and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u64>().ok());
+    let (store, tpm) = (number("at count "), number("has counted to "));
+    assert!(store.is_some() && tpm == store.map(|store| store + 1), "{said}");
+    for words in ["store.redb is older than this box", "an older copy of the state directory", "salama recover --accept-rollback"] {
+        assert!(said.contains(words), "{said}");
+    }
+
+    // The newest is taken as ever.
+    copy(&newest, &appliance.state());
+    appliance.run();
+    assert!(appliance.stop().success());
+    copy(&older, &appliance.state());
+
+    // A wrong group, then a code of another box, then nothing.
+    let mistyped = accept(&appliance, &format!("{}\n", code.replacen(&code[..1], if code.starts_with('0') { "1" } else { "0" }, 1)));
+    assert_eq!(mistyped.status.code(), Some(65), "{mistyped:?}");
+    assert!(String::from_utf8_lossy(&mistyped.stderr).contains("group 1"), "{mistyped:?}");
+    let other = Appliance::provision(&Settings::default());
+    let foreign = accept(&appliance, &format!("{}\n", add_code(&other)).repeat(3));
+    assert_eq!(foreign.status.code(), Some(65), "{foreign:?}");
+    assert!(String::from_utf8_lossy(&foreign.stderr).contains(WHOLE), "{foreign:?}");
+    refused(&mut appliance);
+    assert!(kept(&appliance).is_empty());
+
+    let accepted = accept(&appliance, &format!("{code}\n"));
+    assert!(accepted.status.success(), "{accepted:?}");
+    appliance.run();
+    assert!(appliance.stop().success());
+    assert_eq!(kept(&appliance).len(), 1, "a copy of it is kept");
+    // The leave was for one start.
+    copy(&older, &appliance.state());
+    refused(&mut appliance);
+}
+
+#[test]
+fn a_start_that_is_killed_before_or_after_the_tpm_counts_is_no_rollback() {
+    let mut appliance = Appliance::provision(&Settings { gate: true, ..Settings::default() });
+    let mut kill_at = |code, done| {
+        let held = appliance.gate.as_ref().map(|gate: &Gate| gate.hold(code, done)).unwrap();
+        appliance.spawn();
+        held.wait();
+        appliance.kill();
+    };
+    // Nothing has counted yet; then the first time; then any later one.
+    for done in [Done::NotYet, Done::Already] {
+        kill_at(NV_DEFINE_SPACE, done);
+    }
+    for done in [Done::NotYet, Done::NotYet, Done::Already, Done::NotYet, Done::Already, Done::Already, Done::NotYet] {
+        kill_at(NV_INCREMENT, done);
+    }
+    appliance.run();
+    assert!(appliance.stop().success());
+    assert!(!appliance.log().contains("--accept-rollback"), "{}", appliance.log());
+}
