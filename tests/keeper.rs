@@ -534,3 +534,21 @@ fn a_core_that_counts_all_the_time_is_slowed_down() {
     }
     assert_eq!(denied(keeper.count(Some(at))), KeeperDenial::RateLimited);
 }
+
+#[test]
+fn a_box_that_is_set_up_again_has_a_counter_of_its_own() {
+    let bench = Bench::provisioned();
+    let (keeper, _, process) = bench.serve(&[]);
+    let first = keeper.count(None).unwrap();
+    drop((keeper, process));
+    fs::rename(bench.keys(), bench.base().join("first")).unwrap();
+    assert!(bench.provision(&bench.tpm.tcti()).status.success());
+    let (keeper, greeting, process) = bench.serve(&[]);
+    assert_eq!(greeting.counter, Counter::default());
+    assert!(keeper.count(None).unwrap() > first);
+    drop((keeper, process));
+    fs::remove_dir_all(bench.keys()).unwrap();
+    fs::rename(bench.base().join("first"), bench.keys()).unwrap();
+    let (reason, _) = bench.refusal(&bench.tpm.tcti());
+    assert!(reason.contains("belongs to another box"), "{reason}");
+}

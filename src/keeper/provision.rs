@@ -16,6 +16,7 @@ use super::hierarchy::{KEY_BYTES, Root};
 use super::keyring::{self, KeyringError, NewKeyring};
 use super::keyslots::{Keyslots, KeyslotsError, Kind, TpmSlot};
 use super::owner::OwnerAuth;
+use super::rollback;
 use super::signer::{EcKey, KeyError};
 use super::slots::{self, SlotError};
 use super::tpm::policy::Policy;
@@ -48,7 +49,7 @@ pub fn provision(plan: &Plan<'_>, clock: &impl Clock) -> Result<(), ProvisionErr
     let directory = NewDirectory::begin(plan.directory, plan.owner)?;
     let root_key = slots::random().map_err(SlotError::from)?;
     let root = Root::new(&root_key);
-    let half = Half::make(plan, &root_key)?;
+    let half = Half::make(plan, &root_key, &rollback::password(&root).map_err(SlotError::from)?)?;
     let mut keyslots = Keyslots::with(Kind::Tpm(half.slot.clone()), clock.now().unix_millis());
     let (ca_key, ca_pkcs8) = EcKey::generate()?;
     let (tls_key, tls_pkcs8) = EcKey::generate()?;
@@ -79,7 +80,7 @@ struct Half<'a> {
 }
 
 impl<'a> Half<'a> {
-    fn make(plan: &Plan<'a>, root_key: &Secret<KEY_BYTES>) -> Result<Self, SlotError> {
+    fn make(plan: &Plan<'a>, root_key: &Secret<KEY_BYTES>, counter: &Secret<KEY_BYTES>) -> Result<Self, SlotError> {
         let address = Address { tcti: plan.tpm, owner: plan.owner_auth };
         let mut tpm = Tpm::connect(address, None)?;
         let index = tpm.free_index()?;
@@ -88,9 +89,12 @@ impl<'a> Half<'a> {
             // The first error is the one to tell.
             let _ = tpm.destroy_half(index);
         }
+        // An unused one is left where the box does not come to be, and the next set-up makes it anew.
+        let counted = if made.is_ok() { tpm.new_counter(counter) } else { Ok(()) };
         // TPMs hold few objects at a time: this one's go before the slot is opened by the whole way.
         drop(tpm);
         let half = Self { tpm: address, slot: made?, index: Some(index) };
+        counted?;
         slots::open_tpm(&half.slot, address, None)?;
         Ok(half)
     }

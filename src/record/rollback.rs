@@ -67,7 +67,7 @@ pub enum TakenUp {
     },
 }
 
-/// Why a store is not taken up. It is as it was.
+/// Why a store is not taken up. It is as it was, but of the present schema.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeUpError {
     /// An older one.

@@ -7,6 +7,7 @@ use crate::base::clock::Clock;
 use crate::ipc::keyslots::KeysReport;
 use crate::keeper::rollback::{LEAVE, leave_file, password};
 use crate::keeper::slots::file_mac;
+use crate::keeper::tpm::TpmError;
 
 use super::book::Book;
 use super::{Desk, ManageError};
@@ -25,7 +26,11 @@ impl<C: Clock> Desk<'_, C> {
     pub(super) fn give_leave(&self, book: &Book) -> Result<u64, ManageError> {
         let (mut tpm, _) = self.this_tpm(book)?;
         let password = password(&book.root)?;
-        let at = match tpm.counter(&password)? {
+        let found = match tpm.counter(&password) {
+            Err(TpmError::ForeignCounter) => tpm.new_counter(&password).map(|()| None),
+            found => found,
+        };
+        let at = match found? {
             Some(at) => at,
             None => tpm.count(&password)?,
         };

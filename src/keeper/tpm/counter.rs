@@ -24,30 +24,44 @@ use crate::keeper::hierarchy::KEY_BYTES;
 const INDEX: u32 = 0x0181_5a90;
 
 impl Tpm<'_> {
-    /// Sees to it that the counter is there, and says how far it is; nothing of one that has never counted. One that the password does not
-    /// open is of a box that was on this machine before, and is made anew.
+    /// Sees to it that the counter is there, and says how far it is; nothing of one that has never counted.
     ///
     /// # Errors
-    /// [`TpmError`]; making it needs the TPM's owner.
+    /// [`TpmError`]; making it needs the TPM's owner. [`TpmError::ForeignCounter`] for one of another box.
     pub fn counter(&mut self, password: &Secret<KEY_BYTES>) -> Result<Option<u64>, TpmError> {
-        if let Some(handle) = self.index(INDEX)? {
-            match self.read_counter(handle, password) {
-                Ok(number) => return Ok(Some(number)),
-                Err(error) => match kind(error) {
-                    Some(Kind::NvUninitialized) => return Ok(None),
-                    Some(Kind::AuthFail | Kind::BadAuth | Kind::NvAuthorization | Kind::NvRange) => self
-                        .as_owner(Step::NvUndefine, |tpm, session| {
-                            tpm.execute_with_session(Some(session), |tpm| tpm.nv_undefine_space(Provision::Owner, handle))
-                        })?,
-                    _ => return Err(TpmError::at(Step::NvRead)(error)),
-                },
-            }
+        let Some(handle) = self.index(INDEX)? else {
+            self.define_counter(password)?;
+            return Ok(None);
+        };
+        match self.read_counter(handle, password) {
+            Ok(number) => Ok(Some(number)),
+            Err(error) => match kind(error) {
+                Some(Kind::NvUninitialized) => Ok(None),
+                Some(Kind::AuthFail | Kind::BadAuth | Kind::NvAuthorization | Kind::NvRange) => Err(TpmError::ForeignCounter),
+                _ => Err(TpmError::at(Step::NvRead)(error)),
+            },
         }
+    }
+
+    /// Makes the counter anew, in the place of one that a box had that was set up on this TPM before.
+    ///
+    /// # Errors
+    /// [`TpmError`].
+    pub fn new_counter(&mut self, password: &Secret<KEY_BYTES>) -> Result<(), TpmError> {
+        if let Some(handle) = self.index(INDEX)? {
+            self.as_owner(Step::NvUndefine, |tpm, session| {
+                tpm.execute_with_session(Some(session), |tpm| tpm.nv_undefine_space(Provision::Owner, handle))
+            })?;
+        }
+        self.define_counter(password)
+    }
+
+    fn define_counter(&mut self, password: &Secret<KEY_BYTES>) -> Result<(), TpmError> {
         self.as_owner(Step::NvDefine, |tpm, session| {
             let (auth, public) = (Auth::try_from(password.expose().as_slice())?, public()?);
             tpm.execute_with_session(Some(session), |tpm| tpm.nv_define_space(Provision::Owner, Some(auth), public))
         })?;
-        Ok(None)
+        Ok(())
     }
 
     /// Counts one, and says to what.

@@ -120,6 +120,12 @@ pub enum TpmError {
          cleared. Put the newest key directory back, or open with a recovery code or shares (salama keys reseal)"
     )]
     HalfGone,
+    /// The counter does not take our password.
+    #[error(
+        "the TPM's counter of starts belongs to another box that was set up on this TPM: put that box's key directory back, or make a new counter \
+         with a recovery code or shares (salama recover --accept-rollback)"
+    )]
+    ForeignCounter,
     /// The counter is gone.
     #[error(
         "the TPM's counter of starts is gone since the key keeper was started: the TPM was cleared, or its owner removed it; restart the daemon"
