@@ -2,9 +2,14 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use salama::sys::pidfd::PidFd;
 use serde_json::Value;
 
 use crate::support::appliance::{Appliance, Settings, program};
@@ -111,6 +116,15 @@ fn a_state_directory_from_before_is_refused_until_somebody_has_the_code() {
     refused(&mut appliance);
 }
 
+/// Ends a process that is not this one's child, and waits for its end.
+fn killed(pid: u32) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap());
+    // It may have ended with the daemon.
+    let Ok(watched) = PidFd::open(pid) else { return };
+    let _ = kill(pid, Signal::SIGKILL);
+    assert_eq!(poll(&mut [PollFd::new(watched.as_fd(), PollFlags::POLLIN)], 60_000_u16).unwrap(), 1, "{pid} did not end");
+}
+
 #[test]
 fn a_start_that_is_killed_before_or_after_the_tpm_counts_is_no_rollback() {
     let mut appliance = Appliance::provision(&Settings { gate: true, ..Settings::default() });
@@ -119,7 +133,14 @@ fn a_start_that_is_killed_before_or_after_the_tpm_counts_is_no_rollback() {
         let held = appliance.gate.as_ref().map(|gate: &Gate| gate.hold(code, done)).unwrap();
         appliance.spawn();
         held.wait();
+        let keepers = Appliance::children_of(appliance.pid(), "salama-keeper");
         appliance.kill();
+        keepers.into_iter().for_each(killed);
+        drop(held);
+        // What a resource manager does when a program ends.
+        for what in ["-t", "-l", "-s"] {
+            appliance.swtpm.tool("tpm2_flushcontext", &[what]);
+        }
     };
     // A box of before has no counter yet; then the first time that it counts; then any later one.
     for done in [Done::NotYet, Done::Already] {
