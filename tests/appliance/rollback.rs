@@ -133,9 +133,9 @@ fn a_start_that_is_killed_before_or_after_the_tpm_counts_is_no_rollback() {
         let held = appliance.gate.as_ref().map(|gate: &Gate| gate.hold(code, done)).unwrap();
         appliance.spawn();
         held.wait();
-        let keepers = Appliance::children_of(appliance.pid(), "salama-keeper");
+        let children = ["salama-keeper", "salama-worker"].map(|name| Appliance::children_of(appliance.pid(), name));
         appliance.kill();
-        keepers.into_iter().for_each(killed);
+        children.into_iter().flatten().for_each(killed);
         drop(held);
         // What a resource manager does when a program ends.
         for what in ["-t", "-l", "-s"] {
