@@ -11,10 +11,11 @@ use salama::base::exit::Exit;
 use salama::base::told::told;
 use salama::config::{Config, ConfigError};
 use salama::connection::listener;
+use salama::keys::KeeperError;
 use salama::lifecycle::arguments::Arguments;
 use salama::lifecycle::daemon;
 use salama::lifecycle::notify::Notifier;
-use salama::lifecycle::parts::{self, Parts};
+use salama::lifecycle::parts::{self, Parts, StartKeeperError};
 use salama::record::store::OpenStore;
 use salama::sandbox::policy;
 use salama::sandbox::process;
@@ -29,8 +30,17 @@ fn main() -> ExitCode {
         Ok(()) => Exit::Ok.into(),
         Err(error) => {
             eprintln!("salamad: {}", told(&*error));
-            if error.is::<ConfigError>() { Exit::Config.into() } else { Exit::Failed.into() }
+            exit(&*error).into()
         }
+    }
+}
+
+/// systemd starts a daemon again that ended with `Exit::Failed`, and leaves one alone that only people can help.
+fn exit(error: &(dyn Error + 'static)) -> Exit {
+    match error.downcast_ref::<StartKeeperError>() {
+        Some(StartKeeperError::Keeper(KeeperError::Refused { exit, .. })) => *exit,
+        _ if error.is::<ConfigError>() => Exit::Config,
+        _ => Exit::Failed,
     }
 }
 

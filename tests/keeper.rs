@@ -470,7 +470,7 @@ fn only_root_and_the_owner_get_a_console() {
     let mut command = Command::new(&program);
     command.arg("console").arg("--directory").arg(bench.keys()).args(["--tpm", &bench.tpm.tcti()]).uid(12345).gid(12345);
     let mut child = salama::sys::process::start_with_descriptor(command, theirs.into_fd(), 3).unwrap();
-    let Some(KeeperReply::Refused { reason }) = ours.recv().unwrap() else { panic!("it was allowed") };
+    let Some(KeeperReply::Refused { reason, .. }) = ours.recv().unwrap() else { panic!("it was allowed") };
     assert!(reason.contains("only root or the owner"), "{reason}");
     assert_eq!(child.wait().unwrap().code(), Some(77));
 }

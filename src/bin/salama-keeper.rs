@@ -28,7 +28,7 @@ use salama::ipc::keeper::KeeperReply;
 use salama::sandbox::policy;
 use salama::sandbox::process::{Confined, Hardened, harden};
 use salama::sys::descriptors::take_inherited;
-use salama::sys::heap::WipingHeap;
+use salama::sys::heap::{WipingHeap, wipe_foreign_heap};
 use salama::{base, ipc, sandbox};
 
 /// Keys that pass through buffers of libraries do not stay there.
@@ -36,6 +36,7 @@ use salama::{base, ipc, sandbox};
 static HEAP: WipingHeap = WipingHeap;
 
 fn main() -> ExitCode {
+    wipe_foreign_heap();
     let exit = match Arguments::try_parse() {
         Ok(Arguments { mode: Mode::Serve(args) }) => serve(&args, open_daemon),
         Ok(Arguments { mode: Mode::Console(args) }) => serve(&args, open_console),
@@ -83,7 +84,7 @@ fn start(hardened: Hardened, args: &ServeArgs, open: Open) -> Result<(Opened, Co
 
 /// The other side shows the reason to the operator; standard error has it only when nobody listens.
 fn refuse(channel: &Channel, error: &StartError) -> Exit {
-    match channel.send(&KeeperReply::Refused { reason: told(error) }) {
+    match channel.send(&KeeperReply::Refused { reason: told(error), exit: error.exit().code() }) {
         Ok(()) => error.exit(),
         Err(_) => say(error, "salama-keeper refuses to start", error.exit()),
     }

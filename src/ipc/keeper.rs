@@ -84,6 +84,8 @@ pub enum KeeperReply {
     Refused {
         /// What failed and what to do.
         reason: String,
+        /// The exit code that says it.
+        exit: u8,
     },
     /// A DEK, open and wrapped.
     NewDek {

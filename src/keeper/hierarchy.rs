@@ -1,8 +1,9 @@
 //! All long-term keys from one root: HKDF-SHA-256, one label a purpose.
 //! Trusts: the root key is uniformly random.
 //! Touches: nothing.
-//! A TPM slot has keys of its own, from what its TPM seals ([`SlotKey`]).
 //! Next: `wrap`, `keyring`, `container` and the greeting take one key each; the root is dropped after start-up.
+//!
+//! A TPM slot has keys of its own, from what its TPM seals ([`SlotKey`]).
 
 use ring::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use zeroize::Zeroizing;
@@ -34,10 +35,12 @@ pub enum Purpose {
     FileMac,
     /// The password of the TPM's lockout hierarchy.
     TpmLockout,
+    /// Marks places in the TPM's NV memory as this box's. The only derived value that is not secret.
+    NvMark,
 }
 
 /// Every purpose with its label. A label is never changed or reused: that would change or mix keys of boxes in use.
-pub const LABELS: [(Purpose, &str); 8] = [
+pub const LABELS: [(Purpose, &str); 9] = [
     (Purpose::RecordKek, "record kek"),
     (Purpose::Index, "index"),
     (Purpose::Audit, "audit"),
@@ -46,6 +49,7 @@ pub const LABELS: [(Purpose, &str); 8] = [
     (Purpose::TlsWrap, "tls wrap"),
     (Purpose::FileMac, "file mac"),
     (Purpose::TpmLockout, "tpm lockout"),
+    (Purpose::NvMark, "nv mark"),
 ];
 
 /// As [`SALT`], for what a TPM slot seals.
@@ -157,6 +161,7 @@ mod tests {
             (Purpose::TlsWrap, "4178975dfa0742b8bf12a9c044b8bb0970055ec92b08c6f782f5c13928c6b796"),
             (Purpose::FileMac, "095be9d125401c52b99e22ccd242422ae90af05a166f75db7f4c87e30a1b30bb"),
             (Purpose::TpmLockout, "1994ef9e1313e0913bbaa0321569cb7914c50304a74d4b6a668b616632199160"),
+            (Purpose::NvMark, "00f44f6c53e2613214afea0684eb65f1cb0e7e096daf0422ce2d613b6258794a"),
         ];
         for (purpose, expected) in known {
             assert_eq!(hex(root().derive(purpose).unwrap().expose()), expected, "{purpose:?}");

@@ -18,6 +18,7 @@ use super::keyslots::{Keyslots, KeyslotsError, Kind, TpmSlot};
 use super::owner::OwnerAuth;
 use super::signer::{EcKey, KeyError};
 use super::slots::{self, SlotError};
+use super::tpm::nv::Mark;
 use super::tpm::policy::Policy;
 use super::tpm::{Address, Tpm};
 
@@ -48,7 +49,7 @@ pub fn provision(plan: &Plan<'_>, clock: &impl Clock) -> Result<(), ProvisionErr
     let directory = NewDirectory::begin(plan.directory, plan.owner)?;
     let root_key = slots::random().map_err(SlotError::from)?;
     let root = Root::new(&root_key);
-    let half = Half::make(plan, &root_key)?;
+    let half = Half::make(plan, &root_key, &root)?;
     let mut keyslots = Keyslots::with(Kind::Tpm(half.slot.clone()), clock.now().unix_millis());
     let (ca_key, ca_pkcs8) = EcKey::generate()?;
     let (tls_key, tls_pkcs8) = EcKey::generate()?;
@@ -65,8 +66,8 @@ pub fn provision(plan: &Plan<'_>, clock: &impl Clock) -> Result<(), ProvisionErr
     directory.add(directory::CA_PEM, pem_text(authority.certificate()).as_bytes())?;
     let file = keyslots.write(&slots::file_mac(&root).map_err(SlotError::from)?).map_err(KeyslotsError::from).map_err(SlotError::from)?;
     directory.add(directory::KEYSLOTS, &file)?;
-    directory.commit()?;
-    half.keep();
+    // From the rename on the box is there, also when it could not be made durable: its half stays.
+    directory.commit(|| half.keep())?;
     Ok(())
 }
 
@@ -75,22 +76,23 @@ pub fn provision(plan: &Plan<'_>, clock: &impl Clock) -> Result<(), ProvisionErr
 struct Half<'a> {
     tpm: Address<'a>,
     slot: TpmSlot,
+    mark: Mark,
     index: Option<u32>,
 }
 
 impl<'a> Half<'a> {
-    fn make(plan: &Plan<'a>, root_key: &Secret<KEY_BYTES>) -> Result<Self, SlotError> {
+    fn make(plan: &Plan<'a>, root_key: &Secret<KEY_BYTES>, root: &Root) -> Result<Self, SlotError> {
         let address = Address { tcti: plan.tpm, owner: plan.owner_auth };
         let mut tpm = Tpm::connect(address, None)?;
-        let index = tpm.free_index()?;
-        let made = slots::make_tpm(&mut tpm, index, Policy::default(), None, root_key);
+        let (index, mark) = (tpm.free_index()?, slots::mark(root)?);
+        let made = slots::make_tpm(&mut tpm, index, Policy::default(), None, root_key, root);
         if made.is_err() {
             // The first error is the one to tell.
-            let _ = tpm.destroy_half(index);
+            let _ = tpm.destroy_half(index, &mark);
         }
         // TPMs hold few objects at a time: this one's go before the slot is opened by the whole way.
         drop(tpm);
-        let half = Self { tpm: address, slot: made?, index: Some(index) };
+        let half = Self { tpm: address, slot: made?, mark, index: Some(index) };
         slots::open_tpm(&half.slot, address, None)?;
         Ok(half)
     }
@@ -103,7 +105,7 @@ impl<'a> Half<'a> {
 impl Drop for Half<'_> {
     fn drop(&mut self) {
         if let Some(index) = self.index {
-            let _ = Tpm::connect(self.tpm, Some(&self.slot.storage_root)).and_then(|mut tpm| tpm.destroy_half(index));
+            let _ = Tpm::connect(self.tpm, Some(&self.slot.storage_root)).and_then(|mut tpm| tpm.destroy_half(index, &self.mark));
         }
     }
 }

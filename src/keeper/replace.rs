@@ -65,16 +65,6 @@ impl Exclusive {
         }
         file.sync_all()
     }
-
-    /// Removes a file that is not needed any more, if it is there.
-    ///
-    /// # Errors
-    /// [`DirectoryError::Write`].
-    pub fn remove(&self, name: &str) -> Result<(), DirectoryError> {
-        let target = self.path.join(name);
-        let removed = remove_if_there(&target).and_then(|()| self.directory.sync_all());
-        removed.map_err(|source| DirectoryError::Write { path: target.clone(), source })
-    }
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {

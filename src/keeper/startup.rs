@@ -19,7 +19,7 @@ use super::owner::{OwnerAuth, OwnerAuthError};
 use super::pin::{self, PinError};
 use super::serve::{Greeting, Keys};
 use super::slots::{self, SlotError};
-use super::tpm::{Address, TpmError};
+use super::tpm::Address;
 use super::wrap::{DekWrapper, WrapError};
 
 /// Keys and greeting of one mode.
@@ -124,7 +124,7 @@ impl StartError {
             Self::Directory(DirectoryError::NotOperator) => Exit::Denied,
             Self::Directory(DirectoryError::Absent(_)) => Exit::Config,
             // Started again and again, a service would use up the tries of the PIN.
-            Self::Slot(SlotError::PinNeeded | SlotError::Tpm(TpmError::WrongPin(_) | TpmError::LockedOut(_))) => Exit::Config,
+            Self::Slot(error) if error.is_of_pin() => Exit::Config,
             Self::Directory(_) | Self::Pin(_) | Self::OwnerAuth(_) | Self::Slot(_) | Self::Keyring(_) => Exit::Io,
             Self::Privilege(PrivilegeError::Root | PrivilegeError::UnknownUser { .. }) => Exit::Config,
             Self::Harden(_) | Self::LockMemory(_) | Self::Derive(_) | Self::Wrap(_) | Self::Privilege(_) | Self::Confine(_) => Exit::Failed,

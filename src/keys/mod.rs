@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 
+use crate::base::exit::Exit;
 use crate::base::ids::CallId;
 use crate::base::secret::Secret;
 use crate::ipc::PROTOCOL_VERSION;
@@ -61,7 +62,7 @@ impl Keeper {
                 index_key: index_key.0,
             },
             Some(KeeperReply::Ready { version, .. }) => return Err(KeeperError::Version { keeper: version }),
-            Some(KeeperReply::Refused { reason }) => return Err(KeeperError::Refused { reason }),
+            Some(KeeperReply::Refused { reason, exit }) => return Err(KeeperError::Refused { reason, exit: Exit::of_code(exit) }),
             Some(_) => return Err(KeeperError::OutOfOrder),
             None => return Err(KeeperError::Gone(None)),
         };
@@ -169,6 +170,8 @@ pub enum KeeperError {
     Refused {
         /// The keeper's words for the operator.
         reason: String,
+        /// Its exit code: whoever started it had better end with the same.
+        exit: Exit,
     },
     /// It ended, or does not answer.
     #[error("the key keeper has ended or does not answer; the daemon must be restarted, see the journal for the reason")]
@@ -210,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_keepers_reason_reaches_the_operator() {
-        let refused = keeper_that_says(&KeeperReply::Refused { reason: "no TPM".to_owned() }).0.err().unwrap();
+        let refused = keeper_that_says(&KeeperReply::Refused { reason: "no TPM".to_owned(), exit: Exit::Io.code() }).0.err().unwrap();
         assert_eq!(refused.to_string(), "the key keeper could not open the keys: no TPM");
     }
 

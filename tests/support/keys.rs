@@ -100,7 +100,7 @@ fn expand(salt: &[u8], key: &[u8], info: &[&str]) -> Vec<u8> {
 struct Slots {
     _generation: u64,
     _next: u32,
-    _lockout: Vec<u8>,
+    _lockout: Vec<Vec<u8>>,
     _leftovers: Vec<((Vec<u8>, u32), u32)>,
     slots: Vec<Slot1>,
 }
@@ -124,17 +124,8 @@ struct TpmSlot1 {
     _policy: (Option<()>, Option<()>, bool),
     _pin: Option<()>,
     sealed: (Vec<u8>, Vec<u8>),
-    root: RootKey1,
-}
-
-#[derive(serde::Deserialize)]
-enum RootKey1 {
-    /// An older box's: it keeps its number.
-    Sealed,
-    Wrapped {
-        half: u32,
-        wrapped: Vec<u8>,
-    },
+    half: u32,
+    wrapped: Vec<u8>,
 }
 
 /// What the keyslot holds, by tpm2-tools past the wiretap, for they send it in clear.
@@ -145,7 +136,7 @@ fn unsealed(appliance: &Appliance) -> Vec<u8> {
     let body = &file[HEADER..file.len() - TRAILER];
     let slots: Slots = postcard::from_bytes(body).unwrap();
     let Kind1::Tpm(slot) = slots.slots.into_iter().next().unwrap().kind;
-    let RootKey1::Wrapped { half, wrapped } = slot.root else { panic!("a box of today wraps its root key") };
+    let (half, wrapped) = (slot.half, slot.wrapped);
     let (public, private) = slot.sealed;
     let (tpm, folder) = (&appliance.swtpm, appliance.swtpm.directory());
     for (name, bytes) in [("public", public), ("private", private)] {

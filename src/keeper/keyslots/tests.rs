@@ -22,7 +22,8 @@ fn tpm(half: u32) -> Kind {
         policy: Policy::default(),
         pin: None,
         sealed: Sealed { public: vec![2; 78], private: vec![3; 158] },
-        root: RootKey::Wrapped { half, wrapped: vec![4; 65] },
+        half,
+        wrapped: vec![4; 65],
     })
 }
 

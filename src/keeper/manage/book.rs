@@ -5,11 +5,11 @@
 
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
-use crate::keeper::directory::{KEYSLOTS, TPM_SLOT, read_slots};
+use crate::keeper::directory::{KEYSLOTS, read_slots};
 use crate::keeper::hierarchy::{KEY_BYTES, Root};
 use crate::keeper::keyslots::{Half, Keyslots, Kind};
 use crate::keeper::replace::Exclusive;
-use crate::keeper::slots::{Unopened, file_mac};
+use crate::keeper::slots::{authenticate, file_mac, mark};
 use crate::keeper::tpm::{Tpm, TpmError};
 
 use super::{Desk, ManageError};
@@ -28,11 +28,10 @@ pub(super) struct Book {
 }
 
 impl Book {
-    /// Writes the file. An older box's `tpm.slot` goes once the new file is durable.
+    /// Writes the file.
     pub(super) fn save(&mut self) -> Result<(), ManageError> {
         let file = self.keyslots.write(&file_mac(&self.root)?)?;
-        self.exclusive.replace(KEYSLOTS, &file)?;
-        Ok(self.exclusive.remove(TPM_SLOT)?)
+        Ok(self.exclusive.replace(KEYSLOTS, &file)?)
     }
 
     /// The slots with a code or shares.
@@ -64,10 +63,10 @@ impl<C: Clock> Desk<'_, C> {
 
     fn open_how(&self, unlock: impl FnOnce(&Keyslots) -> Result<(Secret<KEY_BYTES>, u32), ManageError>) -> Result<Book, ManageError> {
         let exclusive = Exclusive::take(self.directory)?;
-        let unopened = Unopened::read(&read_slots(self.directory)?)?;
-        let (root_key, opened_by) = unlock(&unopened.before_authentication())?;
+        let unopened = Keyslots::read(&read_slots(self.directory)?)?;
+        let (root_key, opened_by) = unlock(unopened.before_authentication())?;
         let root = Root::new(&root_key);
-        let mut keyslots = unopened.authenticate(&root)?;
+        let mut keyslots = authenticate(unopened, &root)?;
         keyslots.was_opened(opened_by, self.now());
         Ok(Book { exclusive, keyslots, root_key, root, opened_by })
     }
@@ -75,10 +74,11 @@ impl<C: Clock> Desk<'_, C> {
     /// Destroys what is left over in this TPM. What cannot be destroyed now stays on the list; says so in words for the report.
     pub(super) fn settle(&self, book: &mut Book) -> Result<String, ManageError> {
         let before = book.keyslots.leftovers.clone();
+        let mark = mark(&book.root)?;
         let mut left = Vec::new();
         let mut trouble = None;
         for half in before.iter().filter(|half| !book.needs(half)) {
-            match Tpm::connect(self.tpm, Some(&half.storage_root)).and_then(|mut tpm| tpm.destroy_half(half.index)) {
+            match Tpm::connect(self.tpm, Some(&half.storage_root)).and_then(|mut tpm| tpm.destroy_half(half.index, &mark)) {
                 Ok(()) => {}
                 // In a TPM that is not here: of a machine that died, most likely.
                 Err(TpmError::OtherTpm) => left.push(half.clone()),

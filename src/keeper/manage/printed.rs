@@ -41,7 +41,7 @@ impl<C: Clock> Desk<'_, C> {
     /// A new secret for a slot that there is.
     pub(super) fn renew(&self, book: &mut Book, id: u32, kind: &Kind) -> Result<(), ManageError> {
         let new = match kind {
-            Kind::Tpm(slot) => return self.make_again(book, Some(id), slot.policy.clone()).map(|_| ()),
+            Kind::Tpm(slot) => return self.make_again(book, Some(id), slot.policy.clone(), false).map(|_| ()),
             Kind::Recovery(_) => self.new_code(book, id)?,
             Kind::Shares(slot) => self.new_shares(book, id, slot.threshold, slot.count)?,
         };
@@ -79,9 +79,8 @@ impl<C: Clock> Desk<'_, C> {
             })?;
             typed.push(share);
         }
-        // Any so many are as good as any others; these first ones and those last ones between them hold every share.
-        let need = usize::from(threshold);
-        for some in [typed.get(..need), typed.get(typed.len().saturating_sub(need)..)].into_iter().flatten() {
+        // Any so many are as good as any others; every share is in one of these.
+        for some in typed.windows(usize::from(threshold)) {
             let opened = recovery::decrypt(&slot.encrypted, id, &join(some)?)?;
             if opened.expose() != book.root_key.expose() {
                 return Err(ManageError::DoesNotOpen);

@@ -49,11 +49,13 @@ impl<C: Clock> Desk<'_, C> {
         slots: impl Iterator<Item = &'s Slot> + Clone,
         refused: Option<ManageError>,
     ) -> Result<Opened, ManageError> {
-        let codes = slots.clone().filter(|slot| matches!(slot.kind, Kind::Recovery(_)));
-        match (codes.chain(slots.filter(|slot| matches!(slot.kind, Kind::Shares(_)))).next(), refused) {
-            (Some(slot), None | Some(ManageError::NothingPrinted)) => Ok((self.unlock_by(slot, None)?, slot.id)),
-            // The operator learns why the machine does not open by itself.
-            (Some(slot), Some(refused)) => Ok((self.unlock_by(slot, Some(told(&refused)))?, slot.id)),
+        let problem = refused.as_ref().filter(|refused| !matches!(refused, ManageError::NothingPrinted)).map(|refused| told(refused));
+        let codes: Vec<(u32, &Encrypted)> = slots.clone().filter_map(code_of).collect();
+        if !codes.is_empty() {
+            return self.unlock_codes(&codes, problem);
+        }
+        match (slots.into_iter().find(|slot| matches!(slot.kind, Kind::Shares(_))), refused) {
+            (Some(slot), _) => Ok((self.unlock_by(slot, problem)?, slot.id)),
             (None, Some(refused)) => Err(refused),
             (None, None) => Err(KeyslotsError::Last.into()),
         }
@@ -62,7 +64,7 @@ impl<C: Clock> Desk<'_, C> {
     fn unlock_by(&self, slot: &Slot, problem: Option<String>) -> Result<Secret<KEY_BYTES>, ManageError> {
         match &slot.kind {
             Kind::Tpm(tpm) => self.unlock_tpm(tpm, slot.id),
-            Kind::Recovery(encrypted) => self.unlock_code(encrypted, slot.id, problem),
+            Kind::Recovery(encrypted) => Ok(self.unlock_codes(&[(slot.id, encrypted)], problem)?.0),
             Kind::Shares(shares) => self.unlock_shares(shares, slot.id, problem),
         }
     }
@@ -84,8 +86,19 @@ impl<C: Clock> Desk<'_, C> {
         }
     }
 
-    fn unlock_code(&self, encrypted: &Encrypted, id: u32, problem: Option<String>) -> Result<Secret<KEY_BYTES>, ManageError> {
-        self.ask_until(Wanted::Code { slot: id }, problem, |typed| open_by_code(encrypted, id, typed))
+    /// By whichever of these slots the typed code is for: people do not know the number of theirs.
+    fn unlock_codes(&self, slots: &[(u32, &Encrypted)], problem: Option<String>) -> Result<Opened, ManageError> {
+        let slot = slots.first().map_or(0, |(id, _)| *id);
+        self.ask_until(Wanted::Code { slot }, problem, |typed| {
+            let mut wrong = String::new();
+            for (id, encrypted) in slots {
+                match open_by_code(encrypted, *id, typed) {
+                    Ok(root_key) => return Ok((root_key, *id)),
+                    Err(words) => wrong = words,
+                }
+            }
+            Err(wrong)
+        })
     }
 
     fn unlock_shares(&self, slot: &SharesSlot, id: u32, mut problem: Option<String>) -> Result<Secret<KEY_BYTES>, ManageError> {
@@ -97,6 +110,13 @@ impl<C: Clock> Desk<'_, C> {
             shares.push(share);
         }
         Ok(recovery::decrypt(&slot.encrypted, id, &join(&shares)?)?)
+    }
+}
+
+const fn code_of(slot: &Slot) -> Option<(u32, &Encrypted)> {
+    match &slot.kind {
+        Kind::Recovery(encrypted) => Some((slot.id, encrypted)),
+        Kind::Tpm(_) | Kind::Shares(_) => None,
     }
 }
 

@@ -108,6 +108,15 @@ pub enum TpmError {
         /// For example `7+11`.
         pcrs: String,
     },
+    /// The PCRs are none that the authority has approved.
+    #[error(
+        "what this machine has started (PCR {pcrs}) is in none of the states that the slot's authority has approved: if you changed it, open \
+         with a recovery code or shares and add an approval (salama keys policy, salama keys approve); if not, find out who did"
+    )]
+    NotApproved {
+        /// For example `7+11`.
+        pcrs: String,
+    },
     /// No SHA-256 bank.
     #[error("the TPM keeps no SHA-256 values of PCRs: switch its SHA-256 bank on in the firmware")]
     NoBank,
