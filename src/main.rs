@@ -12,10 +12,12 @@ use salama::base::told::told;
 use salama::config::{Config, ConfigError};
 use salama::connection::listener;
 use salama::keys::KeeperError;
-use salama::lifecycle::arguments::Arguments;
+use salama::lifecycle::arguments::{Arguments, Task};
 use salama::lifecycle::daemon;
+use salama::lifecycle::maintenance;
 use salama::lifecycle::notify::Notifier;
 use salama::lifecycle::parts::{self, Parts, StartKeeperError};
+use salama::record::index::IndexKeys;
 use salama::record::store::OpenStore;
 use salama::sandbox::policy;
 use salama::sandbox::process;
@@ -47,6 +49,9 @@ fn exit(error: &(dyn Error + 'static)) -> Exit {
 /// arguments > config > harden > listener > worker begins > keeper > privileges > store > confine (no way back) > worker ready > serve
 fn run() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
+    if let Some(Task::Store(task)) = arguments.task {
+        return Ok(maintenance::run(&arguments.config, task)?);
+    }
     let config = Config::load(&arguments.config)?;
     if arguments.check {
         return Ok(());
@@ -61,10 +66,11 @@ fn run() -> Result<(), Box<dyn Error>> {
     let keeper = parts::start_keeper(&config)?;
 
     let unprivileged = hardened.drop_privileges(parts::user(&config.process.user).as_deref())?;
-    let store = OpenStore::open(&config.state.directory, config.state.ballast)?;
+    let index = IndexKeys::derive(&keeper.greeting.index_key)?;
+    let store = OpenStore::open(&config.state.directory, config.state.ballast, &index)?;
     let confined = unprivileged.confine(&policy::core::POLICY, &parts::grants(&config, &arguments.config))?;
     let workers = workers.ready()?;
 
-    daemon::serve(confined, Parts { config, notifier, listener, keeper, workers, store })?;
+    daemon::serve(confined, Parts { config, notifier, listener, keeper, workers, index, store })?;
     Ok(())
 }

@@ -16,6 +16,7 @@
 mod appliance;
 mod children;
 mod client;
+mod reopen;
 mod sink;
 mod store;
 #[path = "../../tests/support/mod.rs"]
@@ -27,6 +28,10 @@ use clap::Parser;
 enum CommandLine {
     /// Sealed durable inserts from many writers, then random sealed reads.
     Store(store::Arguments),
+    /// A large store whose writer was killed: how long it takes to open.
+    Reopen(reopen::Arguments),
+    /// Not for people: writes until it is killed.
+    Writer(reopen::WriterArguments),
     /// A server that drops what it is sent, behind the daemon's own TLS and HTTP settings.
     Sink(sink::Arguments),
     /// A whole appliance, until standard input is closed.
@@ -42,6 +47,8 @@ enum CommandLine {
 fn main() {
     match CommandLine::parse() {
         CommandLine::Store(arguments) => store::run(&arguments),
+        CommandLine::Reopen(arguments) => reopen::run(&arguments),
+        CommandLine::Writer(arguments) => reopen::write(&arguments),
         CommandLine::Sink(arguments) => sink::run(&arguments),
         CommandLine::Appliance(arguments) => appliance::run(&arguments),
         CommandLine::Put(arguments) => client::put(&arguments),

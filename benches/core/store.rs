@@ -12,6 +12,7 @@ use clap::Args;
 use salama::base::ids::CallId;
 use salama::base::secret::Secret;
 use salama::record::envelope::Envelope;
+use salama::record::index::IndexKeys;
 use salama::record::schema::{Slot, Table};
 use salama::record::store::{Batch, OpenStore, Outcome, Store};
 use serde_json::json;
@@ -41,7 +42,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) {
-    let store = OpenStore::open(&arguments.folder, 1 << 16).unwrap().start().unwrap();
+    let store = OpenStore::open(&arguments.folder, 1 << 16, &index()).unwrap().start().unwrap();
     fill(&store, arguments);
     let inserting = Instant::now();
     insert(&store, arguments);
@@ -123,4 +124,8 @@ fn envelope(number: u64) -> Envelope {
 
 fn plain(number: u64, bytes: usize) -> Vec<u8> {
     (0..bytes as u64).map(|at| (number.wrapping_mul(31).wrapping_add(at * 7) & 0xff) as u8).collect()
+}
+
+pub fn index() -> IndexKeys {
+    IndexKeys::derive(&Secret::try_fill(|_| Ok::<(), ()>(())).unwrap()).unwrap()
 }

@@ -218,6 +218,18 @@ pub enum Event {
     },
     /// Uploads are refused: the disk is nearly full.
     SpaceLow,
+    /// Someone at the console had the store checked.
+    StoreChecked {
+        /// Whether every call's key was opened for it.
+        with_keys: bool,
+        /// What was found.
+        faults: u64,
+    },
+    /// Someone at the console had the store compacted.
+    StoreCompacted {
+        /// Bytes given back.
+        freed: u64,
+    },
     /// An administrator changed something.
     AdminActed {
         /// Who.
@@ -280,6 +292,8 @@ impl Event {
             Self::Fault { .. } => "fault",
             Self::Swept { .. } => "swept",
             Self::SpaceLow => "space_low",
+            Self::StoreChecked { .. } => "store_checked",
+            Self::StoreCompacted { .. } => "store_compacted",
             Self::AdminActed { .. } => "admin_acted",
         }
     }
@@ -288,6 +302,7 @@ impl Event {
     pub const fn severity(&self) -> Severity {
         match self {
             Self::KeeperLost | Self::WorkerLost | Self::Fault { .. } => Severity::Error,
+            Self::StoreChecked { faults: 1.., .. } => Severity::Error,
             Self::AuthFailed { .. }
             | Self::Decided { ruling: Ruling::Refused(_), .. }
             | Self::CallFailed { .. }
@@ -327,6 +342,10 @@ impl Event {
             Self::TextRedacted { redacted: count } | Self::Swept { files: count } => Line { count: Some(*count), ..none },
             Self::Fault { call, step, cause } => Line { call: *call, reason: Some(step), detail: Some(cause), ..none },
             Self::AdminActed { who, action } => Line { who: Some(who), action: Some(action), ..none },
+            Self::StoreChecked { with_keys, faults } => {
+                Line { count: Some(*faults), detail: Some(if *with_keys { "with keys" } else { "without keys" }), ..none }
+            }
+            Self::StoreCompacted { freed } => Line { bytes: Some(*freed), ..none },
             Self::KeeperStarted | Self::KeeperLost | Self::WorkerLost | Self::SpaceLow => none,
         }
     }
@@ -387,6 +406,11 @@ impl fmt::Display for Event {
             Self::Fault { step, cause, .. } => write!(f, "{step} failed: {cause}"),
             Self::Swept { files } => write!(f, "{files} files that an earlier crash had left were removed"),
             Self::SpaceLow => write!(f, "the disk is nearly full: uploads are refused; erase calls or enlarge the disk"),
+            Self::StoreChecked { with_keys, faults } => {
+                let keys = if *with_keys { "every call's key was opened" } else { "no key was opened" };
+                write!(f, "the store was checked at the console ({keys}): {faults} faults")
+            }
+            Self::StoreCompacted { freed } => write!(f, "the store was compacted at the console: {freed} bytes given back"),
             Self::AdminActed { who, action } => write!(f, "{who} {action}"),
         }
     }

@@ -14,7 +14,7 @@ mod model;
 use std::process::ExitCode;
 
 use salama::sys::heap::WipingHeap;
-use salama::{base, identity, ipc, job, keys, sandbox, sys};
+use salama::{base, identity, ipc, job, keys, sandbox, supervisor, sys};
 
 /// Codes, shares and PINs pass through this program on their way between people and the keeper.
 #[global_allocator]

@@ -12,6 +12,7 @@ use super::enrol::EnrolArgs;
 use super::init::InitArgs;
 use super::keys::KeysArgs;
 use super::model::ModelCommand;
+use super::store::StoreCommand;
 use crate::base::ids::CallId;
 use crate::job::spec::{ChannelRole, ConsentBasis, ConsentPurpose};
 
@@ -21,7 +22,7 @@ use crate::job::spec::{ChannelRole, ConsentBasis, ConsentPurpose};
     name = "salama",
     version,
     max_term_width = 100,
-    after_help = "Exit codes: 0 done, 1 failed, 64 wrong command line, 65 bad recording or input, 66 no such call or file,\n\
+    after_help = "Exit codes: 0 done, 1 failed, 64 wrong command line, 65 bad recording, input or store, 66 no such call or file,\n\
                   69 not reachable or busy: try again, 74 a file could not be written, 77 not allowed, 78 wrong configuration."
 )]
 pub struct Cli {
@@ -69,6 +70,9 @@ pub enum Command {
     /// Models on this machine's disk.
     #[command(subcommand)]
     Model(ModelCommand),
+    /// The store on this machine's disk, while no daemon runs.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Audit entries in this machine's journal.
     #[command(subcommand)]
     Audit(AuditCommand),

@@ -14,9 +14,11 @@ use super::keys::KeysError;
 use super::model::{GoldenError, ImportModelError};
 use super::output::clean;
 use crate::base::exit::Exit;
+use crate::ipc::maintenance::{Refusal as StoreRefusal, RefusalKind};
 use crate::ipc::worker::CallFailure;
 use crate::job::spec::CallState;
 use crate::model::verify::VerifyError;
+use crate::supervisor::program::SpawnError;
 
 /// A refusal of the appliance: an RFC 9457 problem document, or a reply that is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,6 +158,21 @@ pub enum Failure {
     /// `model list` found models that are not as their manifests say.
     #[error("{0} of the models must not be used; import them again")]
     ModelsRefused(usize),
+    /// `store` was refused.
+    #[error("{}", clean(&.0.words))]
+    StoreRefused(StoreRefusal),
+    /// `store check` found faults.
+    #[error("the store is damaged; keep a copy of the whole state directory before anything else is done with it")]
+    StoreDamaged,
+    /// `store check` could not open anything.
+    #[error("only what needs no keys was checked, because there are none: {0}")]
+    StoreWithoutKeys(String),
+    /// `salamad` did not say how it went.
+    #[error("salamad ended without a report; the journal and the lines above may say why, and the store is as it was")]
+    StoreSilent,
+    /// `salamad` did not start.
+    #[error(transparent)]
+    StoreStart(SpawnError),
     /// There is no journal to read.
     #[error("{0}")]
     NoJournal(String),
@@ -179,6 +196,8 @@ impl Failure {
             Self::CallFailed(failure) if failure.is_of_recording() => Exit::BadInput,
             Self::Read { cause, .. } if cause.kind() == io::ErrorKind::NotFound => Exit::NotFound,
             Self::Read { .. } | Self::Write { .. } | Self::Output(_) => Exit::Io,
+            Self::StoreRefused(refusal) => of_store(refusal.kind),
+            Self::StoreDamaged => Exit::BadInput,
             Self::Init(error) => of_init(error),
             Self::Enrol(error) => of_enrol(error),
             Self::Keys(error) => error.exit(),
@@ -189,6 +208,7 @@ impl Failure {
                 GoldenError::Start(_) | GoldenError::Broken(_) => Exit::Failed,
             },
             Self::OutputClosed => Exit::Ok,
+            Self::StoreWithoutKeys(_) | Self::StoreSilent | Self::StoreStart(_) => Exit::Failed,
             Self::CallFailed(_) | Self::Reply(_) | Self::CallCancelled | Self::CallEnded(_) => Exit::Failed,
         }
     }
@@ -196,6 +216,18 @@ impl Failure {
     /// Asking again later may help.
     pub fn is_retryable(&self) -> bool {
         self.exit() == Exit::Unavailable
+    }
+}
+
+const fn of_store(kind: RefusalKind) -> Exit {
+    match kind {
+        RefusalKind::InUse => Exit::Unavailable,
+        RefusalKind::NotAllowed => Exit::Denied,
+        RefusalKind::Absent => Exit::NotFound,
+        RefusalKind::Disk => Exit::Io,
+        RefusalKind::Damaged => Exit::BadInput,
+        RefusalKind::Settings => Exit::Config,
+        RefusalKind::Failed => Exit::Failed,
     }
 }
 

@@ -24,6 +24,7 @@ pub mod run;
 mod sheet;
 mod sse;
 mod status;
+mod store;
 #[cfg(test)]
 mod tests;
 mod text;

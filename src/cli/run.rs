@@ -15,7 +15,7 @@ use super::client::Client;
 use super::failure::Failure;
 use super::output::{Output, clean, warn};
 use super::profile::Settings;
-use super::{audit, call, keys, local, status, text};
+use super::{audit, call, keys, local, status, store, text};
 use crate::base::exit::Exit;
 
 /// Runs the command line.
@@ -50,6 +50,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Enrol(args) => local::enrol(output, &args),
         Command::Keys(args) => keys::keys(output, &args),
         Command::Model(command) => local::model(output, &command),
+        Command::Store(command) => store::store(output, &command),
         Command::Audit(AuditCommand::Tail(args)) => audit::tail(output, args),
         Command::Completions { shell } => completions(output, shell),
     }

@@ -1,11 +1,12 @@
 //! All that crosses a line between two of our processes: frames, messages, descriptors.
 //! Trusts: nothing on the other end; every frame is capped and every message is of a closed type.
 //! Touches: one inherited `SOCK_SEQPACKET` socket a channel.
-//! Next: `keys` and `keeper` speak [`keeper`]; `supervisor` and `worker` speak [`worker`].
+//! Next: `keys` and `keeper` speak [`keeper`]; `cli` and `lifecycle` [`maintenance`]; `supervisor` and `worker` speak [`worker`].
 
 pub mod channel;
 pub mod keeper;
 pub mod keyslots;
+pub mod maintenance;
 pub mod transcript;
 pub mod worker;
 

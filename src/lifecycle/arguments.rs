@@ -5,7 +5,9 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
+
+use super::maintenance::StoreTask;
 
 /// Salama's daemon: takes recordings over mutual TLS, gives redacted transcripts out.
 #[derive(Clone, Debug, Parser)]
@@ -17,4 +19,15 @@ pub struct Arguments {
     /// Check the settings file and exit.
     #[arg(long)]
     pub check: bool,
+    /// Something else than to serve.
+    #[command(subcommand)]
+    pub task: Option<Task>,
+}
+
+/// What `salama` starts this program for.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Task {
+    /// Work on the store; started by `salama store`.
+    #[command(subcommand, hide = true)]
+    Store(StoreTask),
 }

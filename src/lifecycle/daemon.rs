@@ -23,7 +23,6 @@ use crate::connection::tls::{self, TlsError};
 use crate::job::border::Forked;
 use crate::job::calls::{Calls, CallsParts, OpenCallsError};
 use crate::keys;
-use crate::record::index::{IndexKeyError, IndexKeys};
 use crate::record::store::OpenStoreError;
 use crate::sandbox::process::Confined;
 
@@ -37,7 +36,7 @@ pub fn serve(confined: Confined, parts: Parts) -> Result<(), ServeError> {
 }
 
 async fn run(confined: &Confined, parts: Parts) -> Result<(), ServeError> {
-    let Parts { config, notifier, listener, keeper: StartedKeeper { keeper, greeting, process }, workers, store } = parts;
+    let Parts { config, notifier, listener, keeper: StartedKeeper { keeper, greeting, process }, workers, index, store } = parts;
     let (report_end, ends) = mpsc::unbounded_channel();
     let (stop, stopping) = watch::channel(false);
     let signals = Signals::listen().map_err(ServeError::Signals)?;
@@ -51,7 +50,7 @@ async fn run(confined: &Confined, parts: Parts) -> Result<(), ServeError> {
     let (supervisor, _) = workers.run(on_lost).map_err(ServeError::Thread)?;
     let calls = Calls::open(CallsParts {
         store: store.start()?,
-        index: IndexKeys::derive(&greeting.index_key)?,
+        index,
         keeper: Arc::new(keeper.clone()),
         supervisor: Arc::new(Forked {
             supervisor,
@@ -130,9 +129,6 @@ pub enum ServeError {
     /// The store.
     #[error(transparent)]
     Store(#[from] OpenStoreError),
-    /// The index key.
-    #[error(transparent)]
-    Index(#[from] IndexKeyError),
     /// The desk.
     #[error(transparent)]
     Calls(#[from] OpenCallsError),

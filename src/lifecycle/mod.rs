@@ -5,6 +5,7 @@
 
 pub mod arguments;
 pub mod daemon;
+pub mod maintenance;
 pub mod notify;
 pub mod parts;
 pub mod signals;

@@ -14,6 +14,7 @@ use super::notify::Notifier;
 use crate::config::Config;
 use crate::job::calls::JobSettings;
 use crate::keys::{Keeper, KeeperError, KeeperGreeting};
+use crate::record::index::IndexKeys;
 use crate::record::store::OpenStore;
 use crate::sandbox::process::Grant;
 use crate::supervisor::forkserver::{ForkServer, StartError as WorkerStartError, Starting, WorkerSettings};
@@ -55,6 +56,8 @@ pub struct Parts {
     pub keeper: StartedKeeper,
     /// The fork server.
     pub workers: ForkServer,
+    /// The keys of what can be found without opening a call.
+    pub index: IndexKeys,
     /// The store, not yet writing.
     pub store: OpenStore,
 }

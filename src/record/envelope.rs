@@ -35,6 +35,12 @@ impl SealedRecord {
         Self(bytes.to_vec())
     }
 
+    /// Whether it could be a record of `slot` as far as shows without the key: its version and its least length.
+    pub(in crate::record) fn has_form_of(&self, slot: &Slot) -> bool {
+        let version = self.0.first_chunk::<VERSION_BYTES>();
+        version == Some(&slot.table().version().to_le_bytes()) && self.0.len() >= VERSION_BYTES + NONCE_LEN + AES_256_GCM.tag_len()
+    }
+
     /// For the database.
     pub(in crate::record) fn as_stored(&self) -> &[u8] {
         &self.0

@@ -3,7 +3,7 @@
 //! Touches: the store, then `STATE/audio`.
 //! Next: `job` calls [`erase`] for a permitted deletion and [`sweep`] at start.
 //!
-//! One durable commit removes the wrapped key with every record: from then on nothing opens the rest.
+//! First the copy goes that a migration kept of the store. One durable commit removes the wrapped key with every record: from then on nothing opens the rest.
 //! Only then the recording's file goes. A crash in between leaves a file without a call, which the next start sweeps.
 
 use crate::base::ids::CallId;
@@ -18,6 +18,9 @@ pub enum EraseError {
     /// Nothing was erased.
     #[error("the call was not erased: the store refused")]
     Store(#[from] StoreError),
+    /// Nothing was erased.
+    #[error("the call was not erased: a copy of the store from before an update holds its key and cannot be removed; remove it")]
+    Copy(#[source] std::io::Error),
     /// The key and the records are gone; the sealed file is left and is swept at the next start.
     #[error("the call's key is erased, its sealed recording is left on disk until the next start")]
     Recording(#[source] SegmentError),
@@ -35,6 +38,8 @@ pub fn erase(
     references: impl IntoIterator<Item = Slot>,
 ) -> Result<Outcome, EraseError> {
     let batch = Table::OF_CALL.into_iter().map(|table| Slot::of_call(table, call)).chain(references).fold(batch, Batch::delete);
+    // Before the commit: after it, a crash would leave a copy with the key of an erased call, and nobody who knows.
+    store.forget_copies().map_err(EraseError::Copy)?;
     let outcome = store.commit(batch.freeing())?;
     if outcome == Outcome::Committed {
         segments.remove(call).map_err(EraseError::Recording)?;

@@ -5,13 +5,24 @@
 //!
 //! ```text
 //! STATE/store.redb       SealedRecord values only; keys are random ids, job numbers or keyed hashes
+//! STATE/store.schema-N.redb  the store as it was before it was lifted from schema N; gone with the first erasure
 //! STATE/audio/ID.seg     a recording in sealed chunks; ID.part while it comes in
 //! STATE/ballast          really allocated zeros, given up when a full disk would stop an erasure
 //! ```
 
+pub mod check;
+pub mod compact;
+pub mod copy;
+pub mod database;
 pub mod envelope;
 pub mod erasure;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod faulty_disk;
 pub mod index;
+mod landed;
+pub mod migration;
 pub mod schema;
 pub mod segments;
 #[cfg(test)]

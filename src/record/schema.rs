@@ -41,11 +41,13 @@ pub enum Table {
     Idempotency,
     /// The highest job number given.
     Counter,
+    /// What is true of the store as a whole, by name: its schema version.
+    Store,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Header,
         Self::WrappedDek,
         Self::Metadata,
@@ -57,6 +59,7 @@ impl Table {
         Self::ByOwner,
         Self::Idempotency,
         Self::Counter,
+        Self::Store,
     ];
 
     /// The tables with one record a call, keyed by its id.
@@ -76,6 +79,7 @@ impl Table {
             Self::ByOwner => "by_owner",
             Self::Idempotency => "idempotency",
             Self::Counter => "counter",
+            Self::Store => "store",
         }
     }
 
@@ -88,9 +92,14 @@ impl Table {
     pub const fn custody(self) -> Custody {
         match self {
             Self::Metadata | Self::Redacted | Self::Clear | Self::Entities => Custody::Call,
-            Self::Header | Self::WrappedDek | Self::Queue | Self::ByJob | Self::ByOwner | Self::Idempotency | Self::Counter => {
-                Custody::Index
-            }
+            Self::Header
+            | Self::WrappedDek
+            | Self::Queue
+            | Self::ByJob
+            | Self::ByOwner
+            | Self::Idempotency
+            | Self::Counter
+            | Self::Store => Custody::Index,
         }
     }
 }
@@ -135,6 +144,11 @@ impl Slot {
         Self { table: Table::Counter, key: b"job".to_vec() }
     }
 
+    /// The store's schema version.
+    pub fn schema() -> Self {
+        Self { table: Table::Store, key: b"schema".to_vec() }
+    }
+
     /// A slot as a scan of the store found it.
     pub(in crate::record) fn found(table: Table, key: &[u8]) -> Self {
         Self { table, key: key.to_vec() }
@@ -148,6 +162,19 @@ impl Slot {
     /// Its key in the table.
     pub fn key(&self) -> &[u8] {
         &self.key
+    }
+
+    /// Whether the key has the form that keys of its table have.
+    pub(in crate::record) fn is_well_formed(&self) -> bool {
+        let bytes = match self.table {
+            Table::Header | Table::WrappedDek | Table::Metadata | Table::Redacted | Table::Clear | Table::Entities => 16,
+            Table::Queue | Table::ByJob => 8,
+            Table::ByOwner => 32 + 8,
+            Table::Idempotency => 32,
+            Table::Counter => return *self == Self::counter(),
+            Table::Store => return *self == Self::schema(),
+        };
+        self.key.len() == bytes
     }
 
     /// The job number at the end of the key, for tables that are ordered by it.

@@ -25,6 +25,11 @@ impl Ballast {
         Self { path: state.join("ballast"), bytes }
     }
 
+    /// Another file in the same directory.
+    pub(in crate::record) fn beside(&self, name: &str) -> PathBuf {
+        self.path.with_file_name(name)
+    }
+
     /// Really allocates the ballast; what is already there stays.
     ///
     /// # Errors

@@ -3,71 +3,36 @@
 //! Touches: `STATE/store.redb`, `STATE/ballast`.
 //! Next: [`super::writer`] commits; `job` reads and submits.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 use std::thread::JoinHandle;
 
-use redb::{Builder, Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition, TableHandle};
+use redb::{Database, ReadOnlyTable, ReadableDatabase};
 
+pub use super::database::OpenStoreError;
+use super::database::{self, definition, is_full};
 use super::envelope::SealedRecord;
+use super::index::IndexKeys;
 use super::schema::{Slot, Table};
-use super::segments::SegmentDirectory;
 use super::space::Ballast;
-use super::writer;
+use super::{copy, migration, writer};
 use crate::base::told::told;
 
-/// Memory for redb's page cache, bytes: well under the daemon's budget, well over a day's headers.
-const CACHE_BYTES: usize = 32 << 20;
 /// Batches that may wait for the writer before submitters do.
 const WAITING_MAX: usize = 256;
-
-pub(in crate::record) const fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
-    TableDefinition::new(table.name())
-}
 
 /// An opened store that runs no thread yet, so that it can be opened before confinement.
 pub struct OpenStore {
     shared: Arc<Shared>,
 }
 
-/// Why the store cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenStoreError {
-    /// Another daemon has it.
-    #[error("{path} is in use: another salamad runs with this state directory")]
-    InUse {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file cannot be opened, or is damaged beyond what a crash leaves.
-    #[error("{path} cannot be opened; check its owner and the disk, or restore a backup")]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// What redb says.
-        #[source]
-        source: Arc<redb::Error>,
-    },
-    /// The store is gone and its recordings are not: a new store would have all of them swept.
-    #[error("{path} is missing, but {audio} holds recordings; restore the store from a backup, or move that directory away to begin anew")]
-    Missing {
-        /// The file.
-        path: PathBuf,
-        /// Where the recordings lie.
-        audio: PathBuf,
-    },
-    /// The writer thread could not be started.
-    #[error("the store's writer thread could not be started")]
-    Thread(#[source] io::Error),
-}
-
-/// Why a read or a commit failed. Nothing of a failed batch is stored.
+/// Why a read or a commit failed. Nothing of a failed batch is stored; after `Failed`, when the store cannot be opened again either,
+/// nobody knows: then all of it may be found stored at the next start, or nothing.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// No space left.
-    #[error("the disk is full")]
+    #[error("the disk is full; free some space on it")]
     Full,
     /// The disk or the file system failed.
     #[error("the store failed; check the disk")]
@@ -80,15 +45,18 @@ pub enum StoreError {
 impl From<redb::Error> for StoreError {
     fn from(error: redb::Error) -> Self {
         match &error {
-            redb::Error::Io(cause) if matches!(cause.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => Self::Full,
+            redb::Error::Io(cause) if is_full(cause) => Self::Full,
             _ => Self::Failed(Arc::new(error)),
         }
     }
 }
 
+/// Opens the database; again after a failure.
+pub(in crate::record) type Opener = Box<dyn Fn() -> Result<Database, OpenStoreError> + Send + Sync>;
+
 /// What the writer and the readers share.
 pub(in crate::record) struct Shared {
-    path: PathBuf,
+    opener: Opener,
     /// The state since the last commit, for readers: to open it costs more than to read a record. Before the database, so that it
     /// is dropped first.
     snapshot: Mutex<Option<Arc<Snapshot>>>,
@@ -99,18 +67,28 @@ pub(in crate::record) struct Shared {
 }
 
 impl OpenStore {
-    /// Opens or makes the store in the state directory and holds `ballast` bytes.
+    /// Opens or makes the store in the state directory, lifts it to the present schema and holds `ballast` bytes.
     ///
     /// # Errors
     /// [`OpenStoreError`]. A disk too full for the ballast is no error: see [`Store::has_ballast`].
-    pub fn open(state: &Path, ballast: u64) -> Result<Self, OpenStoreError> {
-        let path = state.join("store.redb");
-        let database = open_database(&path)?;
-        let ballast = Ballast::new(state, ballast);
+    pub fn open(state: &Path, ballast: u64, index: &IndexKeys) -> Result<Self, OpenStoreError> {
+        let path = state.join(database::FILE);
+        let opened = path.clone();
+        let store = Self::open_by(Box::new(move || database::open(&opened)), Ballast::new(state, ballast))?;
+        store.with(|database| {
+            copy::remove_unfinished(&path).map_err(|error| OpenStoreError::of(&path, error.into()))?;
+            Ok(migration::bring_up_to_date(database, &path, index)?)
+        })?;
+        Ok(store)
+    }
+
+    /// Opens what `opener` opens, of whatever schema it is.
+    pub(in crate::record) fn open_by(opener: Opener, ballast: Ballast) -> Result<Self, OpenStoreError> {
+        let database = opener()?;
         let held = ballast.hold().is_ok();
         Ok(Self {
             shared: Arc::new(Shared {
-                path,
+                opener,
                 snapshot: Mutex::new(None),
                 database: RwLock::new(Some(database)),
                 ballast,
@@ -118,6 +96,13 @@ impl OpenStore {
                 commits: AtomicU64::new(0),
             }),
         })
+    }
+
+    /// Works on the database before anybody else does.
+    pub(in crate::record) fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, OpenStoreError>) -> Result<T, OpenStoreError> {
+        let database = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);
+        // It is open until a commit fails, and there was none.
+        work(database.as_ref().ok_or(OpenStoreError::Closed)?)
     }
 
     /// Starts the writer thread.
@@ -271,10 +256,7 @@ impl Store {
     /// # Errors
     /// What `read` returns; `Closed`.
     pub fn view<T, E: From<StoreError>>(&self, read: impl FnOnce(&Snapshot) -> Result<T, E>) -> Result<T, E> {
-        let database = self.inner.shared.database.read().unwrap_or_else(PoisonError::into_inner);
-        let database = database.as_ref().ok_or(StoreError::Closed)?;
-        let snapshot = self.inner.shared.newest(database)?;
-        read(&snapshot)
+        self.inner.shared.view(read)
     }
 
     /// One record.
@@ -288,6 +270,14 @@ impl Store {
     /// Durable commits since the start.
     pub fn commits(&self) -> u64 {
         self.inner.shared.commits.load(Ordering::Relaxed)
+    }
+
+    /// Removes the copies of older stores that migrations kept: each holds the keys of calls that may be erased next.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub(in crate::record) fn forget_copies(&self) -> std::io::Result<()> {
+        copy::forget_kept(&self.inner.shared.ballast.beside(database::FILE))
     }
 
     /// Whether the ballast is held; without it the next erasure on a full disk may fail.
@@ -375,6 +365,14 @@ fn found(table: Table, entry: Result<Entry<'_>, redb::StorageError>) -> Result<(
 }
 
 impl Shared {
+    /// Reads on what the last commit left.
+    pub(in crate::record) fn view<T, E: From<StoreError>>(&self, read: impl FnOnce(&Snapshot) -> Result<T, E>) -> Result<T, E> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = database.as_ref().ok_or(StoreError::Closed)?;
+        let snapshot = self.newest(database)?;
+        read(&snapshot)
+    }
+
     /// What the last commit left. A reader that begins before a commit and finds it after is no fault: nobody has been told of that
     /// commit before the old snapshot was put away.
     fn newest(&self, database: &Database) -> Result<Arc<Snapshot>, StoreError> {
@@ -401,7 +399,7 @@ impl Shared {
         let database = database.as_ref().ok_or(StoreError::Closed)?;
         // Before, so that it keeps no pages from being used again; after, so that nobody reads what is old.
         self.put_snapshot_away();
-        let written = transact(database, write);
+        let written = database::transact(database, write);
         self.put_snapshot_away();
         let written = written?;
         self.commits.fetch_add(1, Ordering::Relaxed);
@@ -419,7 +417,7 @@ impl Shared {
         self.put_snapshot_away();
         // The old one holds the file's lock until it is dropped.
         drop(database.take());
-        match open_database(&self.path) {
+        match (self.opener)() {
             Ok(opened) => *database = Some(opened),
             Err(error) => tracing::error!(error = %told(&error), "the store could not be opened again after a failure"),
         }
@@ -431,49 +429,4 @@ impl Shared {
             tracing::error!(error = %error, "the ballast could not be given up");
         }
     }
-}
-
-fn transact<T>(database: &Database, write: impl FnOnce(&redb::WriteTransaction) -> Result<T, redb::Error>) -> Result<T, redb::Error> {
-    let mut transaction = database.begin_write()?;
-    transaction.set_durability(Durability::Immediate)?;
-    // Without it a crash costs seconds of repair at the next start; the price is about twice the commit time.
-    transaction.set_quick_repair(true);
-    let written = write(&transaction)?;
-    transaction.commit()?;
-    Ok(written)
-}
-
-/// Opens the store, or makes one where no recordings are that an older one knew.
-fn open_database(path: &Path) -> Result<Database, OpenStoreError> {
-    let failed = |source| match source {
-        redb::Error::DatabaseAlreadyOpen => OpenStoreError::InUse { path: path.to_owned() },
-        source => OpenStoreError::Open { path: path.to_owned(), source: Arc::new(source) },
-    };
-    let state = path.parent().unwrap_or(path);
-    if is_absent(path).map_err(|error| failed(error.into()))?
-        && SegmentDirectory::holds_recordings(state).map_err(|error| failed(error.into()))?
-    {
-        return Err(OpenStoreError::Missing { path: path.to_owned(), audio: SegmentDirectory::below(state) });
-    }
-    create_database(path).map_err(failed)
-}
-
-/// An empty file is as good as none: redb makes a new database of it.
-fn is_absent(path: &Path) -> io::Result<bool> {
-    match std::fs::metadata(path) {
-        Ok(found) => Ok(found.len() == 0),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(error),
-    }
-}
-
-fn create_database(path: &Path) -> Result<Database, redb::Error> {
-    let database = Builder::new().set_cache_size(CACHE_BYTES).create(path)?;
-    let known: Vec<String> = database.begin_read()?.list_tables()?.map(|table| table.name().to_owned()).collect();
-    if Table::ALL.iter().any(|table| !known.iter().any(|name| name == table.name())) {
-        transact(&database, |transaction| {
-            Table::ALL.iter().try_for_each(|table| transaction.open_table(definition(*table)).map(drop)).map_err(redb::Error::from)
-        })?;
-    }
-    Ok(database)
 }

@@ -19,18 +19,18 @@ use crate::base::ids::CallId;
 use crate::base::secret::Secret;
 
 fn open(state: &Path) -> Store {
-    OpenStore::open(state, 1 << 16).unwrap().start().unwrap()
+    OpenStore::open(state, 1 << 16, &index()).unwrap().start().unwrap()
 }
 
-fn index() -> IndexKeys {
+pub(super) fn index() -> IndexKeys {
     IndexKeys::derive(&Secret::try_fill(|_| Ok::<(), ()>(())).unwrap()).unwrap()
 }
 
-fn sealed(slot: &Slot, value: u64) -> SealedRecord {
+pub(super) fn sealed(slot: &Slot, value: u64) -> SealedRecord {
     index().envelope().seal_value(slot, &value).unwrap()
 }
 
-fn call(number: u64) -> CallId {
+pub(super) fn call(number: u64) -> CallId {
     let mut id = [0; 16];
     id[..8].copy_from_slice(&number.to_be_bytes());
     CallId::from_bytes(id)
@@ -89,7 +89,7 @@ fn a_batch_whose_requirement_fails_stores_nothing_and_harms_no_other() {
 fn a_second_daemon_on_the_same_directory_is_refused() {
     let state = tempfile::tempdir().unwrap();
     let _first = open(state.path());
-    assert!(matches!(OpenStore::open(state.path(), 0), Err(OpenStoreError::InUse { .. })));
+    assert!(matches!(OpenStore::open(state.path(), 0, &index()), Err(OpenStoreError::InUse { .. })));
 }
 
 #[test]
@@ -104,15 +104,26 @@ fn a_store_that_is_gone_is_not_made_anew_over_its_recordings() {
     let store = state.path().join("store.redb");
 
     std::fs::remove_file(&store).unwrap();
-    let gone = OpenStore::open(state.path(), 0).err().unwrap();
+    let gone = OpenStore::open(state.path(), 0, &index()).err().unwrap();
     std::fs::write(&store, b"").unwrap();
-    let empty = OpenStore::open(state.path(), 0).err().unwrap();
+    let empty = OpenStore::open(state.path(), 0, &index()).err().unwrap();
 
     assert!(matches!(gone, OpenStoreError::Missing { .. }) && matches!(empty, OpenStoreError::Missing { .. }), "{gone}, {empty}");
     assert!(gone.to_string().contains("restore the store from a backup, or move that directory away"), "{gone}");
     assert!(segments.read(call(1), &envelope).is_ok());
     std::fs::rename(state.path().join("audio"), state.path().join("moved")).unwrap();
-    assert!(OpenStore::open(state.path(), 0).is_ok());
+    assert!(OpenStore::open(state.path(), 0, &index()).is_ok());
+}
+
+#[test]
+fn a_start_that_was_cut_off_while_it_made_the_store_makes_it_at_the_next() {
+    let state = tempfile::tempdir().unwrap();
+    // As redb leaves a database that it was making, all but the first bytes that name it.
+    std::fs::write(state.path().join("store.redb.part"), vec![0; 1 << 20]).unwrap();
+    let store = open(state.path());
+    let slot = Slot::queue(1);
+    assert_eq!(store.commit(Batch::new().put(slot.clone(), sealed(&slot, 1))).unwrap(), Outcome::Committed);
+    assert!(!state.path().join("store.redb.part").exists());
 }
 
 #[test]
@@ -120,14 +131,14 @@ fn uploads_that_were_cut_off_do_not_keep_a_new_store_from_being_made() {
     let state = tempfile::tempdir().unwrap();
     SegmentDirectory::open(state.path()).unwrap();
     std::fs::write(state.path().join("audio/00000000000000000000000000000000.part"), b"half").unwrap();
-    assert!(OpenStore::open(state.path(), 0).is_ok());
+    assert!(OpenStore::open(state.path(), 0, &index()).is_ok());
 }
 
 #[test]
 fn a_store_whose_writer_is_gone_is_not_open() {
     let state = tempfile::tempdir().unwrap();
     assert!(open(state.path()).is_open());
-    let store = OpenStore::open(state.path(), 0).unwrap().start_with(|_, _| ()).unwrap();
+    let store = OpenStore::open(state.path(), 0, &index()).unwrap().start_with(|_, _| ()).unwrap();
     let started = std::time::Instant::now();
     while store.is_open() && started.elapsed().as_secs() < 30 {
         std::thread::yield_now();
@@ -160,7 +171,7 @@ fn newest_pages_stay_inside_their_prefix() {
     assert!(page.iter().all(|(slot, _)| slot.key().starts_with(mine.as_bytes())));
 }
 
-const WRITE_UNTIL_KILLED: &str = "SALAMA_TEST_WRITE_UNTIL_KILLED";
+pub(super) const WRITE_UNTIL_KILLED: &str = "SALAMA_TEST_WRITE_UNTIL_KILLED";
 
 /// Not a rule but the process of the next test: with the variable set it commits for ever and says what was acknowledged.
 #[test]
@@ -239,7 +250,7 @@ fn a_full_disk_refuses_writes_keeps_everything_and_still_lets_erasures_through()
     let disk = SmallDisk::mount(64);
     let state = disk.path();
     let segments = SegmentDirectory::open(state).unwrap();
-    let store = OpenStore::open(state, 16 << 20).unwrap().start().unwrap();
+    let store = OpenStore::open(state, 16 << 20, &index()).unwrap().start().unwrap();
     let small = |job| index().envelope().seal(&Slot::queue(job), &[0; 1000]).unwrap();
     let records = (0..SMALL).fold(Batch::new(), |batch, job| batch.put(Slot::queue(job), small(job)));
     assert_eq!(store.commit(records).unwrap(), Outcome::Committed);
@@ -270,7 +281,7 @@ fn the_ballast_is_taken_back_when_there_is_room_again() {
     let disk = SmallDisk::mount(24);
     let state = disk.path();
     std::fs::write(state.join("filler"), vec![0_u8; 23 << 20]).unwrap();
-    let store = OpenStore::open(state, 4 << 20).map(|open| open.start().unwrap());
+    let store = OpenStore::open(state, 4 << 20, &index()).map(|open| open.start().unwrap());
     let store = store.unwrap();
     assert!(!store.has_ballast());
     std::fs::remove_file(state.join("filler")).unwrap();

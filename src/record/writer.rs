@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use redb::{ReadableTable, WriteTransaction};
 
+use super::database::definition;
+use super::landed;
 use super::schema::{Slot, Table};
-use super::store::{Batch, Outcome, Requirement, Shared, StoreError, definition};
+use super::store::{Batch, Outcome, Requirement, Shared, StoreError};
 
 /// Batches in one commit.
 const GROUP_MAX: usize = 64;
@@ -87,13 +89,12 @@ impl Gathering {
 /// What a submitter is told, and the way to it.
 type Settled = (Submission, Result<Outcome, StoreError>);
 
-/// `commit > on failure: reopen > on a full disk: give up the ballast for erasures`; the answers are still to be given.
+/// `commit > on a full disk: give up the ballast for erasures`; the answers are still to be given.
 fn settle(shared: &Shared, group: Vec<Submission>) -> Vec<Settled> {
-    let error = match commit(shared, &group) {
+    let error = match commit_or_reopen(shared, &group) {
         Ok(outcomes) => return group.into_iter().zip(outcomes.into_iter().map(Ok)).collect(),
         Err(error) => error,
     };
-    shared.reopen();
     let (erasures, refused): (Vec<_>, Vec<_>) =
         group.into_iter().partition(|submission| submission.batch.frees && matches!(error, StoreError::Full));
     let mut settled = refuse(refused, &error);
@@ -101,12 +102,9 @@ fn settle(shared: &Shared, group: Vec<Submission>) -> Vec<Settled> {
         return settled;
     }
     shared.release_ballast();
-    match commit(shared, &erasures) {
+    match commit_or_reopen(shared, &erasures) {
         Ok(outcomes) => settled.extend(erasures.into_iter().zip(outcomes.into_iter().map(Ok))),
-        Err(error) => {
-            shared.reopen();
-            settled.extend(refuse(erasures, &error));
-        }
+        Err(error) => settled.extend(refuse(erasures, &error)),
     }
     settled
 }
@@ -120,11 +118,19 @@ fn refuse(group: Vec<Submission>, error: &StoreError) -> Vec<Settled> {
     group.into_iter().map(|submission| (submission, Err(error.clone()))).collect()
 }
 
-fn commit(shared: &Shared, group: &[Submission]) -> Result<Vec<Outcome>, StoreError> {
-    shared.transact(|transaction| {
+/// After a failure the store is opened again, and shows whether the commit is durable all the same.
+fn commit_or_reopen(shared: &Shared, group: &[Submission]) -> Result<Vec<Outcome>, StoreError> {
+    let mut outcomes = Vec::new();
+    let committed = shared.transact(|transaction| {
         let mut tables = Tables { transaction, open: BTreeMap::new() };
-        group.iter().map(|submission| tables.apply(&submission.batch)).collect()
-    })
+        for submission in group {
+            outcomes.push(tables.apply(&submission.batch)?);
+        }
+        Ok(())
+    });
+    let Err(error) = committed else { return Ok(outcomes) };
+    shared.reopen();
+    if landed::whole(shared, group, &outcomes) { Ok(outcomes) } else { Err(error) }
 }
 
 /// The tables of a transaction, each opened once for all batches: opening and closing one costs as much as a record.

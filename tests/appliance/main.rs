@@ -23,6 +23,7 @@ mod nothing_in_clear;
 mod roles;
 mod searches;
 mod start_up;
+mod store_tools;
 mod way_of_a_call;
 
 use std::sync::OnceLock;

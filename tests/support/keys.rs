@@ -37,8 +37,8 @@ impl OpenedCopy {
         let arguments = ["serve", "--directory", keys.to_str().unwrap(), "--tpm", &appliance.tpm(), "--user", "salama-keeper"];
         let started = program::spawn(&built("salama-keeper"), arguments).unwrap();
         let (keeper, greeting) = Keeper::connect(started.channel).unwrap();
-        let store = OpenStore::open(folder.path(), 4096).unwrap().start().unwrap();
         let index = IndexKeys::derive(&greeting.index_key).unwrap();
+        let store = OpenStore::open(folder.path(), 4096, &index).unwrap().start().unwrap();
         Self { keeper, index, index_key: greeting.index_key.expose().to_vec(), store, _folder: folder }
     }
 

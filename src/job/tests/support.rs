@@ -187,7 +187,7 @@ impl Office {
         });
         let keeper = Arc::new(TestKeeper::default());
         let clock = Arc::new(ManualClock::at(Timestamp::from_unix_millis(1_800_000_000_000)));
-        let store = OpenStore::open(&settings.state, 1 << 16).unwrap().start().unwrap();
+        let store = OpenStore::open(&settings.state, 1 << 16, &index()).unwrap().start().unwrap();
         let calls = Calls::open(CallsParts {
             store: store.clone(),
             index: index(),

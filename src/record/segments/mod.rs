@@ -8,6 +8,7 @@
 
 mod block;
 mod file;
+mod look;
 mod reader;
 mod writer;
 

@@ -1,0 +1,451 @@
+//! The schema version of the store, and the way from an older one to the present: step by step, each one durable commit.
+//! Trusts: the index key, which seals the version like every record.
+//! Touches: the database; a copy of it beside it before the first step.
+//! Next: [`super::store`] opens nothing that is not of the present schema.
+//!
+//! | schema | what changed |
+//! |---|---|
+//! | 1 | the first; it has no table `store` and names no version |
+//! | 2 | table `store` with the version |
+//!
+//! A step changes what is sealed under the index key, or tables. What is sealed under a call's own key is never open here; its tables
+//! carry versions of their own ([`super::schema::Table::version`]).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::{Database, ReadableDatabase, TableHandle, WriteTransaction};
+
+use super::copy::{self, CopyError};
+use super::database::{definition, guarded, transact};
+use super::envelope::{Envelope, OpenError, SealError, SealedRecord};
+use super::index::IndexKeys;
+use super::schema::{Slot, Table};
+
+/// The schema that this program reads and writes.
+pub const SCHEMA: u16 = 2;
+
+/// From one schema to the next, inside one transaction that also writes the new version down.
+pub(in crate::record) struct Step {
+    pub(in crate::record) from: u16,
+    pub(in crate::record) change: fn(&WriteTransaction, &Envelope) -> Result<(), StepError>,
+}
+
+/// All steps, oldest first.
+pub(in crate::record) const STEPS: &[Step] = &[Step { from: 1, change: |_, _| Ok(()) }];
+
+/// Why one step was not taken; nothing of it is stored.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The database.
+    #[error("the store failed")]
+    Store(#[from] redb::Error),
+    /// A record.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A record.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+/// Why the store is not of the schema that this program reads. It is as it was, or between two steps; the next start goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// A newer program wrote it.
+    #[error("{path} was written by a newer Salama (schema {found}, this program reads {SCHEMA}); {}", way_back(.copy.as_deref()))]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: u16,
+        /// The copy that was kept when it was lifted from this program's schema, if it is there.
+        copy: Option<PathBuf>,
+    },
+    /// The version is there but is not ours.
+    #[error(
+        "the schema version in {path} does not open: the store was damaged, or belongs to other keys than those in the key directory; restore store and keys from one backup"
+    )]
+    Sealed {
+        /// The file.
+        path: PathBuf,
+        /// How.
+        #[source]
+        source: OpenError,
+    },
+    /// Tables of something else.
+    #[error("{path} is no store of Salama's; move it away, or name another directory in the settings")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It could not be read.
+    #[error("{path} cannot be read; check the disk, or restore a backup")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What redb says.
+        #[source]
+        source: Arc<redb::Error>,
+    },
+    /// No copy, no change.
+    #[error("{path} has to be lifted to schema {SCHEMA}, and no copy of it can be kept; nothing was changed")]
+    Copy {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<CopyError>,
+    },
+    /// A step failed.
+    #[error("{path} could not be lifted from schema {from} to {}; it still is of schema {from}: check the disk and start again", .from + 1)]
+    Step {
+        /// The file.
+        path: PathBuf,
+        /// From which.
+        from: u16,
+        /// Why.
+        #[source]
+        source: Box<StepError>,
+    },
+}
+
+fn way_back(copy: Option<&Path>) -> String {
+    match copy {
+        Some(copy) => format!(
+            "install the newer one again, or go back to the store of before the update by renaming {} to its name: calls that came since are lost then",
+            copy.display()
+        ),
+        None => "install the newer one again, or restore a backup of before the update".to_owned(),
+    }
+}
+
+/// Where the copy of a store of schema `version` is kept.
+pub(in crate::record) fn kept_copy(path: &Path, version: u16) -> PathBuf {
+    path.with_extension(format!("schema-{version}.redb"))
+}
+
+/// Gives a new store its tables, and lifts an older one; keeps a copy of it first.
+pub(in crate::record) fn bring_up_to_date(database: &Database, path: &Path, index: &IndexKeys) -> Result<(), MigrateError> {
+    let mut keep = |from: u16| copy::write(database, &kept_copy(path, from), &mut |_| ()).map(drop);
+    lift(database, path, index.envelope(), STEPS, &mut keep)
+}
+
+/// `version > copy > step, step, …`: a crash between leaves the copy, and a store that says at which step it is.
+pub(in crate::record) fn lift(
+    database: &Database,
+    path: &Path,
+    index: &Envelope,
+    steps: &[Step],
+    keep: &mut dyn FnMut(u16) -> Result<(), CopyError>,
+) -> Result<(), MigrateError> {
+    let newest = steps.last().map_or(SCHEMA, |step| step.from + 1);
+    let Some(found) = version(database, path, index)? else {
+        let step = |error| MigrateError::Step { path: path.to_owned(), from: 0, source: Box::new(error) };
+        return write_down(database, index, newest, |_, _| Ok(())).map_err(step);
+    };
+    if found > newest {
+        let copy = Some(kept_copy(path, newest)).filter(|copy| copy.exists());
+        return Err(MigrateError::Newer { path: path.to_owned(), found, copy });
+    }
+    if found < newest {
+        // Written anew after a crash too: nobody has served from this store in between, so it is the same or better.
+        keep(found).map_err(|error| MigrateError::Copy { path: path.to_owned(), source: Box::new(error) })?;
+    }
+    for step in steps.iter().filter(|step| step.from >= found) {
+        let failed = |error| MigrateError::Step { path: path.to_owned(), from: step.from, source: Box::new(error) };
+        write_down(database, index, step.from + 1, step.change).map_err(failed)?;
+        tracing::info!(from = step.from, to = step.from + 1, "the store was lifted to another schema");
+    }
+    Ok(())
+}
+
+/// The schema of the store; none of one that was only just made.
+pub(in crate::record) fn version(database: &Database, path: &Path, index: &Envelope) -> Result<Option<u16>, MigrateError> {
+    let failed = |source| MigrateError::Read { path: path.to_owned(), source: Arc::new(source) };
+    let Some(marked) = is_marked(database, path)? else { return Ok(None) };
+    if !marked {
+        return Ok(Some(1));
+    }
+    let slot = Slot::schema();
+    let sealed = stored(database, &slot).map_err(failed)?.unwrap_or_else(|| SealedRecord::from_stored(&[]));
+    let version = index.open_value(&slot, &sealed).map_err(|source| MigrateError::Sealed { path: path.to_owned(), source })?;
+    Ok(Some(version))
+}
+
+/// Whether the store has a version written down; none without any table.
+fn is_marked(database: &Database, path: &Path) -> Result<Option<bool>, MigrateError> {
+    let failed = |source| MigrateError::Read { path: path.to_owned(), source: Arc::new(source) };
+    let names = guarded(|| Ok(database.begin_read()?.list_tables()?.map(|table| table.name().to_owned()).collect::<Vec<_>>()));
+    let names = names.map_err(failed)?;
+    let has = |table: Table| names.iter().any(|name| name == table.name());
+    match (has(Table::Store), has(Table::Header)) {
+        (true, _) => Ok(Some(true)),
+        (false, true) => Ok(Some(false)),
+        (false, false) if names.is_empty() => Ok(None),
+        (false, false) => Err(MigrateError::Foreign { path: path.to_owned() }),
+    }
+}
+
+fn stored(database: &Database, slot: &Slot) -> Result<Option<SealedRecord>, redb::Error> {
+    guarded(|| {
+        let table = database.begin_read()?.open_table(definition(slot.table()))?;
+        Ok(table.get(slot.key())?.map(|value| SealedRecord::from_stored(value.value())))
+    })
+}
+
+/// One step: the change, all tables, and the version that the store has with it.
+fn write_down(
+    database: &Database,
+    index: &Envelope,
+    version: u16,
+    change: impl FnOnce(&WriteTransaction, &Envelope) -> Result<(), StepError>,
+) -> Result<(), StepError> {
+    let slot = Slot::schema();
+    let sealed = index.seal_value(&slot, &version)?;
+    let mut changed = Ok(());
+    let written = transact(database, |transaction| {
+        for table in Table::ALL {
+            drop(transaction.open_table(definition(table))?);
+        }
+        changed = change(transaction, index);
+        if changed.is_err() {
+            // The transaction is dropped with all that was done in it.
+            return Err(redb::Error::TransactionPoisoned);
+        }
+        transaction.open_table(definition(slot.table()))?.insert(slot.key(), sealed.as_stored())?;
+        Ok(())
+    });
+    changed?;
+    Ok(written?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use redb::{Builder, ReadableTable};
+
+    use super::*;
+    use crate::record::database::{self, Definition, FILE};
+    use crate::record::erasure;
+    use crate::record::faulty_disk::{Fault, FaultyDisk};
+    use crate::record::segments::SegmentDirectory;
+    use crate::record::small_disk::SmallDisk;
+    use crate::record::store::{Batch, OpenStore, OpenStoreError, Store};
+    use crate::record::tests::{call, index};
+
+    /// The tables of schema 1, as the programs that wrote it named them.
+    const TABLES_OF_1: [&str; 11] =
+        ["header", "wrapped_dek", "metadata", "redacted", "clear", "entities", "queue", "by_job", "by_owner", "idempotency", "counter"];
+    /// Job number 42 in table `counter`, sealed by another program than this (HKDF and AES-GCM of pyca/cryptography) under the index key
+    /// of zeros.
+    const COUNTER_OF_1: &str = "0100000102030405060708090a0b2fa0af97e870a877d0cfc5edc73ad52c02";
+
+    fn write_schema_1(database: &Database) {
+        let digits = COUNTER_OF_1.as_bytes().chunks(2);
+        let sealed: Vec<u8> = digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect();
+        transact(database, |transaction| {
+            for name in TABLES_OF_1 {
+                drop(transaction.open_table(Definition::new(name))?);
+            }
+            drop(transaction.open_table(Definition::new("counter"))?.insert(&b"job"[..], sealed.as_slice())?);
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    fn store_of_schema_1(state: &Path) -> PathBuf {
+        let path = state.join(FILE);
+        write_schema_1(&Builder::new().create(&path).unwrap());
+        path
+    }
+
+    fn counter(store: &Store) -> u64 {
+        let slot = Slot::counter();
+        index().envelope().open_value(&slot, &store.get(&slot).unwrap().unwrap()).unwrap()
+    }
+
+    fn version_of(path: &Path) -> u16 {
+        version(&database::open_existing(path).unwrap(), path, index().envelope()).unwrap().unwrap()
+    }
+
+    fn set_version(path: &Path, number: u16) {
+        let slot = Slot::schema();
+        let sealed = index().envelope().seal_value(&slot, &number).unwrap();
+        let database = database::open_existing(path).unwrap();
+        let set = transact(&database, |transaction| {
+            drop(transaction.open_table(definition(slot.table()))?.insert(slot.key(), sealed.as_stored())?);
+            Ok(())
+        });
+        set.unwrap();
+    }
+
+    #[test]
+    fn steps_lead_from_the_first_schema_to_the_present_one() {
+        let from: Vec<u16> = STEPS.iter().map(|step| step.from).collect();
+        assert_eq!(from, (1..SCHEMA).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_new_store_is_of_the_present_schema_and_keeps_no_copy() {
+        let state = tempfile::tempdir().unwrap();
+        drop(OpenStore::open(state.path(), 0, &index()).unwrap());
+        assert_eq!(version_of(&state.path().join(FILE)), SCHEMA);
+        assert!(copy::kept(&state.path().join(FILE)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_store_of_the_first_schema_is_lifted_keeps_its_records_and_a_copy_of_what_it_was() {
+        let state = tempfile::tempdir().unwrap();
+        let path = store_of_schema_1(state.path());
+        let store = OpenStore::open(state.path(), 0, &index()).unwrap().start().unwrap();
+        assert_eq!(counter(&store), 42);
+        drop(store);
+        assert_eq!(version_of(&path), SCHEMA);
+        let copy = kept_copy(&path, 1);
+        assert_eq!(copy::kept(&path).unwrap(), [copy.as_path()]);
+        assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(version_of(&copy), 1);
+        // The way back, and forth again.
+        fs::rename(&copy, &path).unwrap();
+        let store = OpenStore::open(state.path(), 0, &index()).unwrap().start().unwrap();
+        assert_eq!(counter(&store), 42);
+    }
+
+    #[test]
+    fn a_store_of_a_newer_schema_is_refused_untouched_and_the_operator_told_what_to_do() {
+        let state = tempfile::tempdir().unwrap();
+        let path = store_of_schema_1(state.path());
+        drop(OpenStore::open(state.path(), 0, &index()).unwrap());
+        set_version(&path, SCHEMA + 1);
+        let refused = OpenStore::open(state.path(), 0, &index()).err().unwrap();
+        assert!(matches!(refused, OpenStoreError::Schema(MigrateError::Newer { found, .. }) if found == SCHEMA + 1), "{refused}");
+        assert!(refused.to_string().ends_with("install the newer one again, or restore a backup of before the update"), "{refused}");
+        fs::write(kept_copy(&path, SCHEMA), b"").unwrap();
+        let refused = OpenStore::open(state.path(), 0, &index()).err().unwrap();
+        assert!(refused.to_string().contains("by renaming"), "{refused}");
+        assert_eq!(version_of(&path), SCHEMA + 1);
+    }
+
+    #[test]
+    fn a_version_of_other_keys_and_one_that_was_taken_away_are_refused() {
+        let state = tempfile::tempdir().unwrap();
+        drop(OpenStore::open(state.path(), 0, &index()).unwrap());
+        let other = crate::base::secret::Secret::try_fill(|key| {
+            key.fill(9);
+            Ok::<(), ()>(())
+        });
+        let other = IndexKeys::derive(&other.unwrap()).unwrap();
+        let refused = OpenStore::open(state.path(), 0, &other).err().unwrap();
+        assert!(matches!(refused, OpenStoreError::Schema(MigrateError::Sealed { .. })), "{refused}");
+        let database = database::open_existing(&state.path().join(FILE)).unwrap();
+        let slot = Slot::schema();
+        let taken = transact(&database, |transaction| Ok(transaction.open_table(definition(slot.table()))?.remove(slot.key())?.is_some()));
+        assert!(taken.unwrap());
+        drop(database);
+        let refused = OpenStore::open(state.path(), 0, &index()).err().unwrap();
+        assert!(matches!(refused, OpenStoreError::Schema(MigrateError::Sealed { .. })), "{refused}");
+    }
+
+    #[test]
+    fn a_database_of_something_else_is_refused() {
+        let state = tempfile::tempdir().unwrap();
+        let database = Builder::new().create(state.path().join(FILE)).unwrap();
+        transact(&database, |transaction| {
+            drop(transaction.open_table(Definition::new("bookmarks"))?);
+            Ok(())
+        })
+        .unwrap();
+        drop(database);
+        let refused = OpenStore::open(state.path(), 0, &index()).err().unwrap();
+        assert!(matches!(refused, OpenStoreError::Schema(MigrateError::Foreign { .. })), "{refused}");
+    }
+
+    #[test]
+    fn without_room_for_a_copy_nothing_is_changed() {
+        let disk = SmallDisk::mount(16);
+        let path = store_of_schema_1(disk.path());
+        fs::write(disk.path().join("filler"), vec![0_u8; 16 << 20]).unwrap_err();
+        let refused = OpenStore::open(disk.path(), 0, &index()).err().unwrap();
+        let told = crate::base::told::told(&refused);
+        fs::remove_file(disk.path().join("filler")).unwrap();
+        let OpenStoreError::Schema(MigrateError::Copy { source, .. }) = &refused else { panic!("{told}") };
+        assert!(matches!(**source, CopyError::Full { .. }), "{told}");
+        assert!(told.contains("nothing was changed"), "{told}");
+        assert!(fs::read_dir(disk.path()).unwrap().all(|entry| !entry.unwrap().file_name().to_string_lossy().ends_with(".part")));
+        assert_eq!(version_of(&path), 1);
+        drop(OpenStore::open(disk.path(), 0, &index()).unwrap());
+        assert_eq!(version_of(&path), SCHEMA);
+    }
+
+    #[test]
+    fn what_a_crash_left_of_a_copy_is_gone_after_the_next_start() {
+        let state = tempfile::tempdir().unwrap();
+        store_of_schema_1(state.path());
+        for part in ["store.schema-1.redb.part", "store.redb.part"] {
+            fs::write(state.path().join(part), b"the keys of calls").unwrap();
+        }
+        drop(OpenStore::open(state.path(), 0, &index()).unwrap());
+        let mut names: Vec<_> =
+            fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        assert_eq!(names, ["ballast", "store.redb", "store.schema-1.redb"]);
+    }
+
+    #[test]
+    fn an_erasure_leaves_no_copy_of_the_store_that_holds_the_calls_key() {
+        let state = tempfile::tempdir().unwrap();
+        let path = store_of_schema_1(state.path());
+        let store = OpenStore::open(state.path(), 0, &index()).unwrap().start().unwrap();
+        let segments = SegmentDirectory::open(state.path()).unwrap();
+        assert!(kept_copy(&path, 1).exists());
+        let _ = erasure::erase(&store, &segments, call(1), Batch::new(), []).unwrap();
+        assert!(!kept_copy(&path, 1).exists());
+    }
+
+    /// Doubles what is there, so that a step that is taken twice is noticed.
+    fn double(transaction: &WriteTransaction, index: &Envelope) -> Result<(), StepError> {
+        let slot = Slot::counter();
+        let mut table = transaction.open_table(definition(slot.table())).map_err(redb::Error::from)?;
+        let stored = table.get(slot.key()).map_err(redb::Error::from)?.map(|value| SealedRecord::from_stored(value.value())).unwrap();
+        let value: u64 = index.open_value(&slot, &stored)?;
+        let sealed = index.seal_value(&slot, &(value * 2))?;
+        drop(table.insert(slot.key(), sealed.as_stored()).map_err(redb::Error::from)?);
+        Ok(())
+    }
+
+    const LATER_STEPS: [Step; 4] = [
+        Step { from: 1, change: |_, _| Ok(()) },
+        Step { from: 2, change: double },
+        Step { from: 3, change: double },
+        Step { from: 4, change: double },
+    ];
+
+    #[test]
+    fn a_crash_or_a_fault_at_any_operation_of_a_migration_takes_no_step_twice_and_leaves_none_out() {
+        let path = Path::new("faulty disk");
+        let index = index();
+        let lift_on = |disk: &FaultyDisk| {
+            let database = disk.open().map_err(drop)?;
+            lift(&database, path, index.envelope(), &LATER_STEPS, &mut |_| Ok(())).map_err(drop)
+        };
+        let old = FaultyDisk::sound();
+        write_schema_1(&old.open().unwrap());
+        let sound = old.copy_failing(u64::MAX, Fault::Error);
+        lift_on(&sound).unwrap();
+        for fault in [Fault::PowerCut, Fault::Error, Fault::SyncHalf, Fault::SyncLost, Fault::Full] {
+            for at in 0..sound.operations() {
+                let disk = old.copy_failing(at, fault);
+                let _ = lift_on(&disk);
+                let disk = disk.after_power_cut();
+                lift_on(&disk).unwrap_or_else(|()| panic!("{fault:?} at {at}"));
+                let database = disk.open().unwrap();
+                assert_eq!(version(&database, path, index.envelope()).unwrap(), Some(5), "{fault:?} at {at}");
+                let counter: u64 =
+                    index.envelope().open_value(&Slot::counter(), &stored(&database, &Slot::counter()).unwrap().unwrap()).unwrap();
+                assert_eq!(counter, 42 * 8, "{fault:?} at {at}");
+            }
+        }
+    }
+}
