@@ -18,7 +18,7 @@ use salama::lifecycle::maintenance;
 use salama::lifecycle::notify::Notifier;
 use salama::lifecycle::parts::{self, Parts, StartKeeperError};
 use salama::record::index::IndexKeys;
-use salama::record::store::OpenStore;
+use salama::record::store::{OpenStore, OpenStoreError};
 use salama::sandbox::policy;
 use salama::sandbox::process;
 use salama::sys::heap::WipingHeap;
@@ -41,6 +41,7 @@ fn main() -> ExitCode {
 fn exit(error: &(dyn Error + 'static)) -> Exit {
     match error.downcast_ref::<StartKeeperError>() {
         Some(StartKeeperError::Keeper(KeeperError::Refused { exit, .. })) => *exit,
+        _ if matches!(error.downcast_ref(), Some(OpenStoreError::Missing { .. } | OpenStoreError::Schema(_))) => Exit::Config,
         _ if error.is::<ConfigError>() => Exit::Config,
         _ => Exit::Failed,
     }

@@ -21,7 +21,7 @@ use crate::record::envelope::Envelope;
 use crate::record::index::KeyedHash;
 use crate::record::schema::{Slot, Table};
 use crate::record::segments::{SegmentWriter, Spare};
-use crate::record::store::{Batch, Outcome};
+use crate::record::store::{Batch, Outcome, StoreError};
 
 /// How long an idempotency key is remembered.
 pub(super) const IDEMPOTENCY_LIFETIME: Duration = Duration::from_hours(24);
@@ -156,6 +156,10 @@ impl Kept {
         let stored = desk.store_new(header, &metadata, &wrapped, &envelope, remembered.as_ref());
         if !matches!(stored, Ok(Some(_))) {
             desk.hub.forget(call);
+        }
+        // After a failure nobody knows whether the call is stored: then its recording stays, and the next start keeps or removes it.
+        let unknown = matches!(stored, Err(DeskError::Store(StoreError::Failed(_) | StoreError::Closed)));
+        if !unknown && !matches!(stored, Ok(Some(_))) {
             // No call refers to the file; if it cannot be removed now, the next start does.
             let _ = desk.segments.remove(call);
         }
