@@ -12,9 +12,16 @@
 
 #[path = "support/box_with_keys.rs"]
 mod box_with_keys;
+#[path = "support/faulty_tpm.rs"]
+mod faulty_tpm;
 #[path = "../src/keeper/mod.rs"]
 #[allow(dead_code, reason = "a part of the program `salama-keeper`")]
 mod keeper;
+#[path = "support/key_console.rs"]
+#[allow(dead_code, reason = "each test program uses its own part")]
+mod key_console;
+#[path = "epoch/moves.rs"]
+mod moves;
 #[path = "support/swtpm.rs"]
 mod swtpm;
 

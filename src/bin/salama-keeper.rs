@@ -75,11 +75,11 @@ fn serve(args: &ServeArgs, open: Open) -> Exit {
 fn start(hardened: Hardened, args: &ServeArgs, open: Open) -> Result<(Opened, Confined), StartError> {
     let account = account(args)?;
     hardened.lock_memory()?;
-    let mut opened = open(args)?;
+    let opened = open(args)?;
     let unprivileged = hardened.drop_privileges(account.as_deref())?;
     let confined = unprivileged.confine(opened.policy, &opened.grants)?;
-    if let Some(held) = &mut opened.held {
-        held.try_out()?;
+    if let Some(held) = &opened.held {
+        held.borrow_mut().try_out()?;
     }
     Ok((opened, confined))
 }

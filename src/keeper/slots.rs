@@ -64,7 +64,6 @@ impl Unopened {
 }
 
 /// What a start without people opens.
-#[allow(dead_code, reason = "the erasure epoch needs the key and the file while serving")]
 pub struct Opened<'a> {
     /// The root key.
     pub root_key: Secret<KEY_BYTES>,

@@ -39,13 +39,15 @@ pub enum Table {
     ByOwner,
     /// Idempotency keys, by keyed hash of owner and key.
     Idempotency,
-    /// The highest job number given.
+    /// The highest job number given; the erasure epoch.
     Counter,
+    /// Calls that were erased, by call id: until the erasure is certified, and the certificate from then on.
+    Erasure,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Header,
         Self::WrappedDek,
         Self::Metadata,
@@ -57,6 +59,7 @@ impl Table {
         Self::ByOwner,
         Self::Idempotency,
         Self::Counter,
+        Self::Erasure,
     ];
 
     /// The tables with one record a call, keyed by its id.
@@ -76,6 +79,7 @@ impl Table {
             Self::ByOwner => "by_owner",
             Self::Idempotency => "idempotency",
             Self::Counter => "counter",
+            Self::Erasure => "erasure",
         }
     }
 
@@ -88,9 +92,14 @@ impl Table {
     pub const fn custody(self) -> Custody {
         match self {
             Self::Metadata | Self::Redacted | Self::Clear | Self::Entities => Custody::Call,
-            Self::Header | Self::WrappedDek | Self::Queue | Self::ByJob | Self::ByOwner | Self::Idempotency | Self::Counter => {
-                Custody::Index
-            }
+            Self::Header
+            | Self::WrappedDek
+            | Self::Queue
+            | Self::ByJob
+            | Self::ByOwner
+            | Self::Idempotency
+            | Self::Counter
+            | Self::Erasure => Custody::Index,
         }
     }
 }
@@ -135,6 +144,16 @@ impl Slot {
         Self { table: Table::Counter, key: b"job".to_vec() }
     }
 
+    /// The erasure epoch that all wrapped keys are of.
+    pub fn epoch() -> Self {
+        Self { table: Table::Counter, key: b"epoch".to_vec() }
+    }
+
+    /// What is kept of an erased call.
+    pub fn erasure(call: CallId) -> Self {
+        Self { table: Table::Erasure, key: call.as_bytes().to_vec() }
+    }
+
     /// A slot as a scan of the store found it.
     pub(in crate::record) fn found(table: Table, key: &[u8]) -> Self {
         Self { table, key: key.to_vec() }
@@ -161,7 +180,7 @@ impl Slot {
     /// The call id that the key is, for [`Table::OF_CALL`].
     pub fn call(&self) -> Option<CallId> {
         match self.table {
-            Table::Header | Table::WrappedDek | Table::Metadata | Table::Redacted | Table::Clear | Table::Entities => {
+            Table::Header | Table::WrappedDek | Table::Metadata | Table::Redacted | Table::Clear | Table::Entities | Table::Erasure => {
                 self.key.as_slice().try_into().ok().map(CallId::from_bytes)
             }
             _ => None,

@@ -12,8 +12,8 @@ use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::resource_handles::{NvAuth, Provision};
 use tss_esapi::structures::{Auth, CapabilityData, MaxNvBuffer, NvPublic};
 
-use super::Tpm;
 use super::error::{Step, TpmError, kind};
+use super::{Tpm, places};
 use crate::base::secret::Secret;
 
 /// Bytes of a half.
@@ -25,6 +25,10 @@ const COUNT: u32 = 128;
 
 /// The number of one of our indices.
 pub const fn is_ours(index: u32) -> bool {
+    is_half(index) || places::is_ours(index) || places::is_ours(index.saturating_sub(1))
+}
+
+const fn is_half(index: u32) -> bool {
     index >= FIRST && index < FIRST + COUNT
 }
 
@@ -86,14 +90,14 @@ impl Tpm<'_> {
         })
     }
 
-    /// Destroys a half, if it is there and of our making.
+    /// Destroys a half, or a place of the erasure epoch, if it is there and of our making.
     ///
     /// # Errors
     /// [`TpmError`].
     pub fn destroy_half(&mut self, index: u32) -> Result<(), TpmError> {
         let Some(handle) = self.index(index)? else { return Ok(()) };
         let found = self.context.execute_without_session(|tpm| tpm.nv_read_public(handle)).map_err(TpmError::at(Step::NvUndefine))?.0;
-        let wanted = public(index).map_err(TpmError::at(Step::NvUndefine))?;
+        let wanted = if is_half(index) { public(index) } else { places::public(index) }.map_err(TpmError::at(Step::NvUndefine))?;
         let written = found.attributes();
         let ours = found.data_size() == wanted.data_size() && written.auth_read() && written.auth_write() && !written.owner_read();
         if !is_ours(index) || !ours {
@@ -104,7 +108,7 @@ impl Tpm<'_> {
         })
     }
 
-    fn index(&mut self, index: u32) -> Result<Option<NvIndexHandle>, TpmError> {
+    pub(super) fn index(&mut self, index: u32) -> Result<Option<NvIndexHandle>, TpmError> {
         let handle = NvIndexTpmHandle::new(index).map_err(TpmError::at(Step::NvRead))?;
         match self.context.execute_without_session(|tpm| tpm.tr_from_tpm_public(TpmHandle::NvIndex(handle))) {
             Ok(found) => Ok(Some(NvIndexHandle::from(found))),
