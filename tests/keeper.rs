@@ -12,9 +12,16 @@
 
 #[path = "support/box_with_keys.rs"]
 mod box_with_keys;
+#[path = "support/faulty_tpm.rs"]
+mod faulty_tpm;
 #[path = "../src/keeper/mod.rs"]
 #[allow(dead_code, reason = "a part of the program `salama-keeper`")]
 mod keeper;
+#[path = "support/key_console.rs"]
+#[allow(dead_code, reason = "each test program uses its own part")]
+mod key_console;
+#[path = "epoch/moves.rs"]
+mod moves;
 #[path = "support/swtpm.rs"]
 mod swtpm;
 
@@ -420,6 +427,25 @@ fn a_keeper_without_a_channel_says_who_starts_it() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("started by salamad"));
 }
 
+fn open_files(process: &box_with_keys::Process) -> Vec<std::ffi::OsString> {
+    let mut open: Vec<_> = fs::read_dir(format!("/proc/{}/fd", process.0.id())).unwrap().map(|fd| fd.unwrap().file_name()).collect();
+    open.sort();
+    open
+}
+
+#[test]
+fn a_console_may_use_the_tpm_and_change_the_keys_while_the_daemons_keeper_holds_both() {
+    let bench = Bench::provisioned();
+    let (keeper, _, _process) = bench.serve(&[]);
+    let (_other, _, _other_process) = bench.serve(&[]);
+    let exclusive = keeper::replace::Exclusive::take(&bench.keys()).unwrap();
+    drop(exclusive);
+    // Nothing of the two that serve is loaded in the TPM.
+    let loaded = bench.tpm.tool("tpm2_getcap", &["handles-transient"]);
+    assert_eq!(String::from_utf8_lossy(&loaded.stdout).trim(), "");
+    keeper.new_dek(CALL).unwrap();
+}
+
 #[test]
 fn an_answering_keeper_is_confined_and_its_memory_locked() {
     assert!(geteuid().is_root(), "run the tests as root: they start keepers as several users");
@@ -436,11 +462,15 @@ fn an_answering_keeper_is_confined_and_its_memory_locked() {
     assert_eq!(field("Threads:"), "1");
     let locked: u64 = field("VmLck:").trim_end_matches(" kB").parse().unwrap();
     assert!(locked > 4096, "locked: {locked} kB");
-    // No descriptor but the standard streams and the channel: the TPM and the key files are closed.
-    let mut open: Vec<_> = fs::read_dir(format!("/proc/{}/fd", process.0.id())).unwrap().map(|fd| fd.unwrap().file_name()).collect();
-    open.sort();
-    assert_eq!(open, ["0", "1", "2", "3"]);
+    assert_eq!(open_files(&process), ["0", "1", "2", "3", "4"]);
+    // Besides the standard streams and the channel: the key directory, and a TPM where it is a device.
+    let fourth = fs::read_link(format!("/proc/{}/fd/4", process.0.id())).unwrap();
+    assert_eq!(fourth, bench.keys().canonicalize().unwrap());
     keeper.counters().unwrap();
+
+    let (channel, console) = bench.start("console", &bench.tpm.tcti(), &[]);
+    let (_console_keeper, _) = salama::keys::Keeper::connect(channel).unwrap();
+    assert_eq!(open_files(&console), ["0", "1", "2", "3"], "the console's keeps neither");
 }
 
 #[test]

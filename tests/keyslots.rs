@@ -98,7 +98,7 @@ fn pin_file(bench: &Bench, pin: &str) -> String {
 
 fn nv_indices(tpm: &Swtpm) -> usize {
     let listed = tpm.tool("tpm2_getcap", &["handles-nv-index"]);
-    String::from_utf8(listed.stdout).unwrap().lines().filter(|line| line.contains("0x1815A")).count()
+    String::from_utf8(listed.stdout).unwrap().lines().filter(|line| line.contains("0x1815A0")).count()
 }
 
 fn opens(bench: &Bench, more: &[&str]) -> [u8; 32] {

@@ -168,7 +168,7 @@ fn keyring_seeds() -> Vec<Vec<u8>> {
 fn wrapped_key(data: &[u8]) {
     static GENUINE: OnceLock<(DekWrapper, WrappedDek)> = OnceLock::new();
     let (wrapper, genuine) = GENUINE.get_or_init(|| {
-        let wrapper = DekWrapper::new(&secret(9)).unwrap();
+        let wrapper = DekWrapper::new(&secret(9), 1).unwrap();
         let (_, wrapped) = wrapper.new_dek(CALL).unwrap();
         (wrapper, wrapped)
     });

@@ -1,4 +1,4 @@
-//! The key process's start-up: arguments > harden > TPM > root key > TPM closed > confine > answer.
+//! The key process's start-up: arguments > harden > TPM > root key > confine > TPM tried out > answer.
 //! Trusts: whoever started it.
 //! Touches: the TPM, the key directory, its channel.
 //! Next: `keeper::serve` answers until the other side closes.
@@ -25,7 +25,6 @@ use salama::base::told::told;
 use salama::ipc::CHANNEL_FD;
 use salama::ipc::channel::Channel;
 use salama::ipc::keeper::KeeperReply;
-use salama::sandbox::policy;
 use salama::sandbox::process::{Confined, Hardened, harden};
 use salama::sys::descriptors::take_inherited;
 use salama::sys::heap::{WipingHeap, wipe_foreign_heap};
@@ -73,13 +72,17 @@ fn serve(args: &ServeArgs, open: Open) -> Exit {
     }
 }
 
-/// The start-up story. `open` leaves the TPM closed; after `confine` there is no way back to it.
+/// The start-up story. After `confine` nothing can be opened but files of the key directory, and that only beside the daemon.
 fn start(hardened: Hardened, args: &ServeArgs, open: Open) -> Result<(Opened, Confined), StartError> {
     let account = account(args)?;
     hardened.lock_memory()?;
     let opened = open(args)?;
     let unprivileged = hardened.drop_privileges(account.as_deref())?;
-    Ok((opened, unprivileged.confine(&policy::keeper::POLICY, &[])?))
+    let confined = unprivileged.confine(opened.policy, &opened.grants)?;
+    if let Some(held) = &opened.held {
+        held.borrow_mut().try_out()?;
+    }
+    Ok((opened, confined))
 }
 
 /// The other side shows the reason to the operator; standard error has it only when nobody listens.

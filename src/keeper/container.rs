@@ -28,6 +28,13 @@ pub struct Sort {
     version: u16,
 }
 
+impl Sort {
+    /// A further sort.
+    pub const fn new(magic: &'static [u8; SORT_BYTES], version: u16) -> Self {
+        Self { magic, version }
+    }
+}
+
 /// All the ways to the root key.
 pub const KEYSLOTS: Sort = Sort { magic: b"salama keyslots\n", version: 1 };
 /// Certificates and wrapped private keys.

@@ -18,7 +18,7 @@ pub const KEYRING: &str = "keyring";
 pub const CA_PEM: &str = "ca.pem";
 
 /// Longest file that is read, bytes; real ones have about 3 KiB.
-const FILE_MAX: u64 = 64 * 1024;
+pub const FILE_MAX: u64 = 64 * 1024;
 
 /// The files that the keeper needs, as stored.
 pub struct KeyFiles {

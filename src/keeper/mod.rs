@@ -1,6 +1,6 @@
 //! The key process: the only code that speaks to the TPM and holds long-term keys.
 //! Trusts: the TPM whose storage root it recorded when the box was provisioned; nothing that comes over its channel.
-//! Touches: the TPM and the key directory, both only before confinement; afterwards its channel, standard error and the clock.
+//! Touches: the TPM and the key directory: beside the daemon by what was opened before confinement; its channel, standard error, the clock.
 //! Next: `src/bin/salama-keeper.rs` tells the start-up; `keys` is the asking side.
 //!
 //! ```text
@@ -17,13 +17,18 @@ pub mod ca;
 pub mod code;
 pub mod container;
 pub mod directory;
+pub mod epoch;
+pub mod erasure;
+pub mod held;
 pub mod hierarchy;
 pub mod journal;
 pub mod keyring;
 pub mod keyslots;
 pub mod manage;
+pub mod moving;
 pub mod owner;
 pub mod pin;
+pub mod places;
 pub mod provision;
 pub mod quota;
 pub mod random;

@@ -12,10 +12,13 @@ use crate::base::secret::Secret;
 
 use super::ca::{Authority, BoxName, IssueError};
 use super::directory::{self, DirectoryError, NewDirectory};
+use super::epoch::Epoch;
+use super::erasure::{self, ErasureKeyError};
 use super::hierarchy::{KEY_BYTES, Root};
 use super::keyring::{self, KeyringError, NewKeyring};
-use super::keyslots::{Keyslots, KeyslotsError, Kind, TpmSlot};
+use super::keyslots::{EpochPlaces, Keyslots, KeyslotsError, Kind, TpmSlot};
 use super::owner::OwnerAuth;
+use super::places::{self, PlacesError};
 use super::signer::{EcKey, KeyError};
 use super::slots::{self, SlotError};
 use super::tpm::nv::Mark;
@@ -51,6 +54,8 @@ pub fn provision(plan: &Plan<'_>, clock: &impl Clock) -> Result<(), ProvisionErr
     let root = Root::new(&root_key);
     let half = Half::make(plan, &root_key, &root)?;
     let mut keyslots = Keyslots::with(Kind::Tpm(half.slot.clone()), clock.now().unix_millis());
+    let places = NewPlaces::make(plan, &half.slot, &root)?;
+    keyslots.epoch = Some(places.at.clone());
     let (ca_key, ca_pkcs8) = EcKey::generate()?;
     let (tls_key, tls_pkcs8) = EcKey::generate()?;
     let authority = Authority::create(box_name.clone(), ca_key, clock.now())?;
@@ -63,11 +68,17 @@ pub fn provision(plan: &Plan<'_>, clock: &impl Clock) -> Result<(), ProvisionErr
         tls_key: &tls_pkcs8,
     };
     directory.add(directory::KEYRING, &keyring::create(&root, &new)?)?;
+    for (name, bytes) in erasure::create(&root)?.1 {
+        directory.add(name, &bytes)?;
+    }
     directory.add(directory::CA_PEM, pem_text(authority.certificate()).as_bytes())?;
     let file = keyslots.write(&slots::file_mac(&root).map_err(SlotError::from)?).map_err(KeyslotsError::from).map_err(SlotError::from)?;
     directory.add(directory::KEYSLOTS, &file)?;
-    // From the rename on the box is there, also when it could not be made durable: its half stays.
-    directory.commit(|| half.keep())?;
+    // From the rename on the box is there, also when it could not be made durable: its half and places stay.
+    directory.commit(|| {
+        half.keep();
+        places.keep();
+    })?;
     Ok(())
 }
 
@@ -110,6 +121,39 @@ impl Drop for Half<'_> {
     }
 }
 
+/// The erasure epoch's places, given back like the [`Half`].
+struct NewPlaces<'a> {
+    tpm: Address<'a>,
+    at: EpochPlaces,
+    mark: Mark,
+    kept: bool,
+}
+
+impl<'a> NewPlaces<'a> {
+    fn make(plan: &Plan<'a>, slot: &TpmSlot, root: &Root) -> Result<Self, PlacesError> {
+        let address = Address { tcti: plan.tpm, owner: plan.owner_auth };
+        let mut tpm = Tpm::connect(address, Some(&slot.storage_root))?;
+        let first = Epoch::new(1)?;
+        let at = EpochPlaces { storage_root: slot.storage_root.clone(), first: tpm.free_places()?, carried: vec![first.number()] };
+        let new = Self { tpm: address, at, mark: slots::mark(root)?, kept: false };
+        places::make(&mut tpm, &new.at, root, &[first])?;
+        Ok(new)
+    }
+
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for NewPlaces<'_> {
+    fn drop(&mut self) {
+        let halves = if self.kept { None } else { Some(self.at.halves()) };
+        for half in halves.into_iter().flatten() {
+            let _ = Tpm::connect(self.tpm, Some(&half.storage_root)).and_then(|mut tpm| tpm.destroy_half(half.index, &self.mark));
+        }
+    }
+}
+
 fn pem_text(certificate: &CertificateDer<'_>) -> String {
     pem::encode(&pem::Pem::new("CERTIFICATE", certificate.as_ref()))
 }
@@ -123,6 +167,12 @@ pub enum ProvisionError {
     /// The TPM or the slot.
     #[error(transparent)]
     Slot(#[from] SlotError),
+    /// The erasure epoch.
+    #[error(transparent)]
+    Places(#[from] PlacesError),
+    /// The key for certificates of erasure.
+    #[error(transparent)]
+    Erasure(#[from] ErasureKeyError),
     /// A certificate.
     #[error(transparent)]
     Issue(#[from] IssueError),

@@ -6,34 +6,99 @@
 //! New file beside the old, fsync, rename over it, fsync of the directory. A crash leaves the old file or the new one, never a part, and
 //! at most a partial file under another name, which the next change writes over.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use nix::unistd::geteuid;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
-use super::directory::DirectoryError;
+use super::directory::{DirectoryError, FILE_MAX};
 
-/// The right to change the directory; given back when dropped, also by a crash.
-pub struct Exclusive {
+/// The key directory, held open: a process that can open nothing else any more still changes its files by this.
+#[derive(Clone)]
+pub struct OpenDirectory {
     path: PathBuf,
-    directory: File,
+    descriptor: Arc<File>,
 }
 
-impl Exclusive {
-    /// Takes the right.
+impl OpenDirectory {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Read`].
+    pub fn open(path: &Path) -> Result<Self, DirectoryError> {
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path);
+        let descriptor = opened.map_err(|source| DirectoryError::Read { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), descriptor: Arc::new(descriptor) })
+    }
+
+    /// For the confinement to grant.
+    pub fn descriptor(&self) -> Arc<File> {
+        Arc::clone(&self.descriptor)
+    }
+
+    /// Takes the right to change it.
     ///
     /// # Errors
     /// [`DirectoryError::Locked`] while somebody else has it.
-    pub fn take(path: &Path) -> Result<Self, DirectoryError> {
-        let failed = |source| DirectoryError::Read { path: path.to_owned(), source };
-        let directory = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path).map_err(failed)?;
-        match directory.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), directory }),
-            Err(TryLockError::WouldBlock) => Err(DirectoryError::Locked(path.to_owned())),
-            Err(TryLockError::Error(source)) => Err(failed(source)),
+    pub fn exclusive(&self) -> Result<Exclusive, DirectoryError> {
+        match self.descriptor.try_lock() {
+            Ok(()) => Ok(Exclusive { directory: self.clone() }),
+            Err(TryLockError::WouldBlock) => Err(DirectoryError::Locked(self.path.clone())),
+            Err(TryLockError::Error(source)) => Err(DirectoryError::Read { path: self.path.clone(), source }),
         }
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Missing`], [`DirectoryError::Read`].
+    pub fn read(&self, name: &str) -> Result<Vec<u8>, DirectoryError> {
+        let path = || self.path.join(name);
+        let failed = |source| DirectoryError::Read { path: path(), source };
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = match openat(&*self.descriptor, name, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::ENOENT) => return Err(DirectoryError::Missing(path())),
+            Err(errno) => return Err(failed(errno.into())),
+        };
+        let mut bytes = Vec::new();
+        file.take(FILE_MAX).read_to_end(&mut bytes).map_err(failed)?;
+        Ok(bytes)
+    }
+
+    fn unlink(&self, name: &str) -> io::Result<()> {
+        match unlinkat(&*self.descriptor, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+/// The right to change the directory; given back when dropped, also by a crash.
+pub struct Exclusive {
+    directory: OpenDirectory,
+}
+
+impl Drop for Exclusive {
+    fn drop(&mut self) {
+        // Closing gives it back too; but the descriptor may be one that is kept.
+        let _ = self.directory.descriptor.unlock();
+    }
+}
+
+impl Exclusive {
+    /// Opens the directory and takes the right.
+    ///
+    /// # Errors
+    /// As [`OpenDirectory::open`] and [`OpenDirectory::exclusive`].
+    pub fn take(path: &Path) -> Result<Self, DirectoryError> {
+        OpenDirectory::open(path)?.exclusive()
     }
 
     /// Puts `bytes` in the place of the file `name`. It belongs to whom the directory belongs to.
@@ -41,41 +106,38 @@ impl Exclusive {
     /// # Errors
     /// [`DirectoryError::Write`]; then the old file is still there, unless only the last fsync failed.
     pub fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), DirectoryError> {
-        let (target, partial) = (self.path.join(name), self.path.join(format!(".{name}.partial")));
+        let (directory, partial) = (&self.directory.descriptor, format!(".{name}.partial"));
         let write = || {
             // One that a crash left could be anything by now.
-            remove_if_there(&partial)?;
-            let written = self.write(&partial, bytes).and_then(|()| fs::rename(&partial, &target));
+            self.directory.unlink(&partial)?;
+            let renamed = || Ok(renameat(&**directory, partial.as_str(), &**directory, name)?);
+            let written = self.write(&partial, bytes).and_then(|()| renamed());
             if written.is_err() {
                 // Nothing more can be done about it than to say the first error.
-                let _ = fs::remove_file(&partial);
+                let _ = self.directory.unlink(&partial);
             }
             written?;
-            self.directory.sync_all()
+            directory.sync_all()
         };
-        write().map_err(|source| DirectoryError::Write { path: target.clone(), source })
+        write().map_err(|source| DirectoryError::Write { path: self.directory.path.join(name), source })
     }
 
-    fn write(&self, partial: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(partial)?;
+    fn write(&self, partial: &str, bytes: &[u8]) -> io::Result<()> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mut file = File::from(openat(&*self.directory.descriptor, partial, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
         file.write_all(bytes)?;
         if geteuid().is_root() {
-            let owner = self.directory.metadata()?;
+            let owner = self.directory.descriptor.metadata()?;
             fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
         }
         file.sync_all()
     }
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -96,5 +158,14 @@ mod tests {
         assert!(matches!(Exclusive::take(base.path()), Err(DirectoryError::Locked(_))));
         drop(first);
         assert!(Exclusive::take(base.path()).is_ok());
+    }
+    #[test]
+    fn the_right_is_given_back_also_when_the_directory_stays_open() {
+        let base = tempfile::tempdir().unwrap();
+        let kept = OpenDirectory::open(base.path()).unwrap();
+        drop(kept.exclusive().unwrap());
+        Exclusive::take(base.path()).unwrap().replace("keyslots", b"new").unwrap();
+        assert_eq!(kept.read("keyslots").unwrap(), b"new");
+        assert!(matches!(kept.read("other"), Err(DirectoryError::Missing(_))));
     }
 }

@@ -27,11 +27,23 @@ pub fn authenticate(file: Unauthenticated<Keyslots>, root: &Root) -> Result<Keys
     Ok(file.authenticate(&file_mac(root)?).map_err(KeyslotsError::from)?)
 }
 
+/// What a start without people opens.
+pub struct Opened<'a> {
+    /// The root key.
+    pub root_key: Secret<KEY_BYTES>,
+    /// The same, ready to derive.
+    pub root: Root,
+    /// The file, authenticated.
+    pub keyslots: Keyslots,
+    /// The TPM that opened it.
+    pub tpm: Tpm<'a>,
+}
+
 /// Opens the root key by the first of the TPM's slots that opens. A PIN is tried once: the TPM counts the wrong ones.
 ///
 /// # Errors
 /// [`SlotError`]: what the last slot of this TPM said; where a PIN was wrong or is missing, that.
-pub fn open(file: &[u8], tpm: Address<'_>, pin: Option<&SecretText>) -> Result<Root, SlotError> {
+pub fn open<'a>(file: &[u8], address: Address<'a>, pin: Option<&SecretText>) -> Result<Opened<'a>, SlotError> {
     let file = Keyslots::read(file)?;
     let mut refused = SlotError::NoTpmSlot;
     let mut found = None;
@@ -40,9 +52,9 @@ pub fn open(file: &[u8], tpm: Address<'_>, pin: Option<&SecretText>) -> Result<R
         if slot.pin.is_some() && refused.is_of_pin() {
             continue;
         }
-        match open_tpm(slot, tpm, pin) {
-            Ok(root_key) => {
-                found = Some(Root::new(&root_key));
+        match open_tpm_keeping(slot, address, pin) {
+            Ok(opened) => {
+                found = Some(opened);
                 break;
             }
             // A slot for another machine says nothing of this one's.
@@ -51,31 +63,37 @@ pub fn open(file: &[u8], tpm: Address<'_>, pin: Option<&SecretText>) -> Result<R
             Err(error) => refused = error,
         }
     }
-    let root = found.ok_or(refused)?;
-    authenticate(file, &root)?;
-    Ok(root)
+    let (root_key, tpm) = found.ok_or(refused)?;
+    let root = Root::new(&root_key);
+    let keyslots = authenticate(file, &root)?;
+    Ok(Opened { root_key, root, keyslots, tpm })
 }
 
 /// Opens the root key by one slot of the TPM.
 ///
 /// # Errors
 /// [`SlotError`].
-pub fn open_tpm(slot: &TpmSlot, tpm: Address<'_>, pin: Option<&SecretText>) -> Result<Secret<KEY_BYTES>, SlotError> {
+pub fn open_tpm(slot: &TpmSlot, address: Address<'_>, pin: Option<&SecretText>) -> Result<Secret<KEY_BYTES>, SlotError> {
+    Ok(open_tpm_keeping(slot, address, pin)?.0)
+}
+
+fn open_tpm_keeping<'a>(slot: &TpmSlot, address: Address<'a>, pin: Option<&SecretText>) -> Result<(Secret<KEY_BYTES>, Tpm<'a>), SlotError> {
     let pin = match (&slot.pin, pin) {
         (None, _) => None,
         (Some(salt), Some(pin)) => Some(pin_value(*salt, pin)?),
         (Some(_), None) => return Err(SlotError::PinNeeded),
     };
-    let mut tpm = Tpm::connect(tpm, Some(&slot.storage_root))?;
+    let mut tpm = Tpm::connect(address, Some(&slot.storage_root))?;
     let key = tpm.unseal(&slot.policy, pin.as_ref(), &slot.sealed)?;
     let key = SlotKey::new(key);
     let other = tpm.read_half(slot.half, &key.half_password()?)?;
     let opened = wrapping(&key, &other)?.unwrap(&slot.half.to_be_bytes(), &slot.wrapped)?;
-    Secret::try_fill(|to| {
+    let root_key = Secret::try_fill(|to| {
         let from: &[u8; KEY_BYTES] = opened.as_slice().try_into().map_err(|_| UnwrapError)?;
         to.copy_from_slice(from);
-        Ok(())
-    })
+        Ok::<(), SlotError>(())
+    })?;
+    Ok((root_key, tpm))
 }
 
 /// Makes a slot of the TPM that opens to `root_key`, with its half at the NV index `half`, and opens it once by the whole way.

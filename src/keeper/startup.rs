@@ -1,26 +1,36 @@
 //! From the sealed files to the open keys of one mode.
 //! Trusts: the TPM, once its storage root has the recorded name.
-//! Touches: the key directory and the TPM; both are closed again when these functions return.
+//! Touches: the key directory and the TPM; for the console both are closed again, for the daemon they stay open ([`Held`]).
 //! Next: `src/bin/salama-keeper.rs` confines the process and lets `serve` answer.
+
+use std::cell::RefCell;
+use std::rc::Rc;
 
 use nix::unistd::geteuid;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::base::exit::Exit;
 use crate::base::secret::Secret;
+use crate::sandbox::landlock::Grant;
+use crate::sandbox::policy::{self, Policy};
 use crate::sandbox::privilege::PrivilegeError;
 use crate::sandbox::process::{ConfineError, HardenError, LockMemoryError};
 
 use super::args::ServeArgs;
 use super::directory::{self, DirectoryError};
-use super::hierarchy::{DeriveError, Purpose, Root};
+use super::erasure::{self, ErasureKeyError};
+use super::held::{self, Held, HeldError, TctiError};
+use super::hierarchy::{DeriveError, Purpose};
 use super::keyring::{self, Keyring, KeyringError};
+use super::moving::{Deks, DeksError};
 use super::owner::{OwnerAuth, OwnerAuthError};
 use super::pin::{self, PinError};
+use super::places::{self, LivePlaces, PlacesError};
+use super::replace::OpenDirectory;
 use super::serve::{Greeting, Keys};
 use super::slots::{self, SlotError};
-use super::tpm::Address;
-use super::wrap::{DekWrapper, WrapError};
+use super::tpm::{Address, TpmError};
+use super::wrap::WrapError;
 
 /// Keys and greeting of one mode.
 pub struct Opened {
@@ -28,6 +38,12 @@ pub struct Opened {
     pub keys: Keys,
     /// What it says first.
     pub greeting: Greeting,
+    /// What stays open, of the daemon's.
+    pub held: Option<Rc<RefCell<Held>>>,
+    /// How it is to be confined.
+    pub policy: &'static Policy,
+    /// What it keeps of the world.
+    pub grants: Vec<Grant>,
 }
 
 /// The account to serve as: the one named or, for root, the owner of the keys. Nobody but these two may start a keeper.
@@ -43,15 +59,23 @@ pub fn account(args: &ServeArgs) -> Result<Option<String>, StartError> {
     }
 }
 
-/// For the daemon: record KEK, TLS key, index key. The CA's private key stays wrapped.
+/// For the daemon: record KEK, TLS key, index key; the TPM and the key directory stay open. The CA's private key stays wrapped.
 ///
 /// # Errors
 /// [`StartError`].
 pub fn open_daemon(args: &ServeArgs) -> Result<Opened, StartError> {
-    let (root, keyring) = open_root(args)?;
-    let deks = DekWrapper::new(&root.derive(Purpose::RecordKek)?)?;
-    let keys = Keys::Daemon { deks: Box::new(deks), tls: Box::new(keyring.open_tls_key(&root)?) };
-    Ok(Opened { keys, greeting: greeting(&keyring, root.derive(Purpose::Index)?) })
+    let directory = OpenDirectory::open(&args.directory)?;
+    with_root(args, |slots::Opened { root_key, root, mut keyslots, mut tpm }, keyring| {
+        let at = places::of_box(&mut tpm, &mut keyslots, &root, &directory)?;
+        let signer = erasure::of_box(&directory, &root)?;
+        let (policy, grants) = held::confinement(&args.tpm, &directory)?;
+        let held = Rc::new(RefCell::new(Held { tpm: tpm.rest()?, directory }));
+        let (record_kek, index, tls) = (root.derive(Purpose::RecordKek)?, root.derive(Purpose::Index)?, keyring.open_tls_key(&root)?);
+        let live = LivePlaces::new(Rc::clone(&held), &at, root, root_key)?;
+        let deks = Deks::open(record_kek, Box::new(live), signer)?;
+        let keys = Keys::Daemon { deks: Box::new(deks), tls: Box::new(tls) };
+        Ok(Opened { keys, greeting: greeting(&keyring, index), held: Some(held), policy, grants })
+    })
 }
 
 /// For the console: the CA's key only.
@@ -59,20 +83,22 @@ pub fn open_daemon(args: &ServeArgs) -> Result<Opened, StartError> {
 /// # Errors
 /// [`StartError`].
 pub fn open_console(args: &ServeArgs) -> Result<Opened, StartError> {
-    let (root, keyring) = open_root(args)?;
-    let keys = Keys::Console { authority: Box::new(keyring.open_authority(&root)?) };
-    let nothing = Secret::try_fill(|to| SystemRandom::new().fill(to).map_err(|_| WrapError))?;
-    Ok(Opened { keys, greeting: greeting(&keyring, nothing) })
+    with_root(args, |slots::Opened { root, .. }, keyring| {
+        let keys = Keys::Console { authority: Box::new(keyring.open_authority(&root)?) };
+        let nothing = Secret::try_fill(|to| SystemRandom::new().fill(to).map_err(|_| WrapError))?;
+        let greeting = greeting(&keyring, nothing);
+        Ok(Opened { keys, greeting, held: None, policy: &policy::keeper::POLICY, grants: Vec::new() })
+    })
 }
 
-/// TPM > root key > TPM closed: no context outlives [`slots::open`].
-fn open_root(args: &ServeArgs) -> Result<(Root, Keyring), StartError> {
+/// TPM > root key > keyring.
+fn with_root(args: &ServeArgs, then: impl FnOnce(slots::Opened<'_>, Keyring) -> Result<Opened, StartError>) -> Result<Opened, StartError> {
     let files = directory::read(&args.directory)?;
     let owner = args.owner_auth.as_deref().map(OwnerAuth::read).transpose()?;
     let pin = args.pin.as_deref().map(pin::read).transpose()?;
-    let root = slots::open(&files.slots, Address { tcti: &args.tpm, owner: owner.as_ref() }, pin.as_ref())?;
-    let keyring = keyring::open(&root, &files.keyring)?;
-    Ok((root, keyring))
+    let opened = slots::open(&files.slots, Address { tcti: &args.tpm, owner: owner.as_ref() }, pin.as_ref())?;
+    let keyring = keyring::open(&opened.root, &files.keyring)?;
+    then(opened, keyring)
 }
 
 fn greeting(keyring: &Keyring, index_key: Secret<{ super::hierarchy::KEY_BYTES }>) -> Greeting {
@@ -100,6 +126,24 @@ pub enum StartError {
     /// The keyslot or the TPM.
     #[error(transparent)]
     Slot(#[from] SlotError),
+    /// The TPM, laid down for later.
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
+    /// The erasure epoch's places.
+    #[error(transparent)]
+    Places(#[from] PlacesError),
+    /// The erasure epoch.
+    #[error(transparent)]
+    Deks(#[from] DeksError),
+    /// The key for certificates of erasure.
+    #[error(transparent)]
+    Erasure(#[from] ErasureKeyError),
+    /// What is kept, tried out.
+    #[error(transparent)]
+    Held(#[from] HeldError),
+    /// The kind of TPM.
+    #[error(transparent)]
+    Tcti(#[from] TctiError),
     /// The keyring.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
@@ -125,7 +169,17 @@ impl StartError {
             Self::Directory(DirectoryError::Absent(_)) => Exit::Config,
             // Started again and again, a service would use up the tries of the PIN.
             Self::Slot(error) if error.is_of_pin() => Exit::Config,
-            Self::Directory(_) | Self::Pin(_) | Self::OwnerAuth(_) | Self::Slot(_) | Self::Keyring(_) => Exit::Io,
+            Self::Tcti(_) => Exit::Config,
+            Self::Tpm(_)
+            | Self::Places(_)
+            | Self::Deks(_)
+            | Self::Erasure(_)
+            | Self::Held(_)
+            | Self::Directory(_)
+            | Self::Pin(_)
+            | Self::OwnerAuth(_)
+            | Self::Slot(_)
+            | Self::Keyring(_) => Exit::Io,
             Self::Privilege(PrivilegeError::Root | PrivilegeError::UnknownUser { .. }) => Exit::Config,
             Self::Harden(_) | Self::LockMemory(_) | Self::Derive(_) | Self::Wrap(_) | Self::Privilege(_) | Self::Confine(_) => Exit::Failed,
         }

@@ -16,11 +16,13 @@ use crate::base::ids::CallId;
 use crate::base::secret::Secret;
 use crate::ipc::PROTOCOL_VERSION;
 use crate::ipc::channel::{Channel, ChannelError};
-use crate::ipc::keeper::{DEK_BYTES, KeeperCounters, KeeperDenial, KeeperReply, KeeperRequest, UnwrapPurpose, WrappedDek};
+use crate::ipc::keeper::{
+    DEK_BYTES, EpochReply, EpochRequest, KeeperCounters, KeeperDenial, KeeperReply, KeeperRequest, UnwrapPurpose, WrappedDek,
+};
 
 /// How long the keeper may take to open the root key: a discrete TPM needs up to a second a command, and may be busy after power-on.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// How long one answer may take; they take well under a millisecond.
+/// How long one answer may take; they take well under a millisecond, but for those that write the TPM's memory.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// What the keeper says first.
@@ -99,6 +101,17 @@ impl Keeper {
     pub fn sign_tls(&self, content: &[u8]) -> Result<Vec<u8>, KeeperError> {
         match self.ask(&KeeperRequest::SignTls { content: content.to_vec() })? {
             KeeperReply::Signature(signature) => Ok(signature),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Asks about the erasure epoch.
+    ///
+    /// # Errors
+    /// [`KeeperError`].
+    pub fn epoch(&self, request: EpochRequest) -> Result<EpochReply, KeeperError> {
+        match self.ask(&KeeperRequest::Epoch(request))? {
+            KeeperReply::Epoch(reply) => Ok(reply),
             other => Err(self.unexpected(&other)),
         }
     }

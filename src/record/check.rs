@@ -271,7 +271,8 @@ impl Check<'_, '_> {
         if !slot.is_well_formed() {
             return self.bad(&slot, RecordFault::Key);
         }
-        if let Some(call) = slot.call() {
+        // An erased call has nothing but its certificate.
+        if let Some(call) = slot.call().filter(|_| table != Table::Erasure) {
             let known = calls.entry(call).or_default();
             match table {
                 Table::Header => known.header = true,

@@ -6,7 +6,7 @@
 //! | schema | what changed |
 //! |---|---|
 //! | 1 | the first; it has no table `store` and names no version |
-//! | 2 | table `store` with the version |
+//! | 2 | table `store` with the version; table `erasure` |
 //!
 //! A step changes what is sealed under the index key, or tables. What is sealed under a call's own key is never open here; its tables
 //! carry versions of their own ([`super::schema::Table::version`]).

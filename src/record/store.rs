@@ -160,6 +160,7 @@ impl Drop for Inner {
 pub struct Batch {
     pub(in crate::record) requirements: Vec<Requirement>,
     pub(in crate::record) changes: Vec<(Slot, Option<SealedRecord>)>,
+    pub(in crate::record) exchanges: Vec<(Slot, SealedRecord, SealedRecord)>,
     pub(in crate::record) frees: bool,
 }
 
@@ -193,6 +194,11 @@ impl Batch {
     pub fn put(mut self, slot: Slot, value: SealedRecord) -> Self {
         self.changes.push((slot, Some(value)));
         self
+    }
+
+    /// Stores `new` where `old` still is; where it is not, that slot alone is left as it is.
+    pub fn exchange(&mut self, slot: Slot, old: SealedRecord, new: SealedRecord) {
+        self.exchanges.push((slot, old, new));
     }
 
     /// Removes a value; an empty slot is no error.

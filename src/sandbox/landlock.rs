@@ -4,11 +4,14 @@
 //! Next: [`super::process`] applies it before seccomp.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, PathFdError, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, PathFd, PathFdError, Ruleset, RulesetAttr,
+    RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
 use crate::sys::limits::landlock_abi;
@@ -17,27 +20,26 @@ use crate::sys::limits::landlock_abi;
 pub const FLOOR: i32 = 2;
 
 /// Something outside of itself that a confined process keeps.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Grant {
     /// A directory and all below: files may be made, read, written, moved within and deleted; nothing may be executed.
     ReadWrite(PathBuf),
+    /// As [`Self::ReadWrite`], for a directory that this process has open, also where it could not find the way to it any more.
+    ReadWriteOpen(Arc<File>),
     /// A file, or a directory and all below, may be read.
     ReadOnly(PathBuf),
     /// A Unix socket that may be connected to or sent to; better the directory that holds it, since a socket that is made anew
     /// is another one. Kernels before ABI 9 do not ask.
     Socket(PathBuf),
+    /// A TCP port that may be connected to, on any machine. Kernels before ABI 4 do not ask.
+    Connect(u16),
 }
 
 impl Grant {
-    fn path(&self) -> &Path {
-        match self {
-            Self::ReadWrite(path) | Self::ReadOnly(path) | Self::Socket(path) => path,
-        }
-    }
-
-    fn access(&self, abi: ABI) -> BitFlags<AccessFs> {
+    /// The kernel refuses rights that only directories can have on anything else.
+    fn files(&self, directory: bool, abi: ABI) -> BitFlags<AccessFs> {
         let wanted = match self {
-            Self::ReadWrite(_) => {
+            Self::ReadWrite(_) | Self::ReadWriteOpen(_) => {
                 AccessFs::ReadFile
                     | AccessFs::ReadDir
                     | AccessFs::WriteFile
@@ -50,10 +52,28 @@ impl Grant {
             }
             Self::ReadOnly(_) => AccessFs::ReadFile | AccessFs::ReadDir,
             Self::Socket(_) => AccessFs::ResolveUnix.into(),
+            Self::Connect(_) => BitFlags::EMPTY,
         };
         let known = wanted & AccessFs::from_all(abi);
-        // The kernel refuses rights that only directories can have on anything else.
-        if self.path().is_dir() { known } else { known & AccessFs::from_file(abi) }
+        if directory { known } else { known & AccessFs::from_file(abi) }
+    }
+
+    fn add(&self, created: RulesetCreated, abi: ABI) -> Result<RulesetCreated, LandlockError> {
+        match self {
+            Self::ReadWrite(path) | Self::ReadOnly(path) | Self::Socket(path) => {
+                let access = self.files(path.is_dir(), abi);
+                if access.is_empty() {
+                    return Ok(created);
+                }
+                let opened = PathFd::new(path).map_err(|source| LandlockError::Path { path: path.clone(), source })?;
+                created.add_rule(PathBeneath::new(opened, access)).map_err(LandlockError::Rule)
+            }
+            Self::ReadWriteOpen(directory) => {
+                created.add_rule(PathBeneath::new(directory.as_fd(), self.files(true, abi))).map_err(LandlockError::Rule)
+            }
+            Self::Connect(_) if AccessNet::from_all(abi).is_empty() => Ok(created),
+            Self::Connect(port) => created.add_rule(NetPort::new(*port, AccessNet::ConnectTcp)).map_err(LandlockError::Rule),
+        }
     }
 }
 
@@ -174,12 +194,7 @@ pub fn restrict(report: &LandlockReport, grants: &[Grant]) -> Result<(), Landloc
     }
     let mut created = ruleset.create().map_err(LandlockError::Rule)?;
     for grant in grants {
-        let access = grant.access(abi);
-        if access.is_empty() {
-            continue;
-        }
-        let path = PathFd::new(grant.path()).map_err(|source| LandlockError::Path { path: grant.path().to_owned(), source })?;
-        created = created.add_rule(PathBeneath::new(path, access)).map_err(LandlockError::Rule)?;
+        created = grant.add(created, abi)?;
     }
     match created.restrict_self().map_err(LandlockError::Rule)?.ruleset {
         RulesetStatus::FullyEnforced => Ok(()),
@@ -207,8 +222,10 @@ mod tests {
     #[test]
     fn no_grant_lets_anything_be_executed() {
         let here = PathBuf::from("/");
-        for grant in [Grant::ReadWrite(here.clone()), Grant::ReadOnly(here.clone()), Grant::Socket(here)] {
-            assert!(!grant.access(ABI::V9).contains(AccessFs::Execute));
+        let open = Arc::new(File::open(&here).unwrap());
+        for grant in [Grant::ReadWrite(here.clone()), Grant::ReadWriteOpen(open), Grant::ReadOnly(here.clone()), Grant::Socket(here)] {
+            assert!(!grant.files(true, ABI::V9).contains(AccessFs::Execute));
         }
+        assert!(Grant::Connect(1).files(true, ABI::V9).is_empty());
     }
 }

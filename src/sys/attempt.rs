@@ -42,6 +42,8 @@ pub enum Act {
     SendmsgFastOpen,
     /// `connect` on the channel's descriptor.
     Connect,
+    /// A TCP connection to this machine's port 1, which nobody listens on and nobody is granted.
+    TcpConnect,
     /// `bind`.
     Bind,
     /// `execve`.
@@ -155,6 +157,7 @@ impl Attempt {
             Act::PacketSocket => socket(libc::AF_PACKET, libc::SOCK_RAW),
             Act::UnixSocket => socket(libc::AF_UNIX, libc::SOCK_STREAM),
             Act::UnixDatagramSocket => socket(libc::AF_UNIX, libc::SOCK_DGRAM),
+            Act::TcpConnect => tcp_connect(),
             Act::Fork => fork_and_end(),
             Act::MapExecutable => map(libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC).map(drop),
             Act::MakeExecutable => make_executable(),
@@ -222,7 +225,7 @@ impl Act {
             | Self::UnixDatagramSocket => libc::SYS_socket,
             Self::SendtoFastOpen => libc::SYS_sendto,
             Self::SendmsgFastOpen => libc::SYS_sendmsg,
-            Self::Connect => libc::SYS_connect,
+            Self::Connect | Self::TcpConnect => libc::SYS_connect,
             Self::Bind => libc::SYS_bind,
             Self::Execve => libc::SYS_execve,
             Self::Execveat => libc::SYS_execveat,
@@ -277,6 +280,20 @@ fn create_file(name: CallId) -> Result<(), Errno> {
 fn socket(family: c_int, kind: c_int) -> Result<(), Errno> {
     // SAFETY: takes numbers only; the descriptor is left to the end of this throw-away process.
     Errno::result(unsafe { libc::socket(family, kind, 0) }).map(drop)
+}
+
+fn tcp_connect() -> Result<(), Errno> {
+    // SAFETY: as in `socket`.
+    let socket = Errno::result(unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) })?;
+    let address = libc::sockaddr_in {
+        sin_family: libc::sa_family_t::try_from(libc::AF_INET).map_err(|_| Errno::EINVAL)?,
+        sin_port: 1_u16.to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes([127, 0, 0, 1]) },
+        sin_zero: [0; 8],
+    };
+    let length = libc::socklen_t::try_from(size_of_val(&address)).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the address is a whole `sockaddr_in` that outlives the call, and its length is given.
+    Errno::result(unsafe { libc::connect(socket, ptr::from_ref(&address).cast(), length) }).map(drop)
 }
 
 fn fork_and_end() -> Result<(), Errno> {

@@ -17,6 +17,7 @@ mod exercises;
 mod files;
 #[path = "../../src/worker/forkserver.rs"]
 mod forkserver;
+mod keeper;
 mod preparation;
 mod roles;
 mod runner;
@@ -28,6 +29,6 @@ fn main() -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.split_first() {
         Some((first, rest)) if first == "--role" => roles::play(rest),
-        _ => runner::run(&arguments, &[denials::TESTS, files::TESTS, exercises::TESTS, preparation::TESTS, children::TESTS]),
+        _ => runner::run(&arguments, &[denials::TESTS, files::TESTS, exercises::TESTS, keeper::TESTS, preparation::TESTS, children::TESTS]),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use salama::ipc::CHANNEL_FD;
 use salama::ipc::channel::Channel;
-use salama::sandbox::policy::{Allowed, Denial, Denied, Policy, When, child, core, forkserver, keeper};
+use salama::sandbox::policy::{self, Allowed, Denial, Denied, Policy, When, child, core, forkserver};
 use salama::sandbox::process::{Confined, Confinement, Grant, Unprivileged, harden};
 use salama::sandbox::self_check;
 use salama::supervisor::forkserver::HUGE_PAGES;
@@ -17,14 +17,15 @@ use salama::sys::descriptors::take_inherited;
 use salama::sys::pidfd::{Ended, PidFd};
 use salama::sys::process::{SingleThreaded, exit_now, start_with_descriptor};
 
-use crate::{exercises, files, preparation, toy};
+use crate::{exercises, files, keeper, preparation, toy};
 
 /// The account that confined processes run as.
 pub const NOBODY: &str = "65534";
 
-pub const POLICIES: [&Policy; 4] = [&core::POLICY, &keeper::POLICY, &forkserver::POLICY, &child::POLICY];
+pub const POLICIES: [&Policy; 6] =
+    [&core::POLICY, &policy::keeper::POLICY, &policy::keeper::DEVICE, &policy::keeper::SOFTWARE, &forkserver::POLICY, &child::POLICY];
 
-pub fn policy(name: &str) -> &'static Policy {
+pub fn policy_named(name: &str) -> &'static Policy {
     POLICIES.into_iter().find(|policy| policy.name == name).expect("a policy has this name")
 }
 
@@ -65,6 +66,7 @@ pub fn play(arguments: &[String]) -> ExitCode {
         ["files", directory] => files::reach(Path::new(directory)),
         ["core", directory] => exercises::core(Path::new(directory)),
         ["keeper"] => exercises::keeper(),
+        ["keeper-of-keys", policy, directory] => keeper::serve(policy, Path::new(directory)),
         ["fork-server"] => toy::fork_server(),
         ["prepare", how] => preparation::prepare(how),
         other => panic!("no such role: {other:?}"),
@@ -78,13 +80,13 @@ pub fn unprivileged() -> Unprivileged {
 pub fn confined(policy_name: &str, grants: &[Grant]) -> (Confined, Channel) {
     let unprivileged = unprivileged();
     let channel = Channel::from_fd(take_inherited(CHANNEL_FD).unwrap());
-    (unprivileged.confine(policy(policy_name), grants).unwrap(), channel)
+    (unprivileged.confine(policy_named(policy_name), grants).unwrap(), channel)
 }
 
 /// Confined without the self-check, does one act: dies of it, or exits with its error number.
 fn act_confined(policy_name: &str, act: &str) -> ! {
     let _unprivileged = unprivileged();
-    let policy = policy(policy_name);
+    let policy = policy_named(policy_name);
     let act = denied(policy).into_iter().find(|denied| format!("{:?}", denied.act) == act).unwrap().act;
     let attempt = Attempt::new(act);
     Confinement::prepare(policy, &[]).unwrap().apply().unwrap();
@@ -99,7 +101,7 @@ fn act_confined(policy_name: &str, act: &str) -> ! {
 fn mutate(policy_name: &str) -> ExitCode {
     let _unprivileged = unprivileged();
     let channel = Channel::from_fd(take_inherited(CHANNEL_FD).unwrap());
-    let policy = policy(policy_name);
+    let policy = policy_named(policy_name);
     let single = SingleThreaded::prove().unwrap();
     let passes =
         |policy: &'static Policy, grants: &[Grant]| self_check::run(&single, &Confinement::prepare(policy, grants).unwrap()).is_ok();
@@ -132,7 +134,7 @@ fn loosened(policy: &'static Policy, denied: Denied, checks: &'static [&'static 
             .refused
             .iter()
             .filter(|refused| refused.call != call)
-            .map(|refused| salama::sandbox::policy::Refused { call: refused.call, errno: refused.errno, reason: refused.reason })
+            .map(|refused| policy::Refused { call: refused.call, errno: refused.errno, reason: refused.reason })
             .collect::<Vec<_>>(),
     );
     leak(Policy { name: policy.name, allowed, refused, denied: checks })
@@ -142,7 +144,7 @@ fn loosened(policy: &'static Policy, denied: Denied, checks: &'static [&'static 
 fn loosened_grants(denied: Denied) -> Vec<Grant> {
     match denied.by {
         Denial::Death => Vec::new(),
-        Denial::Errno(_) | Denial::Landlock => vec![Grant::ReadWrite(PathBuf::from("/"))],
+        Denial::Errno(_) | Denial::Landlock => vec![Grant::ReadWrite(PathBuf::from("/")), Grant::Connect(1)],
     }
 }
 

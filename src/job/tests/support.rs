@@ -6,7 +6,7 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use crate::base::clock::{ManualClock, Timestamp};
 use crate::base::ids::CallId;
 use crate::base::secret::Secret;
 use crate::ipc::channel::{Channel, ChannelError};
-use crate::ipc::keeper::{DEK_BYTES, UnwrapPurpose, WrappedDek};
+use crate::ipc::keeper::{DEK_BYTES, EpochReply, EpochRequest, ErasureCertificate, UnwrapPurpose, WrappedDek};
 use crate::ipc::transcript::{Entity, EntityKind, Utterance, Word};
 use crate::ipc::worker::{AudioInfo, ChildEvent, ChildExit, Stage, StageTime, Summary, Task, TextLanguage};
 use crate::job::border::{Allowance, ChildFault, Children, KeyError, KeySource, Kill, SpawnRefused, WorkerChild};
@@ -34,6 +34,8 @@ pub(super) struct TestKeeper {
     pub(super) limited: AtomicBool,
     /// Keys that were opened.
     pub(super) opened: AtomicUsize,
+    /// The erasure epoch.
+    pub(super) epoch: AtomicU32,
 }
 
 fn pad(call: CallId) -> [u8; DEK_BYTES] {
@@ -47,6 +49,23 @@ impl KeySource for TestKeeper {
         let dek = Secret::try_fill(|to| ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), to)).unwrap();
         let wrapped = dek.expose().iter().zip(pad(call)).map(|(byte, pad)| byte ^ pad).collect();
         Ok((dek, WrappedDek(wrapped)))
+    }
+
+    fn epoch(&self, request: EpochRequest) -> Result<EpochReply, KeyError> {
+        let at = |number| Ok(EpochReply::At { number });
+        match request {
+            EpochRequest::Settle { store } => at(store.unwrap_or_else(|| self.epoch.load(Ordering::SeqCst))),
+            EpochRequest::Begin => at(self.epoch.load(Ordering::SeqCst) + 1),
+            EpochRequest::Rewrap(calls) => Ok(EpochReply::Rewrapped(calls.into_iter().map(|(_, wrapped)| Some(wrapped)).collect())),
+            EpochRequest::Committed { number } => {
+                self.epoch.store(number, Ordering::SeqCst);
+                Ok(EpochReply::Done)
+            }
+            EpochRequest::Abort => Ok(EpochReply::Done),
+            EpochRequest::Certify(claim) => {
+                Ok(EpochReply::Certificate(ErasureCertificate { statement: format!("{claim:?}"), signature: vec![1] }))
+            }
+        }
     }
 
     fn unwrap_dek(&self, call: CallId, wrapped: &WrappedDek, _: UnwrapPurpose) -> Result<Secret<DEK_BYTES>, KeyError> {
@@ -154,6 +173,7 @@ pub(super) fn settings(state: &Path) -> JobSettings {
         time_base: Duration::from_secs(20),
         time_per_audio: 4,
         time_limit: Duration::from_secs(3600),
+        epoch_interval: Duration::from_secs(900),
         silence: Duration::from_secs(20),
         text_concurrent: 1,
         pause: Duration::from_millis(1),

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::container::{self, ContainerError, MacKey, Unauthenticated};
 use super::recovery::Encrypted;
 use super::tpm::StorageRoot;
-use super::tpm::nv;
 use super::tpm::policy::Policy;
 use super::tpm::seal::Sealed;
+use super::tpm::{nv, places};
 
 /// Slots at most.
 pub const SLOTS_MAX: usize = 16;
@@ -32,6 +32,26 @@ pub struct Keyslots {
     pub leftovers: Vec<Half>,
     /// The ways in.
     pub slots: Vec<Slot>,
+    /// Where the erasure epoch is; nowhere in boxes of before there were epochs, until their first start.
+    pub epoch: Option<EpochPlaces>,
+}
+
+/// The two places of the erasure epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochPlaces {
+    /// In which TPM.
+    pub storage_root: StorageRoot,
+    /// Index of the first; the second is the next.
+    pub first: u32,
+    /// The numbers of the epochs that codes and shares open, oldest first.
+    pub carried: Vec<u32>,
+}
+
+impl EpochPlaces {
+    /// Both, as what may be left over.
+    pub fn halves(&self) -> [Half; 2] {
+        [self.first, self.first.saturating_add(1)].map(|index| Half { storage_root: self.storage_root.clone(), index })
+    }
 }
 
 /// A place in the NV memory of one TPM.
@@ -129,7 +149,7 @@ impl Keyslots {
     /// A file with one slot.
     pub fn with(kind: Kind, now: u64) -> Self {
         let first = Slot { id: 1, made: now, opened: now, kind };
-        Self { generation: 1, next: 2, lockout: Vec::new(), leftovers: Vec::new(), slots: vec![first] }
+        Self { generation: 1, next: 2, lockout: Vec::new(), leftovers: Vec::new(), slots: vec![first], epoch: None }
     }
 
     /// The slot of this number.
@@ -212,6 +232,7 @@ impl Keyslots {
             && !self.slots.is_empty()
             && self.slots.len() <= SLOTS_MAX
             && halves.all(|half| nv::is_ours(half.index))
+            && self.epoch.as_ref().is_none_or(|epoch| places::is_ours(epoch.first))
         {
             Ok(())
         } else {

@@ -36,6 +36,7 @@ use super::hierarchy::DeriveError;
 use super::keyslots::{KeyslotsError, Kind};
 use super::owner::{OwnerAuth, OwnerAuthError};
 use super::pin::{self, PinError};
+use super::places::PlacesError;
 use super::random::RandomError;
 use super::recovery::RecoveryError;
 use super::shares::ShareError;
@@ -179,6 +180,9 @@ pub enum ManageError {
     /// Shares.
     #[error(transparent)]
     Share(#[from] ShareError),
+    /// The erasure epoch.
+    #[error(transparent)]
+    Places(#[from] PlacesError),
     /// Derivation.
     #[error(transparent)]
     Derive(#[from] DeriveError),
@@ -237,7 +241,9 @@ impl ManageError {
             }
             Self::Keyslots(KeyslotsError::Last | KeyslotsError::Full) => Exit::Failed,
             Self::Channel(_) | Self::HungUp | Self::Derive(_) | Self::Random(_) | Self::DoesNotOpen | Self::File(_) => Exit::Failed,
-            Self::Directory(_) | Self::OwnerAuth(_) | Self::Pin(_) | Self::Slot(_) | Self::Keyslots(_) | Self::Tpm(_) => Exit::Io,
+            Self::Directory(_) | Self::OwnerAuth(_) | Self::Pin(_) | Self::Slot(_) | Self::Keyslots(_) | Self::Tpm(_) | Self::Places(_) => {
+                Exit::Io
+            }
         }
     }
 }

@@ -84,7 +84,7 @@ impl<C: Clock> Desk<'_, C> {
         if pin.is_some() {
             tpm = self.guard(book, tpm, &storage_root)?;
         }
-        let half = Half { storage_root, index: tpm.free_index()? };
+        let half = Half { storage_root: storage_root.clone(), index: tpm.free_index()? };
         book.keyslots.leftovers.push(half.clone());
         book.save()?;
         let made = make_tpm(&mut tpm, half.index, policy, pin.as_ref(), &book.root_key, &book.root);
@@ -103,6 +103,7 @@ impl<C: Clock> Desk<'_, C> {
             let _ = self.settle(book);
             return Err(ManageError::DoesNotOpen);
         }
+        self.move_epochs(book, &storage_root)?;
         book.keyslots.leftovers.retain(|left| *left != half);
         let id = match old {
             Some(id) => book.keyslots.exchange(id, Kind::Tpm(slot), self.now()).map(|()| id),

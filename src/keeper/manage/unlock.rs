@@ -10,14 +10,14 @@ use crate::ipc::keyslots::Wanted;
 use crate::keeper::code::{self, Sort};
 use crate::keeper::hierarchy::KEY_BYTES;
 use crate::keeper::keyslots::{Keyslots, KeyslotsError, Kind, SharesSlot, Slot, TpmSlot};
-use crate::keeper::recovery::{self, Encrypted};
+use crate::keeper::recovery::{self, Carried, Encrypted};
 use crate::keeper::shares::{Share, join};
 use crate::keeper::slots::{SlotError, open_tpm};
 use crate::keeper::tpm::TpmError;
 
 use super::{Desk, ManageError};
 
-type Opened = (Secret<KEY_BYTES>, u32);
+type Opened = (Carried, u32);
 
 impl<C: Clock> Desk<'_, C> {
     /// By the slot `with`; else by the first that opens: those of the TPM, then codes, then shares. Never by `without`.
@@ -61,7 +61,7 @@ impl<C: Clock> Desk<'_, C> {
         }
     }
 
-    fn unlock_by(&self, slot: &Slot, problem: Option<String>) -> Result<Secret<KEY_BYTES>, ManageError> {
+    fn unlock_by(&self, slot: &Slot, problem: Option<String>) -> Result<Carried, ManageError> {
         match &slot.kind {
             Kind::Tpm(tpm) => self.unlock_tpm(tpm, slot.id),
             Kind::Recovery(encrypted) => Ok(self.unlock_codes(&[(slot.id, encrypted)], problem)?.0),
@@ -69,19 +69,19 @@ impl<C: Clock> Desk<'_, C> {
         }
     }
 
-    fn unlock_tpm(&self, slot: &TpmSlot, id: u32) -> Result<Secret<KEY_BYTES>, ManageError> {
+    fn unlock_tpm(&self, slot: &TpmSlot, id: u32) -> Result<Carried, ManageError> {
         if slot.pin.is_none() {
-            return Ok(open_tpm(slot, self.tpm, None)?);
+            return Ok(by_tpm(open_tpm(slot, self.tpm, None)?));
         }
         match &self.pin {
-            Some(pin) => Ok(open_tpm(slot, self.tpm, Some(pin))?),
+            Some(pin) => Ok(by_tpm(open_tpm(slot, self.tpm, Some(pin))?)),
             None => {
                 // Only what a person can type better is asked for again.
                 let asked = self.ask_until(Wanted::Pin { slot: id }, None, |pin| match open_tpm(slot, self.tpm, Some(pin)) {
                     Err(SlotError::Tpm(TpmError::WrongPin(error))) => Err(TpmError::WrongPin(error).to_string()),
                     other => Ok(other),
                 })?;
-                Ok(asked?)
+                Ok(by_tpm(asked?))
             }
         }
     }
@@ -101,7 +101,7 @@ impl<C: Clock> Desk<'_, C> {
         })
     }
 
-    fn unlock_shares(&self, slot: &SharesSlot, id: u32, mut problem: Option<String>) -> Result<Secret<KEY_BYTES>, ManageError> {
+    fn unlock_shares(&self, slot: &SharesSlot, id: u32, mut problem: Option<String>) -> Result<Carried, ManageError> {
         let mut shares: Vec<Share> = Vec::new();
         while shares.len() < usize::from(slot.threshold) {
             let have = u8::try_from(shares.len()).unwrap_or(u8::MAX);
@@ -120,8 +120,13 @@ const fn code_of(slot: &Slot) -> Option<(u32, &Encrypted)> {
     }
 }
 
+/// The TPM has the epochs elsewhere.
+const fn by_tpm(root_key: Secret<KEY_BYTES>) -> Carried {
+    Carried { root_key, epochs: Vec::new() }
+}
+
 /// What a typed code opens; in words what is wrong with it.
-pub(super) fn open_by_code(encrypted: &Encrypted, id: u32, typed: &SecretText) -> Result<Secret<KEY_BYTES>, String> {
+pub(super) fn open_by_code(encrypted: &Encrypted, id: u32, typed: &SecretText) -> Result<Carried, String> {
     let code = code::read(Sort::Code, typed).map_err(|error| error.to_string())?;
     recovery::decrypt(encrypted, id, &code).map_err(|error| error.to_string())
 }

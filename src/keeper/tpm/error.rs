@@ -126,6 +126,17 @@ pub enum TpmError {
          cleared. Put the newest key directory back, or open with a recovery code or shares (salama keys reseal)"
     )]
     HalfGone,
+    /// The places of the erasure epoch are gone.
+    #[error(
+        "the erasure epoch is not in this TPM's NV memory: the box was moved here, or somebody removed it. Make the slot of this TPM anew with \
+         a recovery code or shares (salama keys reseal --with SLOT), which carry the epoch"
+    )]
+    EpochGone,
+    /// What was written is not what is read.
+    #[error(
+        "the TPM did not keep what was written into its NV memory: it may be worn out. Replace the machine, and reseal with a recovery code"
+    )]
+    NotWritten,
     /// NV memory is full.
     #[error("the TPM's NV memory is full: remove indices that nobody needs (tpm2_getcap handles-nv-index, tpm2_nvundefine)")]
     NvFull,
@@ -150,6 +161,9 @@ pub enum TpmError {
         #[source]
         source: TssError,
     },
+    /// The connection that was kept could not be taken up again.
+    #[error("the connection to the TPM was lost while serving: restart the daemon (systemctl restart salama)")]
+    Lost,
     /// The sealed secret has not the length of a key.
     #[error("what the TPM opened is no key of Salama: the slot belongs to another program")]
     WrongLength,

@@ -6,6 +6,7 @@
 pub mod error;
 pub mod lockout;
 pub mod nv;
+pub mod places;
 pub mod policy;
 #[path = "../../sys/tpm.rs"]
 mod raw;
@@ -20,6 +21,7 @@ use tss_esapi::interface_types::resource_handles::Hierarchy;
 use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{Auth, SymmetricDefinition};
 use tss_esapi::tcti_ldr::TctiNameConf;
+use tss_esapi::utils::TpmsContext;
 use tss_esapi::{Context, Error as TssError, Result as TssResult};
 
 pub use error::{Step, TpmError};
@@ -39,9 +41,29 @@ pub struct Address<'a> {
 /// A connection with the storage root loaded.
 pub struct Tpm<'a> {
     context: Context,
-    address: Address<'a>,
+    owner: Option<&'a OwnerAuth>,
     root: KeyHandle,
     root_record: StorageRoot,
+}
+
+/// A connection that is kept while nothing is asked of the TPM. TPMs hold few objects at a time: it holds none there meanwhile.
+pub struct RestingTpm {
+    /// Nothing while it is awake.
+    resting: Option<Resting>,
+}
+
+struct Resting {
+    context: Context,
+    root: Root,
+    root_record: StorageRoot,
+}
+
+/// The storage root of a resting connection.
+enum Root {
+    /// At its persistent handle, where it stays.
+    There(KeyHandle),
+    /// Encrypted by the TPM for itself; good until the TPM is reset. No owner's password is needed to load it.
+    Saved(TpmsContext),
 }
 
 impl<'a> Tpm<'a> {
@@ -57,7 +79,17 @@ impl<'a> Tpm<'a> {
             Some(pinned) => root::recognise(&mut context, address.owner, pinned)?,
             None => root::choose(&mut context, address.owner)?,
         };
-        Ok(Self { context, address, root, root_record })
+        Ok(Self { context, owner: address.owner, root, root_record })
+    }
+
+    /// Keeps the connection for later, without the owner's password.
+    ///
+    /// # Errors
+    /// [`TpmError`].
+    pub fn rest(self) -> Result<RestingTpm, TpmError> {
+        let Self { mut context, root, root_record, .. } = self;
+        let root = put_down(&mut context, root, &root_record).map_err(TpmError::at(Step::StorageRoot))?;
+        Ok(RestingTpm { resting: Some(Resting { context, root, root_record }) })
     }
 
     /// The storage root, to be recorded.
@@ -78,7 +110,7 @@ impl<'a> Tpm<'a> {
 
     /// As [`Self::in_session`], authorised by the owner: for making and removing NV indices.
     fn as_owner<T>(&mut self, step: Step, work: impl FnOnce(&mut Context, AuthSession) -> TssResult<T>) -> Result<T, TpmError> {
-        let owner = self.address.owner;
+        let owner = self.owner;
         let auth = match owner {
             Some(owner) => Auth::try_from(owner.expose()),
             None => Ok(Auth::default()),
@@ -93,6 +125,43 @@ impl<'a> Tpm<'a> {
             _ => TpmError::at(step)(error),
         })
     }
+}
+
+impl RestingTpm {
+    /// Runs `work` on the connection and lets it rest again.
+    ///
+    /// # Errors
+    /// What `work` says; [`TpmError::Lost`] when the connection could not be taken up before.
+    pub fn with<T, E: From<TpmError>>(&mut self, work: impl FnOnce(&mut Tpm<'static>) -> Result<T, E>) -> Result<T, E> {
+        let Resting { mut context, root, root_record } = self.resting.take().ok_or(TpmError::Lost)?;
+        let root = match root {
+            Root::There(root) => root,
+            Root::Saved(saved) => match context.context_load(saved.clone()) {
+                Ok(loaded) => KeyHandle::from(loaded),
+                Err(error) => {
+                    // Busy for a moment, perhaps: what was saved is good for another try.
+                    self.resting = Some(Resting { context, root: Root::Saved(saved), root_record });
+                    return Err(TpmError::at(Step::StorageRoot)(error).into());
+                }
+            },
+        };
+        let mut tpm = Tpm { context, owner: None, root, root_record };
+        let done = work(&mut tpm);
+        let Tpm { mut context, root, root_record, .. } = tpm;
+        // What cannot be put down stays loaded, and is used from there the next time.
+        let root = put_down(&mut context, root, &root_record).unwrap_or(Root::There(root));
+        self.resting = Some(Resting { context, root, root_record });
+        done
+    }
+}
+
+fn put_down(context: &mut Context, root: KeyHandle, record: &StorageRoot) -> TssResult<Root> {
+    if record.handle != 0 {
+        return Ok(Root::There(root));
+    }
+    let saved = context.context_save(root.into())?;
+    context.flush_context(root.into())?;
+    Ok(Root::Saved(saved))
 }
 
 fn salted(tpm: &mut Context, root: KeyHandle, kind: SessionType) -> TssResult<AuthSession> {

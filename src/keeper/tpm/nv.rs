@@ -12,8 +12,8 @@ use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::resource_handles::{NvAuth, Provision};
 use tss_esapi::structures::{Auth, CapabilityData, Digest, MaxNvBuffer, NvPublic};
 
-use super::Tpm;
 use super::error::{Step, TpmError, kind};
+use super::{Tpm, places};
 use crate::base::secret::Secret;
 
 /// Bytes of a half.
@@ -27,6 +27,10 @@ const COUNT: u32 = 128;
 
 /// The number of one of our indices.
 pub const fn is_ours(index: u32) -> bool {
+    is_half(index) || places::is_ours(index) || places::is_ours(index.saturating_sub(1))
+}
+
+const fn is_half(index: u32) -> bool {
     index >= FIRST && index < FIRST + COUNT
 }
 
@@ -88,7 +92,7 @@ impl Tpm<'_> {
         })
     }
 
-    /// Destroys a half, if it is there and has this box's mark.
+    /// Destroys a half, or a place of the erasure epoch, if it is there and has this box's mark.
     ///
     /// # Errors
     /// [`TpmError`].
@@ -103,7 +107,7 @@ impl Tpm<'_> {
         })
     }
 
-    fn index(&mut self, index: u32) -> Result<Option<NvIndexHandle>, TpmError> {
+    pub(super) fn index(&mut self, index: u32) -> Result<Option<NvIndexHandle>, TpmError> {
         let handle = NvIndexTpmHandle::new(index).map_err(TpmError::at(Step::NvRead))?;
         match self.context.execute_without_session(|tpm| tpm.tr_from_tpm_public(TpmHandle::NvIndex(handle))) {
             Ok(found) => Ok(Some(NvIndexHandle::from(found))),

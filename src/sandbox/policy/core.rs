@@ -7,7 +7,7 @@
 use libc::{EACCES, ENOSYS};
 
 use super::Condition::{Bits, Is};
-use super::shared::{ALL_DENY, CHANNEL, COMPUTE, NO_CLONE3, NO_CONNECT, THREADS};
+use super::shared::{ALL_DENY, CHANNEL, COMPUTE, NO_CLONE3, NO_CONNECT, NO_TCP_DENY, THREADS};
 use super::{Allowed, Denial, Denied, Policy, Refused, always, bits, dies, fails, refused, when};
 use crate::sys::attempt::Act;
 
@@ -16,7 +16,7 @@ pub const POLICY: Policy = Policy {
     name: "core",
     allowed: &[COMPUTE, THREADS, CHANNEL, EVENTS, CONNECTIONS, FILES, PROGRAMS],
     refused: REFUSED,
-    denied: &[ALL_DENY, DENIED],
+    denied: &[ALL_DENY, NO_TCP_DENY, DENIED],
 };
 
 const EVENTS: &[Allowed] = &[

@@ -4,7 +4,7 @@
 //! Next: [`super::child`] narrows this in each child.
 
 use super::Condition::Is;
-use super::shared::{ALL_DENY, CHANNEL, COMPUTE, NO_FILES, NO_FILES_DENY, STDERR, THREADS};
+use super::shared::{ALL_DENY, CHANNEL, COMPUTE, NO_FILES, NO_FILES_DENY, NO_TCP_DENY, STDERR, THREADS};
 use super::{Allowed, Policy, always, bits, when};
 
 /// What a child may, and what it takes to make, confine, watch and end one.
@@ -12,7 +12,7 @@ pub const POLICY: Policy = Policy {
     name: "forkserver",
     allowed: &[COMPUTE, THREADS, CHANNEL, STDERR, OFFSPRING, CONFINING],
     refused: NO_FILES,
-    denied: &[ALL_DENY, NO_FILES_DENY],
+    denied: &[ALL_DENY, NO_TCP_DENY, NO_FILES_DENY],
 };
 
 /// What glibc forks with.

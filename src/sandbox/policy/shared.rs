@@ -89,7 +89,6 @@ pub const NO_FILES: &[Refused] = &[
 /// What no process of ours may do, after it is confined.
 pub const ALL_DENY: &[Denied] = &[
     dies(Act::Openat2),
-    dies(Act::TcpSocket),
     dies(Act::UdpSocket),
     dies(Act::Tcp6Socket),
     dies(Act::NetlinkSocket),
@@ -134,6 +133,9 @@ pub const ALL_DENY: &[Denied] = &[
     dies(Act::Reboot),
     dies(Act::TypeIntoTerminal),
 ];
+
+/// What all may not do but the keeper of a software TPM, which is reached by TCP.
+pub const NO_TCP_DENY: &[Denied] = &[dies(Act::TcpSocket)];
 
 /// What those that open nothing may not do besides.
 pub const NO_FILES_DENY: &[Denied] =

@@ -1,0 +1,113 @@
+//! What the daemon's keeper keeps at hand while it is confined: the TPM and the key directory, both opened before.
+//! Trusts: the TPM whose storage root was recognised at the start.
+//! Touches: the TPM, the key directory.
+//! Next: `serve` uses it for what must be written while calls are served.
+
+use std::num::ParseIntError;
+
+use crate::sandbox::landlock::Grant;
+use crate::sandbox::policy::{self, Policy};
+
+use super::directory::{DirectoryError, KEYSLOTS};
+use super::replace::OpenDirectory;
+use super::tpm::{RestingTpm, TpmError};
+
+/// Open, and of no use to anybody else.
+pub struct Held {
+    /// The TPM, without the owner's password.
+    pub tpm: RestingTpm,
+    /// The key directory.
+    pub directory: OpenDirectory,
+}
+
+impl Held {
+    /// Does once what will be needed later, so that a confinement that is too narrow shows at the start.
+    ///
+    /// # Errors
+    /// [`HeldError`].
+    pub fn try_out(&mut self) -> Result<(), HeldError> {
+        let exclusive = self.directory.exclusive();
+        match exclusive.and_then(|_| self.directory.read(KEYSLOTS)) {
+            // A box of before has another file, and somebody may be at the keys just now: it could be tried, which is what counts.
+            Ok(_) | Err(DirectoryError::Missing(_) | DirectoryError::Locked(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(self.tpm.with(|_| Ok::<(), TpmError>(()))?)
+    }
+}
+
+/// What was kept cannot be used under the confinement.
+#[derive(Debug, thiserror::Error)]
+pub enum HeldError {
+    /// The key directory.
+    #[error("the key directory cannot be used any more once the key keeper is confined")]
+    Directory(#[from] DirectoryError),
+    /// The TPM.
+    #[error("the TPM cannot be used any more once the key keeper is confined")]
+    Tpm(#[from] TpmError),
+}
+
+/// How a keeper that holds this is confined: by the kind of TPM, because a device stays open and a software TPM is connected to anew for
+/// each command.
+///
+/// # Errors
+/// [`TctiError`] for a TPM that cannot be kept so.
+pub fn confinement(tcti: &str, directory: &OpenDirectory) -> Result<(&'static Policy, Vec<Grant>), TctiError> {
+    let mut grants = vec![Grant::ReadWriteOpen(directory.descriptor())];
+    match tcti.split_once(':') {
+        Some(("device", _)) => Ok((&policy::keeper::DEVICE, grants)),
+        Some(("swtpm", settings)) => {
+            let command = port(settings)?;
+            let control = command.checked_add(1).ok_or(TctiError::Kind)?;
+            grants.extend([Grant::Connect(command), Grant::Connect(control)]);
+            Ok((&policy::keeper::SOFTWARE, grants))
+        }
+        _ => Err(TctiError::Kind),
+    }
+}
+
+/// Of `host=127.0.0.1,port=2321`; the control port is the next one.
+fn port(settings: &str) -> Result<u16, TctiError> {
+    const STANDARD: u16 = 2321;
+    let mut ports = settings.split(',').filter_map(|setting| setting.strip_prefix("port="));
+    ports.next().map_or(Ok(STANDARD), |port| port.parse().map_err(TctiError::Port))
+}
+
+/// The TPM's address is not of a kind that the daemon serves with.
+#[derive(Debug, thiserror::Error)]
+pub enum TctiError {
+    /// Neither a device nor swtpm.
+    #[error(
+        "the daemon serves with a TPM that is a device (device:/dev/tpmrm0), or for tests a software TPM (swtpm:host=127.0.0.1,port=2321), and with no other"
+    )]
+    Kind,
+    /// The port is no number.
+    #[error("the port in the software TPM's address is not understood; write it as swtpm:host=127.0.0.1,port=2321")]
+    Port(#[source] ParseIntError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy_of(tcti: &str) -> Result<(&'static str, usize), TctiError> {
+        let base = tempfile::tempdir().unwrap();
+        let (policy, grants) = confinement(tcti, &OpenDirectory::open(base.path()).unwrap())?;
+        Ok((policy.name, grants.len()))
+    }
+
+    #[test]
+    fn a_device_gets_no_socket_and_a_software_tpm_two_ports() {
+        assert_eq!(policy_of("device:/dev/tpmrm0").unwrap(), ("keeper-device", 1));
+        assert_eq!(policy_of("swtpm:host=127.0.0.1,port=4000").unwrap(), ("keeper-software", 3));
+        assert_eq!(policy_of("swtpm:").unwrap(), ("keeper-software", 3));
+    }
+
+    #[test]
+    fn a_tpm_that_cannot_be_kept_open_is_refused() {
+        for tcti in ["mssim:host=127.0.0.1", "tabrmd:", "device", "swtpm:port=65535"] {
+            assert!(matches!(policy_of(tcti), Err(TctiError::Kind)), "{tcti}");
+        }
+        assert!(matches!(policy_of("swtpm:port=x"), Err(TctiError::Port(_))));
+    }
+}
