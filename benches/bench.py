@@ -28,6 +28,7 @@ ROWS = {
     "ner": rows_models.ner,
     "upload": rows_daemon.upload,
     "store": rows_store.store,
+    "epoch": rows_store.epoch,
     "get": rows_daemon.get,
     "child": rows_daemon.child,
     "start": rows_daemon.start,

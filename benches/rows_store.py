@@ -1,4 +1,4 @@
-"""The row of the store: sealed durable inserts and random sealed reads against SQLCipher."""
+"""The rows of the store: sealed durable inserts and random sealed reads against SQLCipher, and a move of the erasure epoch."""
 import tempfile
 from pathlib import Path
 
@@ -48,4 +48,27 @@ def store(bench, rounds=5):
             f"Group commit: ours needs {commits.median:.0f} durable commits for all of them. Each of our records has a key of its own call.",
         ],
         "`benches/rows_store.py`, `benches/core`, `benches/peers/sqlcipher.c`",
+    )
+
+
+CALLS = 100_000
+
+
+def epoch(bench, rounds=3):
+    told = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory(dir=bench.work) as folder:
+            told.append(once([bench.program("core"), "epoch", folder, "--calls", CALLS]))
+    seconds = Spread([one["ms"] / 1000 for one in told])
+    line = Line(f"erasure epoch moved over {CALLS} calls, s", seconds.text(), seconds.median, 2.0, below=True, goal="< 2 s")
+    return Result(
+        "Erasure epoch",
+        "nobody: no peer has one",
+        [line],
+        [("", "seconds"), ("request to certificate", seconds.text())],
+        [
+            f"{rounds} rounds: one call of {CALLS} others is erased, and the erasure made final at once: the real keeper on a software TPM, every other key "
+            "wrapped anew in one durable commit, the old epoch destroyed, the certificate signed.",
+        ],
+        "`benches/rows_store.py`, `benches/core`",
     )

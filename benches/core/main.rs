@@ -16,6 +16,7 @@
 mod appliance;
 mod children;
 mod client;
+mod epoch;
 mod sink;
 mod store;
 #[path = "../../tests/support/mod.rs"]
@@ -27,6 +28,8 @@ use clap::Parser;
 enum CommandLine {
     /// Sealed durable inserts from many writers, then random sealed reads.
     Store(store::Arguments),
+    /// A move of the erasure epoch over many calls.
+    Epoch(epoch::Arguments),
     /// A server that drops what it is sent, behind the daemon's own TLS and HTTP settings.
     Sink(sink::Arguments),
     /// A whole appliance, until standard input is closed.
@@ -42,6 +45,7 @@ enum CommandLine {
 fn main() {
     match CommandLine::parse() {
         CommandLine::Store(arguments) => store::run(&arguments),
+        CommandLine::Epoch(arguments) => epoch::run(&arguments),
         CommandLine::Sink(arguments) => sink::run(&arguments),
         CommandLine::Appliance(arguments) => appliance::run(&arguments),
         CommandLine::Put(arguments) => client::put(&arguments),
