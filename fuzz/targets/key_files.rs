@@ -14,7 +14,7 @@ use crate::keeper::code::{self, Sort};
 use crate::keeper::container::{self, MacKey};
 use crate::keeper::hierarchy::Root;
 use crate::keeper::keyring;
-use crate::keeper::keyslots::{Keyslots, Kind, PIN_ROUNDS, PinSalt, SharesSlot, TpmSlot};
+use crate::keeper::keyslots::{EpochPlaces, Keyslots, Kind, PIN_ROUNDS, PinSalt, SharesSlot, TpmSlot};
 use crate::keeper::recovery::Encrypted;
 use crate::keeper::shares::Share;
 use crate::keeper::tpm::StorageRoot;
@@ -99,6 +99,8 @@ fn genuine_slots() -> &'static [u8] {
         keyslots.add(Kind::Tpm(tpm(Policy { measured: None, authority: Some(authority), pin: true })), 2).unwrap();
         keyslots.add(Kind::Recovery(encrypted()), 3).unwrap();
         keyslots.add(Kind::Shares(SharesSlot { encrypted: encrypted(), threshold: 2, count: 3, set: 4 }), 4).unwrap();
+        let storage_root = StorageRoot { name: vec![1; 34], handle: 0x8100_0001 };
+        keyslots.epoch = Some(EpochPlaces { storage_root, first: 0x0181_5a80, carried: vec![1, 2] });
         keyslots.write(&mac()).unwrap()
     })
 }

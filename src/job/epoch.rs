@@ -27,6 +27,8 @@ use crate::record::envelope::SealedRecord;
 use crate::record::schema::{Slot, Table};
 use crate::record::store::{Batch, Outcome};
 
+/// From a move that failed to the next try.
+const AGAIN: Duration = Duration::from_secs(60);
 /// Longest time between two looks at the clock.
 const LOOK: Duration = Duration::from_secs(20);
 
@@ -136,8 +138,9 @@ impl Desk {
         };
         if stored.is_none() {
             let slot = Slot::epoch();
-            // Long ago, so that the first move need not wait.
-            let sealed = self.index.envelope().seal_value(&slot, &StoredEpoch { number, since: Timestamp::from_unix_millis(0) })?;
+            // Calls of no epoch need not wait for theirs.
+            let since = if number == 0 { Timestamp::from_unix_millis(0) } else { self.clock.now() };
+            let sealed = self.index.envelope().seal_value(&slot, &StoredEpoch { number, since })?;
             let _ = self.store.commit(Batch::new().put(slot, sealed))?;
         }
         let open = self.erasures()?.iter().any(|(_, erasure, _)| erasure.certificate.is_none());
@@ -337,7 +340,7 @@ pub(super) fn run(desk: &Desk) {
             record_fault("move erasure epoch", None, &error);
             // Until it succeeds; the keeper's own limit holds as well.
             desk.erasure_is_due();
-            desk.queue.pause(desk.settings.pause);
+            desk.queue.pause(AGAIN);
         }
     }
 }

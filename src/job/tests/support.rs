@@ -5,8 +5,8 @@
 
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,14 +28,24 @@ pub(super) const OWNER: &str = "counsellor/amina";
 /// What the scripted child heard in clear; must never be found on disk.
 pub(super) const CLEAR: &str = "Zuberi Planted-Name";
 
-/// Wraps with XOR of a fixed pad and the call id: enough to tell calls apart.
-#[derive(Default)]
+/// Wraps with XOR of a fixed pad and the call id, after the number of the erasure epoch: enough to tell calls and epochs apart.
 pub(super) struct TestKeeper {
     pub(super) limited: AtomicBool,
     /// Keys that were opened.
     pub(super) opened: AtomicUsize,
     /// The erasure epoch.
-    pub(super) epoch: AtomicU32,
+    pub(super) epoch: AtomicU8,
+    /// The next one is begun.
+    begun: AtomicBool,
+    /// Happens in the middle of the next move.
+    pub(super) meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Default for TestKeeper {
+    fn default() -> Self {
+        let (limited, opened) = (AtomicBool::new(false), AtomicUsize::new(0));
+        Self { limited, opened, epoch: AtomicU8::new(1), begun: AtomicBool::new(false), meanwhile: Mutex::new(None) }
+    }
 }
 
 fn pad(call: CallId) -> [u8; DEK_BYTES] {
@@ -44,26 +54,58 @@ fn pad(call: CallId) -> [u8; DEK_BYTES] {
     pad
 }
 
+impl TestKeeper {
+    fn now(&self) -> u8 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    fn is_open(&self, wrapped: &WrappedDek) -> bool {
+        wrapped.0[0] == self.now() || (self.begun.load(Ordering::SeqCst) && wrapped.0[0] == self.now() + 1)
+    }
+
+    fn rewrapped(&self, wrapped: &WrappedDek) -> Option<WrappedDek> {
+        let next = [&[self.now() + 1], wrapped.0.split_first().unwrap().1].concat();
+        self.is_open(wrapped).then_some(WrappedDek(next))
+    }
+}
+
 impl KeySource for TestKeeper {
     fn new_dek(&self, call: CallId) -> Result<(Secret<DEK_BYTES>, WrappedDek), KeyError> {
         let dek = Secret::try_fill(|to| ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), to)).unwrap();
-        let wrapped = dek.expose().iter().zip(pad(call)).map(|(byte, pad)| byte ^ pad).collect();
-        Ok((dek, WrappedDek(wrapped)))
+        let wrapped = dek.expose().iter().zip(pad(call)).map(|(byte, pad)| byte ^ pad);
+        Ok((dek, WrappedDek(std::iter::once(self.now()).chain(wrapped).collect())))
     }
 
     fn epoch(&self, request: EpochRequest) -> Result<EpochReply, KeyError> {
-        let at = |number| Ok(EpochReply::At { number });
         match request {
-            EpochRequest::Settle { store } => at(store.unwrap_or_else(|| self.epoch.load(Ordering::SeqCst))),
-            EpochRequest::Begin => at(self.epoch.load(Ordering::SeqCst) + 1),
-            EpochRequest::Rewrap(calls) => Ok(EpochReply::Rewrapped(calls.into_iter().map(|(_, wrapped)| Some(wrapped)).collect())),
+            EpochRequest::Settle { store } => {
+                let number = store.unwrap_or_else(|| self.now().into());
+                self.epoch.store(number.try_into().unwrap(), Ordering::SeqCst);
+                Ok(EpochReply::At { number })
+            }
+            EpochRequest::Begin => {
+                self.begun.store(true, Ordering::SeqCst);
+                Ok(EpochReply::At { number: u32::from(self.now()) + 1 })
+            }
+            EpochRequest::Rewrap(calls) => {
+                let new = calls.iter().map(|(_, wrapped)| self.rewrapped(wrapped)).collect();
+                if let Some(meanwhile) = self.meanwhile.lock().unwrap().take() {
+                    meanwhile();
+                }
+                Ok(EpochReply::Rewrapped(new))
+            }
             EpochRequest::Committed { number } => {
-                self.epoch.store(number, Ordering::SeqCst);
+                self.begun.store(false, Ordering::SeqCst);
+                self.epoch.store(number.try_into().unwrap(), Ordering::SeqCst);
                 Ok(EpochReply::Done)
             }
-            EpochRequest::Abort => Ok(EpochReply::Done),
+            EpochRequest::Abort => {
+                self.begun.store(false, Ordering::SeqCst);
+                Ok(EpochReply::Done)
+            }
             EpochRequest::Certify(claim) => {
-                Ok(EpochReply::Certificate(ErasureCertificate { statement: format!("{claim:?}"), signature: vec![1] }))
+                assert!(claim.epoch < self.now().into());
+                Ok(EpochReply::Certificate(ErasureCertificate { statement: claim.call.to_string(), signature: vec![1] }))
             }
         }
     }
@@ -72,9 +114,12 @@ impl KeySource for TestKeeper {
         if self.limited.swap(false, Ordering::SeqCst) {
             return Err(KeyError::RateLimited);
         }
+        if !self.is_open(wrapped) {
+            return Err(KeyError::WrongKey);
+        }
         self.opened.fetch_add(1, Ordering::SeqCst);
         Secret::try_fill(|to| {
-            to.iter_mut().zip(&wrapped.0).zip(pad(call)).for_each(|((to, byte), pad)| *to = byte ^ pad);
+            to.iter_mut().zip(&wrapped.0[1..]).zip(pad(call)).for_each(|((to, byte), pad)| *to = byte ^ pad);
             Ok(())
         })
     }

@@ -19,6 +19,10 @@ use super::book::Book;
 use super::unlock::{open_by_code, read_share};
 use super::{Desk, ManageError};
 
+/// What erasing a call cannot reach.
+const LIMIT: &str = "Mind: this paper and a copy of the disk from before a call was erased open that call together; `salama keys rotate --recovery`, \
+    and destroying the old paper, ends that";
+
 impl<C: Clock> Desk<'_, C> {
     pub(super) fn add_code(&self, with: Option<u32>) -> Result<KeysReport, ManageError> {
         let mut book = self.open(with, None)?;
@@ -36,7 +40,7 @@ impl<C: Clock> Desk<'_, C> {
         let id = added?;
         book.save()?;
         let left = self.settle(&mut book)?;
-        Ok(self.report(&book, format!("slot {id} is made; it opened by what was typed{left}")))
+        Ok(self.report(&book, format!("slot {id} is made; it opened by what was typed. {LIMIT}{left}")))
     }
 
     /// A new secret for a slot that there is.
