@@ -29,6 +29,7 @@ ROWS = {
     "upload": rows_daemon.upload,
     "store": rows_store.store,
     "reopen": rows_store.reopen,
+    "epoch": rows_store.epoch,
     "get": rows_daemon.get,
     "child": rows_daemon.child,
     "start": rows_daemon.start,

@@ -1,4 +1,4 @@
-"""The rows of the store: sealed durable inserts and random sealed reads against SQLCipher; opening a large one after a kill."""
+"""The rows of the store: sealed durable inserts and random sealed reads against SQLCipher; opening a large one after a kill; a move of the erasure epoch."""
 import tempfile
 from pathlib import Path
 
@@ -66,6 +66,29 @@ def reopen(bench):
         [
             f"{len(told['open_ms'])} kills in the middle of commits; the time is that of the daemon's own opening, schema and ballast included, with "
             "the file in the page cache. Without quick repair the database reads itself whole first: seconds."
+        ],
+        "`benches/rows_store.py`, `benches/core`",
+    )
+
+
+CALLS = 100_000
+
+
+def epoch(bench, rounds=3):
+    told = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory(dir=bench.work) as folder:
+            told.append(once([bench.program("core"), "epoch", folder, "--calls", CALLS]))
+    seconds = Spread([one["ms"] / 1000 for one in told])
+    line = Line(f"erasure epoch moved over {CALLS} calls, s", seconds.text(), seconds.median, 2.0, below=True, goal="< 2 s")
+    return Result(
+        "Erasure epoch",
+        "nobody: no peer has one",
+        [line],
+        [("", "seconds"), ("request to certificate", seconds.text())],
+        [
+            f"{rounds} rounds: one call of {CALLS} others is erased, and the erasure made final at once: the real keeper on a software TPM, every other key "
+            "wrapped anew in one durable commit, the old epoch destroyed, the certificate signed.",
         ],
         "`benches/rows_store.py`, `benches/core`",
     )

@@ -65,7 +65,6 @@ targets! {
     fn no_bent_record_opens runs envelope;
     fn no_bent_recording_is_read runs segments;
     fn no_bent_keyslot_counts runs keyslot;
-    fn no_bent_keyslot_of_before_counts runs old_keyslot;
     fn any_typed_code_is_refused_or_whole runs printed_code;
     fn no_bent_keyring_counts runs keyring;
     fn no_bent_wrapped_key_opens runs wrapped_key;

@@ -33,7 +33,7 @@
 //! | `api` | `base` `ipc` `config` `admission` `identity` `authz` `job` `audit` `supervisor` |
 //! | `connection` | `base` `sys` `config` `admission` `identity` `authz` `api` `audit` |
 //! | `lifecycle` | `base` `sys` `ipc` `sandbox` `config` `keys` `audit` `record` `identity` `authz` `supervisor` `job` `api` `connection` |
-//! | `cli` | `base` `sys` `ipc` `model` `keys` `supervisor` `identity` `job` |
+//! | `cli` | `base` `sys` `ipc` `sandbox` `model` `keys` `supervisor` `identity` `job` |
 //!
 //! `cli`, `keeper`, `model` and `worker` are not in this library: each is compiled into the programs that own it
 //! (`src/bin/`), so that no other program can carry its code.

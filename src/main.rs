@@ -11,14 +11,15 @@ use salama::base::exit::Exit;
 use salama::base::told::told;
 use salama::config::{Config, ConfigError};
 use salama::connection::listener;
+use salama::keys::KeeperError;
 use salama::lifecycle::arguments::{Arguments, Task};
 use salama::lifecycle::daemon;
 use salama::lifecycle::maintenance;
 use salama::lifecycle::notify::Notifier;
-use salama::lifecycle::parts::{self, Parts};
+use salama::lifecycle::parts::{self, Parts, StartKeeperError};
 use salama::record::index::IndexKeys;
 use salama::record::rollback::TakeUpError;
-use salama::record::store::OpenStore;
+use salama::record::store::{OpenStore, OpenStoreError};
 use salama::sandbox::policy;
 use salama::sandbox::process;
 use salama::sys::heap::WipingHeap;
@@ -32,10 +33,19 @@ fn main() -> ExitCode {
         Ok(()) => Exit::Ok.into(),
         Err(error) => {
             eprintln!("salamad: {}", told(&*error));
-            // Started again, it would say the same: systemd leaves it at that.
-            let stays = error.is::<ConfigError>() || error.downcast_ref::<TakeUpError>().is_some_and(TakeUpError::is_refusal);
-            if stays { Exit::Config.into() } else { Exit::Failed.into() }
+            exit(&*error).into()
         }
+    }
+}
+
+/// systemd starts a daemon again that ended with `Exit::Failed`, and leaves one alone that only people can help.
+fn exit(error: &(dyn Error + 'static)) -> Exit {
+    match error.downcast_ref::<StartKeeperError>() {
+        Some(StartKeeperError::Keeper(KeeperError::Refused { exit, .. })) => *exit,
+        _ if matches!(error.downcast_ref(), Some(OpenStoreError::Missing { .. } | OpenStoreError::Schema(_))) => Exit::Config,
+        _ if error.downcast_ref::<TakeUpError>().is_some_and(TakeUpError::is_refusal) => Exit::Config,
+        _ if error.is::<ConfigError>() => Exit::Config,
+        _ => Exit::Failed,
     }
 }
 

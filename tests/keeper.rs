@@ -12,9 +12,16 @@
 
 #[path = "support/box_with_keys.rs"]
 mod box_with_keys;
+#[path = "support/faulty_tpm.rs"]
+mod faulty_tpm;
 #[path = "../src/keeper/mod.rs"]
 #[allow(dead_code, reason = "a part of the program `salama-keeper`")]
 mod keeper;
+#[path = "support/key_console.rs"]
+#[allow(dead_code, reason = "each test program uses its own part")]
+mod key_console;
+#[path = "epoch/moves.rs"]
+mod moves;
 #[path = "support/swtpm.rs"]
 mod swtpm;
 
@@ -493,7 +500,7 @@ fn only_root_and_the_owner_get_a_console() {
     let mut command = Command::new(&program);
     command.arg("console").arg("--directory").arg(bench.keys()).args(["--tpm", &bench.tpm.tcti()]).uid(12345).gid(12345);
     let mut child = salama::sys::process::start_with_descriptor(command, theirs.into_fd(), 3).unwrap();
-    let Some(KeeperReply::Refused { reason }) = ours.recv().unwrap() else { panic!("it was allowed") };
+    let Some(KeeperReply::Refused { reason, .. }) = ours.recv().unwrap() else { panic!("it was allowed") };
     assert!(reason.contains("only root or the owner"), "{reason}");
     assert_eq!(child.wait().unwrap().code(), Some(77));
 }

@@ -31,17 +31,14 @@ use std::process::Command;
 
 use box_with_keys::{Bench, holds};
 use faulty_tpm::FaultyTpm;
-use keeper::container;
 use keeper::hierarchy::Root;
-use keeper::keyslots::legacy::TpmSlotFile;
-use keeper::keyslots::{Keyslots, Kind, RootKey, TpmSlot};
+use keeper::keyslots::{Keyslots, Kind, TpmSlot};
 use keeper::slots;
-use keeper::tpm::policy::Policy;
 use keeper::tpm::{Address, Tpm};
 use key_console::{End, Operator};
 use salama::base::secret::{Secret, SecretText};
 use salama::ipc::keeper::Counter;
-use salama::ipc::keyslots::{ApprovalFile, Conditions, KeysReport, NewSlot, Task};
+use salama::ipc::keyslots::{ApprovalFile, AuthorityFile, Conditions, KeysReport, NewSlot, Task};
 use salama::{base, ipc, sandbox};
 use swtpm::Swtpm;
 use wiretap::Wiretap;
@@ -70,11 +67,15 @@ fn add_code(bench: &Bench) -> String {
     operator.sheets.remove(0)
 }
 
-const fn tpm(pcrs: u32, pin: bool) -> Conditions {
-    Conditions { pcrs, pin, authority: None }
+const SAME: Conditions = Conditions { pcrs: None, pin: None, authority: None, new_tpm: false };
+const A_PIN: Conditions = Conditions { pin: Some(true), ..SAME };
+const NEW_TPM: Conditions = Conditions { new_tpm: true, ..SAME };
+
+const fn pcrs(mask: u32) -> Conditions {
+    Conditions { pcrs: Some(mask), ..SAME }
 }
 
-const fn reseal(conditions: Option<Conditions>) -> Task {
+const fn reseal(conditions: Conditions) -> Task {
     Task::Reseal { slot: None, conditions, with: None }
 }
 
@@ -86,7 +87,7 @@ fn kinds(report: &KeysReport) -> Vec<(u32, String)> {
 fn with_pin() -> (Bench, String) {
     let bench = Bench::provisioned();
     let code = add_code(&bench);
-    Operator::who_answers(&[PIN, PIN]).asks(&bench, reseal(Some(tpm(0, true)))).done();
+    Operator::who_answers(&[PIN, PIN]).asks(&bench, reseal(A_PIN)).done();
     (bench, code)
 }
 
@@ -99,7 +100,7 @@ fn pin_file(bench: &Bench, pin: &str) -> String {
 /// Places with halves of slots: the counter of starts is none.
 fn nv_indices(tpm: &Swtpm) -> usize {
     let listed = tpm.tool("tpm2_getcap", &["handles-nv-index"]);
-    String::from_utf8(listed.stdout).unwrap().lines().filter(|line| line.contains("0x1815A") && !line.contains("0x1815A9")).count()
+    String::from_utf8(listed.stdout).unwrap().lines().filter(|line| line.contains("0x1815A0")).count()
 }
 
 fn opens(bench: &Bench, more: &[&str]) -> [u8; 32] {
@@ -119,38 +120,6 @@ fn a_new_box_has_one_slot_and_says_that_it_needs_a_code() {
     assert!((lockout.failed, lockout.locked, lockout.guarded) == (0, false, false));
 }
 
-#[test]
-fn a_box_of_before_starts_and_is_carried_over_by_its_first_change() {
-    let bench = Bench::provisioned();
-    let before = opens(&bench, &[]);
-    make_old(&bench);
-    assert!(!bench.keys().join("keyslots").exists());
-    assert_eq!(opens(&bench, &[]), before);
-
-    let code = add_code(&bench);
-
-    assert!(!bench.keys().join("tpm.slot").exists());
-    assert_eq!(opens(&bench, &[]), before);
-    let report = Operator::who_answers(&[&code]).asks(&bench, Task::Verify { slot: 2 }).done();
-    assert_eq!(kinds(&report), [(1, "tpm".to_owned()), (2, "recovery".to_owned())]);
-    // Sealed anew, it gets the half that an image of the disk does not have.
-    assert!(matches!(tpm_slot(&bench, 0).root, RootKey::Sealed));
-    Operator::default().asks(&bench, reseal(None)).done();
-    assert!(matches!(tpm_slot(&bench, 0).root, RootKey::Wrapped { .. }));
-    assert_eq!(opens(&bench, &[]), before);
-}
-
-/// The file that boxes had before there were several slots, with the same root key.
-fn make_old(bench: &Bench) {
-    let root = slots::open_tpm(&tpm_slot(bench, 0), address(bench.tpm.tcti()), None).unwrap();
-    let mut tpm = Tpm::connect(address(bench.tpm.tcti()), None).unwrap();
-    let sealed = tpm.seal(&Policy::default(), None, &root).unwrap();
-    let old = TpmSlotFile { storage_root: tpm.storage_root().name.clone(), public: sealed.public, private: sealed.private };
-    let file = container::write(container::TPM_SLOT, &old, &slots::file_mac(&Root::new(&root)).unwrap()).unwrap();
-    fs::write(bench.keys().join("tpm.slot"), file).unwrap();
-    fs::remove_file(bench.keys().join("keyslots")).unwrap();
-}
-
 // -- codes and shares --
 
 #[test]
@@ -163,7 +132,7 @@ fn a_code_counts_once_it_was_typed_again_and_opens_in_another_machine() {
     bench.tpm = Swtpm::start();
     assert!(bench.refusal(&bench.tpm.tcti()).0.contains("not the one that the keys were sealed by"));
     let mut operator = Operator::who_answers(&[&code]);
-    let report = operator.asks(&bench, reseal(None)).done();
+    let report = operator.asks(&bench, reseal(NEW_TPM)).done();
 
     assert!(operator.problems[0].contains("not the one that the keys were sealed by"), "{:?}", operator.problems);
     assert!(report.done.contains("a TPM that this box did not know before"), "{}", report.done);
@@ -223,6 +192,24 @@ fn new_papers_take_the_place_of_old_ones() {
     assert_eq!(opens(&bench, &[]), before);
 }
 
+#[test]
+fn every_share_takes_part_before_the_slot_counts() {
+    // Of two of five, the third is neither among the first two nor among the last two.
+    let bench = Bench::provisioned();
+    let mut operator = Operator::default();
+    operator.asks(&bench, Task::Add { new: NewSlot::Shares { threshold: 2, count: 5 }, with: None }).done();
+    let shares = operator.sheets;
+    Operator::who_answers(&[&shares[2], &shares[0]]).asks(&bench, Task::Verify { slot: 2 }).done();
+}
+
+#[test]
+fn a_code_opens_whichever_of_several_slots_it_is_for() {
+    let bench = Bench::provisioned();
+    let (_, second) = (add_code(&bench), add_code(&bench));
+    let report = Operator::who_answers(&[&second]).asks(&bench, Task::Remove { slot: 1, with: None }).done();
+    assert!(report.done.contains("slot 3 was opened before"), "{}", report.done);
+}
+
 // -- removing --
 
 #[test]
@@ -248,7 +235,7 @@ fn a_removed_slot_opens_nothing_from_an_old_image_of_the_disk() {
     let bench = Bench::provisioned();
     let image = fs::read(bench.keys().join("keyslots")).unwrap();
     let code = add_code(&bench);
-    Operator::who_answers(&[PIN, PIN]).asks(&bench, reseal(Some(tpm(0, true)))).done();
+    Operator::who_answers(&[PIN, PIN]).asks(&bench, reseal(A_PIN)).done();
     assert_eq!(nv_indices(&bench.tpm), 1);
     let _ = code;
 
@@ -278,6 +265,31 @@ fn a_pin_is_needed_at_each_start_and_a_wrong_one_is_counted() {
 }
 
 #[test]
+fn with_several_pins_a_start_uses_up_one_try() {
+    let (bench, code) = with_pin();
+    let second = Task::Add { new: NewSlot::Tpm(A_PIN), with: Some(2) };
+    let mut operator = Operator::who_answers(&[&code, "another PIN", "another PIN"]);
+    operator.asks(&bench, second).done();
+    let wrong = pin_file(&bench, "not this one");
+    assert!(bench.refusal_with(&bench.tpm.tcti(), &["--pin", &wrong]).0.contains("the PIN is wrong"));
+    assert_eq!(Operator::default().asks(&bench, Task::List).done().lockout.unwrap().failed, 1);
+}
+
+#[test]
+fn a_condition_that_is_not_named_stays() {
+    let (bench, code) = with_pin();
+    let needs = |task: Task, answers: &[&str]| {
+        let answers: Vec<&str> = [&[&*code], answers].concat();
+        Operator::who_answers(&answers).asks(&bench, task).done().slots[0].needs.clone()
+    };
+    let by_code = |conditions| Task::Reseal { slot: Some(1), conditions, with: Some(2) };
+    assert_eq!(needs(by_code(pcrs(1 << 7)), &[PIN, PIN]), "this TPM, PCR 7 as sealed, a PIN");
+    assert_eq!(needs(by_code(Conditions { pin: Some(false), ..SAME }), &[]), "this TPM, PCR 7 as sealed");
+    assert_eq!(needs(by_code(A_PIN), &[PIN, PIN]), "this TPM, PCR 7 as sealed, a PIN");
+    assert_eq!(needs(by_code(pcrs(0)), &[PIN, PIN]), "this TPM, a PIN");
+}
+
+#[test]
 fn ten_wrong_pins_lock_the_slot_and_the_code_unlocks_it() {
     let (bench, code) = with_pin();
     let wrong = pin_file(&bench, "not this one");
@@ -303,6 +315,8 @@ fn a_thief_cannot_set_the_count_of_wrong_pins_back() {
         let tool = Command::new("tpm2_dictionarylockout").args(arguments).env("TPM2TOOLS_TCTI", bench.tpm.tcti()).output();
         tool.expect("tpm2-tools: apt-get install tpm2-tools").status.success()
     };
+    let public = String::from_utf8(bench.tpm.tool("tpm2_getcap", &["properties-variable"]).stdout).unwrap();
+    assert!(public.contains("lockoutAuthSet:            1"), "{public}");
     assert!(!reset(&["--clear-lockout"]));
     assert!(!reset(&["--setup-parameters", "--max-tries", "1000"]));
 }
@@ -313,7 +327,7 @@ fn a_lockout_password_of_somebody_else_is_told_before_anything_is_changed() {
     add_code(&bench);
     bench.tpm.tool("tpm2_changeauth", &["-c", "lockout", "somebody"]);
     let before = keyslots(&bench);
-    let (reason, _) = Operator::who_answers(&[PIN, PIN]).asks(&bench, reseal(Some(tpm(0, true)))).refused();
+    let (reason, _) = Operator::who_answers(&[PIN, PIN]).asks(&bench, reseal(A_PIN)).refused();
     assert!(reason.contains("lockout hierarchy has a password that Salama did not set"), "{reason}");
     assert_eq!(keyslots(&bench), before);
 }
@@ -336,13 +350,13 @@ fn a_slot_bound_to_pcrs_opens_only_in_that_state_and_is_sealed_again_by_the_code
     let bench = Bench::provisioned();
     let code = add_code(&bench);
     let before = opens(&bench, &[]);
-    Operator::default().asks(&bench, reseal(Some(tpm(1 << 7 | 1 << 11, false)))).done();
+    Operator::default().asks(&bench, reseal(pcrs(1 << 7 | 1 << 11))).done();
     assert_eq!(opens(&bench, &[]), before);
     bench.tpm.tool("tpm2_pcrextend", &[&format!("11:sha256={}", "ab".repeat(32))]);
     let (reason, _) = bench.refusal(&bench.tpm.tcti());
     assert!(reason.contains("PCR 7+11") && reason.contains("salama keys reseal"), "{reason}");
 
-    Operator::who_answers(&[&code]).asks(&bench, reseal(None)).done();
+    Operator::who_answers(&[&code]).asks(&bench, reseal(SAME)).done();
 
     assert_eq!(opens(&bench, &[]), before);
 }
@@ -353,8 +367,9 @@ fn an_update_is_approved_beforehand_by_a_signature() {
     add_code(&bench);
     let event = "cd".repeat(32);
     let (now, point) = approval(&bench, Vec::new());
-    let conditions = Conditions { pcrs: 1 << 11, pin: false, authority: Some((point, now.clone())) };
-    Operator::default().asks(&bench, reseal(Some(conditions))).done();
+    let authority = AuthorityFile { point, approval: now.clone() };
+    let conditions = Conditions { pcrs: Some(1 << 11), authority: Some(Some(authority)), ..SAME };
+    Operator::default().asks(&bench, reseal(conditions)).done();
     let before = opens(&bench, &[]);
     // What the update will measure.
     let zero_extended = ring::digest::digest(&ring::digest::SHA256, &[[0; 32], [0xcd; 32]].concat());
@@ -362,19 +377,25 @@ fn an_update_is_approved_beforehand_by_a_signature() {
     let mut forged = update.clone();
     forged.text[0] ^= 1;
     let approve = |approval| Task::Approve { slot: None, approval, with: None };
-    assert!(Operator::default().asks(&bench, approve(forged)).refused().0.contains("not signed by the slot's authority"));
+    assert!(Operator::default().asks(&bench, approve(forged)).refused().0.contains("not signed by its authority"));
+    let of_others = approval_of(&bench, 1 << 7 | 1 << 11, Vec::new()).0;
+    assert!(Operator::default().asks(&bench, approve(of_others)).refused().0.contains("not of the slot's PCRs"));
     Operator::default().asks(&bench, approve(update)).done();
 
     bench.tpm.tool("tpm2_pcrextend", &[&format!("11:sha256={event}")]);
 
     assert_eq!(opens(&bench, &[]), before);
     bench.tpm.tool("tpm2_pcrextend", &[&format!("11:sha256={event}")]);
-    assert!(bench.refusal(&bench.tpm.tcti()).0.contains("PCR 11"));
+    assert!(bench.refusal(&bench.tpm.tcti()).0.contains("in none of the states that the slot's authority has approved"));
 }
 
 /// The authority's approval of PCR 11 with these values, by openssl; and the point of its key.
 fn approval(bench: &Bench, values: Vec<(u8, [u8; 32])>) -> (ApprovalFile, Vec<u8>) {
-    let text = Operator::default().asks(bench, Task::Policy { pcrs: 1 << 11, values }).done().policy.unwrap();
+    approval_of(bench, 1 << 11, values)
+}
+
+fn approval_of(bench: &Bench, pcrs: u32, values: Vec<(u8, [u8; 32])>) -> (ApprovalFile, Vec<u8>) {
+    let text = Operator::default().asks(bench, Task::Policy { pcrs, values }).done().policy.unwrap();
     fs::write(bench.base().join("text"), &text).unwrap();
     let openssl = |arguments: &[&str]| {
         let ran = Command::new("openssl").args(arguments).current_dir(bench.base()).output().expect("apt-get install openssl");
@@ -395,7 +416,7 @@ fn approval(bench: &Bench, values: Vec<(u8, [u8; 32])>) -> (ApprovalFile, Vec<u8
         at += 2 + length;
     }
     let public = openssl(&["pkey", "-in", "key.pem", "-pubout", "-outform", "DER"]);
-    (ApprovalFile { pcrs: 1 << 11, text, signature: numbers }, public[public.len() - 64..].to_vec())
+    (ApprovalFile { text, signature: numbers }, public[public.len() - 64..].to_vec())
 }
 
 // -- the witness --
@@ -403,7 +424,7 @@ fn approval(bench: &Bench, values: Vec<(u8, [u8; 32])>) -> (ApprovalFile, Vec<u8
 #[test]
 fn tpm2_tools_see_the_attributes_and_the_policy_that_are_meant() {
     let (bench, _) = with_pin();
-    Operator::who_answers(&[PIN, PIN, PIN]).asks(&bench, reseal(Some(tpm(1 << 7 | 1 << 11, true)))).done();
+    Operator::who_answers(&[PIN, PIN, PIN]).asks(&bench, reseal(pcrs(1 << 7 | 1 << 11))).done();
     let slot = tpm_slot(&bench, 0);
     let folder = bench.tpm.directory();
     let length = u16::try_from(slot.sealed.public.len()).unwrap().to_be_bytes();
@@ -421,7 +442,7 @@ fn tpm2_tools_see_the_attributes_and_the_policy_that_are_meant() {
     let policy: String = fs::read(folder.join("policy")).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
     assert!(printed.contains(&format!("authorization policy: {policy}")), "{printed}\n{policy}");
 
-    let RootKey::Wrapped { half, .. } = slot.root else { panic!("it has a half") };
+    let half = slot.half;
     let public = said("tpm2_nvreadpublic", &[&format!("0x{half:08x}")]);
     assert!(public.contains("friendly: authwrite|authread|no_da|written"), "{public}");
     assert!(public.contains("size: 32"), "{public}");
@@ -452,7 +473,7 @@ fn neither_root_key_slot_key_half_nor_pin_is_on_the_bus() {
     let code = add_code(&bench);
     let tap = Wiretap::before(&bench.tpm);
     let mut operator = Operator { tcti: Some(tap.tcti()), ..Operator::who_answers(&[PIN, PIN]) };
-    operator.asks(&bench, reseal(Some(tpm(1 << 7, true)))).done();
+    operator.asks(&bench, reseal(Conditions { pcrs: Some(1 << 7), ..A_PIN })).done();
     let right = pin_file(&bench, PIN);
     let (channel, _process) = bench.start("serve", &tap.tcti(), &["--pin", &right]);
     let (keeper, _) = salama::keys::Keeper::connect(channel).unwrap();
@@ -466,11 +487,11 @@ fn neither_root_key_slot_key_half_nor_pin_is_on_the_bus() {
     let slot = tpm_slot(&bench, 0);
     let root = slots::open_tpm(&slot, address(bench.tpm.tcti()), Some(&SecretText::new(PIN.to_owned()))).unwrap();
     let password = Root::new(&root).derive(keeper::hierarchy::Purpose::TpmLockout).unwrap();
-    let RootKey::Wrapped { half, wrapped } = &slot.root else { panic!("it has a half") };
+    let (half, wrapped) = (slot.half, &slot.wrapped);
     for secret in [root.expose().as_slice(), dek.expose(), PIN.as_bytes(), &pin_value(&slot), password.expose()] {
         assert!(!holds(&heard, secret));
     }
-    for part in slot_secrets(&bench, &slot, *half) {
+    for part in slot_secrets(&bench, &slot, half) {
         assert!(!holds(&heard, part.expose()));
     }
     // The controls: what crosses in clear is heard.
@@ -504,11 +525,21 @@ fn slot_secrets(bench: &Bench, slot: &TpmSlot, half: u32) -> [Secret<32>; 3] {
 
 #[test]
 fn a_storage_root_of_somebody_in_between_gets_nothing() {
-    let (bench, other) = (Bench::provisioned(), Swtpm::start_with_log(20));
-    assert!(bench.refusal(&other.tcti()).0.contains("not the one that the keys were sealed by"));
-    // Nothing but making its storage root was asked of it: no session, no object, no secret.
-    let log = other.log();
-    assert!(!holds(log.as_bytes(), &tpm_slot(&bench, 0).sealed.private[..32]));
+    let (bench, other) = (Bench::provisioned(), Swtpm::start());
+    let code = add_code(&bench);
+    let tap = Wiretap::before(&other);
+    assert!(bench.refusal(&tap.tcti()).0.contains("not the one that the keys were sealed by"));
+    for task in [reseal(SAME), Task::Rotate { slot: Some(1), with: Some(2) }, Task::Add { new: NewSlot::Tpm(A_PIN), with: Some(2) }] {
+        // The root key is open by the code; to this TPM it does not go unless the operator says so.
+        let mut operator = Operator { tcti: Some(tap.tcti()), ..Operator::who_answers(&[&code]) };
+        let (reason, exit) = operator.asks(&bench, task).refused();
+        assert!(reason.contains("--new-tpm"), "{reason}");
+        assert_eq!(exit, 64);
+    }
+    // It was asked to make its storage root, and nothing else: no session, no object, no place in its NV memory.
+    let asked = |command: u32| holds(&tap.heard(), &command.to_be_bytes());
+    let [create_primary, others @ ..] = [0x131, 0x176, 0x157, 0x153, 0x12a].map(asked);
+    assert_eq!((create_primary, others), (true, [false; 4]), "StartAuthSession, Load, Create, NV_DefineSpace");
 }
 
 // -- files that are not what they should be --
@@ -557,7 +588,7 @@ fn a_tpm_that_fails_at_any_command_loses_nothing_and_the_next_try_succeeds() {
     let mut refused = 0;
     for pass in 0.. {
         faulty.refuse(pass);
-        let end = Operator { tcti: Some(faulty.tcti()), ..Operator::default() }.asks(&bench, reseal(None));
+        let end = Operator { tcti: Some(faulty.tcti()), ..Operator::default() }.asks(&bench, reseal(SAME));
         if !faulty.has_refused() {
             end.done();
             break;
@@ -590,7 +621,7 @@ fn with_every_call_failing(bench: &Bench, how: &str, task: &Task) -> usize {
             let mut operator = Operator { launcher: ["strace", "-q", "-o"].map(Into::into).to_vec(), ..Operator::default() };
             operator.launcher.extend([log.clone().into(), "-e".into(), format!("trace={call}").into(), "-e".into(), inject.into()]);
             // The files of the keys only: the TPM is written to as well.
-            for name in ["", ".keyslots.partial", "keyslots", "tpm.slot"] {
+            for name in ["", ".keyslots.partial", "keyslots"] {
                 operator.launcher.extend(["-P".into(), bench.keys().join(name).into()]);
             }
             let end = operator.asks(bench, task.clone());
@@ -601,10 +632,7 @@ fn with_every_call_failing(bench: &Bench, how: &str, task: &Task) -> usize {
             let hit = matches!(end, End::Killed) || traced.contains("INJECTED");
             hits += usize::from(hit);
             if let End::Refused { reason, .. } = &end {
-                assert!(
-                    reason.contains("keyslots cannot be written") || reason.contains("tpm.slot cannot be written"),
-                    "{call} {nth}: {reason}"
-                );
+                assert!(reason.contains("keyslots cannot be written"), "{call} {nth}: {reason}");
             }
             assert_eq!(opens(bench, &[]), before, "{call} {nth}");
             // The next change clears up.
@@ -627,7 +655,7 @@ fn with_every_call_failing(bench: &Bench, how: &str, task: &Task) -> usize {
 #[test]
 fn a_change_that_is_killed_at_any_write_resumes_or_rolls_back() {
     let bench = Bench::provisioned();
-    let hits = with_every_call_failing(&bench, "signal=KILL", &Task::Add { new: NewSlot::Tpm(Conditions::default()), with: None });
+    let hits = with_every_call_failing(&bench, "signal=KILL", &Task::Add { new: NewSlot::Tpm(SAME), with: None });
     assert!(hits >= 10, "{hits}");
 }
 
@@ -721,10 +749,10 @@ fn a_slot_for_a_tpm_that_is_new_gives_leave_for_its_first_start() {
     let code = add_code(&bench);
     counter(&bench, true);
     bench.tpm = Swtpm::start();
-    Operator::who_answers(&[&code]).asks(&bench, Task::Reseal { slot: None, conditions: None, with: None }).done();
+    Operator::who_answers(&[&code]).asks(&bench, reseal(NEW_TPM)).done();
     assert!(counter(&bench, true).leave);
     assert!(!counter(&bench, false).leave);
     // On a TPM that is known it gives none.
-    Operator::default().asks(&bench, Task::Reseal { slot: None, conditions: None, with: None }).done();
+    Operator::default().asks(&bench, reseal(SAME)).done();
     assert!(!counter(&bench, false).leave);
 }

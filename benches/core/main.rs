@@ -16,6 +16,7 @@
 mod appliance;
 mod children;
 mod client;
+mod epoch;
 mod reopen;
 mod sink;
 mod store;
@@ -32,6 +33,8 @@ enum CommandLine {
     Reopen(reopen::Arguments),
     /// Not for people: writes until it is killed.
     Writer(reopen::WriterArguments),
+    /// A move of the erasure epoch over many calls.
+    Epoch(epoch::Arguments),
     /// A server that drops what it is sent, behind the daemon's own TLS and HTTP settings.
     Sink(sink::Arguments),
     /// A whole appliance, until standard input is closed.
@@ -49,6 +52,7 @@ fn main() {
         CommandLine::Store(arguments) => store::run(&arguments),
         CommandLine::Reopen(arguments) => reopen::run(&arguments),
         CommandLine::Writer(arguments) => reopen::write(&arguments),
+        CommandLine::Epoch(arguments) => epoch::run(&arguments),
         CommandLine::Sink(arguments) => sink::run(&arguments),
         CommandLine::Appliance(arguments) => appliance::run(&arguments),
         CommandLine::Put(arguments) => client::put(&arguments),

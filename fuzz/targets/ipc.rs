@@ -141,7 +141,7 @@ fn keeper_seeds() -> Vec<Vec<u8>> {
             index_key: SecretInTransit(secret(7)),
             counter: Counter { value: Some(7), leave: true },
         },
-        KeeperReply::Refused { reason: "no TPM".into() },
+        KeeperReply::Refused { reason: "no TPM".into(), exit: 74 },
         KeeperReply::NewDek { dek: SecretInTransit(secret(7)), wrapped },
         KeeperReply::Dek(SecretInTransit(secret(7))),
         KeeperReply::Signature(vec![4; 70]),

@@ -14,10 +14,9 @@ use crate::keeper::code::{self, Sort};
 use crate::keeper::container::{self, MacKey};
 use crate::keeper::hierarchy::Root;
 use crate::keeper::keyring;
-use crate::keeper::keyslots::{Keyslots, Kind, PinSalt, RootKey, SharesSlot, TpmSlot};
+use crate::keeper::keyslots::{EpochPlaces, Keyslots, Kind, PIN_ROUNDS, PinSalt, SharesSlot, TpmSlot};
 use crate::keeper::recovery::Encrypted;
 use crate::keeper::shares::Share;
-use crate::keeper::slots::Unopened;
 use crate::keeper::tpm::StorageRoot;
 use crate::keeper::tpm::policy::{Approval, Authority, Measured, Pcrs, Policy};
 use crate::keeper::tpm::seal::Sealed;
@@ -27,7 +26,6 @@ use salama::base::secret::SecretText;
 /// First byte 0: a keyslot file. 1: the same, with a checksum that is right. Else: a script that bends a genuine one and repairs its checksum.
 pub const KEYSLOT: Target = Target { name: "keyslot", run: keyslot, seeds: keyslot_seeds, ..BASE };
 /// As [`KEYSLOT`], the file that boxes had before there were several slots.
-pub const OLD_KEYSLOT: Target = Target { name: "old_keyslot", run: old_keyslot, seeds: old_keyslot_seeds, ..BASE };
 /// Even first byte: text typed as a code, odd: as a share.
 pub const PRINTED_CODE: Target = Target {
     name: "printed_code",
@@ -89,17 +87,20 @@ fn genuine_slots() -> &'static [u8] {
         let tpm = |policy| TpmSlot {
             storage_root: StorageRoot { name: vec![1; 34], handle: 0x8100_0001 },
             policy,
-            pin: Some(PinSalt { salt: [4; 16], rounds: 10_000 }),
+            pin: Some(PinSalt { salt: [4; 16], rounds: PIN_ROUNDS }),
             sealed: Sealed { public: vec![2; 78], private: vec![3; 126] },
-            root: RootKey::Wrapped { half: 0x0181_5a00, wrapped: vec![5; 65] },
+            half: 0x0181_5a00,
+            wrapped: vec![5; 65],
         };
         let encrypted = || Encrypted { public_key: [6; 32], encapsulated: [7; 32], ciphertext: vec![8; 49] };
         let bound = Policy { measured: Some(measured), authority: None, pin: true };
         let mut keyslots = Keyslots::with(Kind::Tpm(tpm(bound)), 1);
-        let authority = Authority { point: vec![1; 64], approvals: vec![approval] };
+        let authority = Authority { pcrs: Pcrs::new(1 << 7 | 1 << 11).unwrap(), point: vec![1; 64], approvals: vec![approval] };
         keyslots.add(Kind::Tpm(tpm(Policy { measured: None, authority: Some(authority), pin: true })), 2).unwrap();
         keyslots.add(Kind::Recovery(encrypted()), 3).unwrap();
         keyslots.add(Kind::Shares(SharesSlot { encrypted: encrypted(), threshold: 2, count: 3, set: 4 }), 4).unwrap();
+        let storage_root = StorageRoot { name: vec![1; 34], handle: 0x8100_0001 };
+        keyslots.epoch = Some(EpochPlaces { storage_root, first: 0x0181_5a80, carried: vec![1, 2] });
         keyslots.write(&mac()).unwrap()
     })
 }
@@ -114,23 +115,6 @@ fn keyslot(data: &[u8]) {
 
 fn keyslot_seeds() -> Vec<Vec<u8>> {
     let file = genuine_slots();
-    bent_and([[&[0], file].concat(), [&[1], &file[..file.len() - SUM]].concat()])
-}
-
-fn genuine_old_slot() -> &'static [u8] {
-    static FILE: OnceLock<Vec<u8>> = OnceLock::new();
-    FILE.get_or_init(|| container::write(container::TPM_SLOT, &(vec![1_u8; 34], vec![2_u8; 78], vec![3_u8; 126]), &mac()).unwrap())
-}
-
-/// Promise: as [`keyslot`].
-fn old_keyslot(data: &[u8]) {
-    let file = file_of(data, genuine_old_slot());
-    let read = Unopened::read(&crate::keeper::directory::SlotFile::Old(file.clone())).and_then(|read| read.authenticate(&root()));
-    assert_eq!(read.is_ok(), file == genuine_old_slot(), "a keyslot that this box did not write, or not the one that it wrote");
-}
-
-fn old_keyslot_seeds() -> Vec<Vec<u8>> {
-    let file = genuine_old_slot();
     bent_and([[&[0], file].concat(), [&[1], &file[..file.len() - SUM]].concat()])
 }
 
@@ -186,7 +170,7 @@ fn keyring_seeds() -> Vec<Vec<u8>> {
 fn wrapped_key(data: &[u8]) {
     static GENUINE: OnceLock<(DekWrapper, WrappedDek)> = OnceLock::new();
     let (wrapper, genuine) = GENUINE.get_or_init(|| {
-        let wrapper = DekWrapper::new(&secret(9)).unwrap();
+        let wrapper = DekWrapper::new(&secret(9), 1).unwrap();
         let (_, wrapped) = wrapper.new_dek(CALL).unwrap();
         (wrapper, wrapped)
     });

@@ -68,7 +68,6 @@ pub const TARGETS: &[Target] = &[
     record::ENVELOPE,
     record::SEGMENTS,
     key_files::KEYSLOT,
-    key_files::OLD_KEYSLOT,
     key_files::PRINTED_CODE,
     key_files::KEYRING,
     key_files::WRAPPED_KEY,

@@ -19,7 +19,7 @@ use super::upload::{Recording, idempotency_key};
 use crate::authz::action::{CancelCall, CreateCall, DeleteCall, ListCalls, ViewCall};
 use crate::authz::permit::Permit;
 use crate::job::calls::Arrival;
-use crate::job::spec::{CallMetadata, CallPage, CallView, PAGE_MAX};
+use crate::job::spec::{CallMetadata, CallPage, CallView, ErasureView, PAGE_MAX};
 
 const PAGE_DEFAULT: u16 = 50;
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -164,4 +164,36 @@ pub(super) async fn erase<D: Desk>(
 ) -> Result<StatusCode, Problem> {
     api.desk().delete(&scope(&permit), id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// How far an erasure is; its certificate, once no copy of the disk opens the call any more.
+#[utoipa::path(
+    get, path = "/api/v1/calls/{id}/erasure", tag = "calls", params(("id" = String, Path, description = "The erased call")),
+    responses(
+        (status = 200, description = "How far it is", body = ErasureView),
+        (status = "default", description = "A problem", body = ProblemDocument, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn erasure<D: Desk>(
+    permit: Permit<DeleteCall>,
+    State(api): State<Api<D>>,
+    CallPath(id): CallPath,
+) -> Result<Json<ErasureView>, Problem> {
+    Ok(Json(api.desk().erasure(&scope(&permit), id).await?))
+}
+
+/// Makes an erasure final now instead of within the interval, and gives its certificate.
+#[utoipa::path(
+    post, path = "/api/v1/calls/{id}/erasure", tag = "calls", params(("id" = String, Path, description = "The erased call")),
+    responses(
+        (status = 200, description = "It is final", body = ErasureView),
+        (status = "default", description = "A problem", body = ProblemDocument, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn erase_for_good<D: Desk>(
+    permit: Permit<DeleteCall>,
+    State(api): State<Api<D>>,
+    CallPath(id): CallPath,
+) -> Result<Json<ErasureView>, Problem> {
+    Ok(Json(api.desk().erase_for_good(&scope(&permit), id).await?))
 }

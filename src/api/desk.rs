@@ -10,7 +10,7 @@ use tokio::sync::mpsc::Receiver;
 
 use crate::base::ids::CallId;
 use crate::job::calls::{Arrival, Calls, CallsError};
-use crate::job::spec::{CallEvent, CallExport, CallMetadata, CallPage, CallView, RedactedText, Scope, Transcript};
+use crate::job::spec::{CallEvent, CallExport, CallMetadata, CallPage, CallView, ErasureView, RedactedText, Scope, Transcript};
 use crate::job::upload::Upload;
 
 type Answer<T> = Result<T, CallsError>;
@@ -42,6 +42,10 @@ pub trait Desk: Clone + Send + Sync + 'static {
     fn cancel(&self, scope: &Scope, id: CallId) -> impl Future<Output = Answer<CallView>> + Send;
     /// See [`Calls::delete`].
     fn delete(&self, scope: &Scope, id: CallId) -> impl Future<Output = Answer<()>> + Send;
+    /// See [`Calls::erasure`].
+    fn erasure(&self, scope: &Scope, id: CallId) -> impl Future<Output = Answer<ErasureView>> + Send;
+    /// See [`Calls::erase_for_good`].
+    fn erase_for_good(&self, scope: &Scope, id: CallId) -> impl Future<Output = Answer<ErasureView>> + Send;
     /// See [`Calls::export`].
     fn export(&self, scope: &Scope, id: CallId) -> impl Future<Output = Answer<CallExport>> + Send;
     /// See [`Calls::redact_text`].
@@ -87,6 +91,14 @@ impl Desk for Calls {
 
     async fn delete(&self, scope: &Scope, id: CallId) -> Answer<()> {
         Self::delete(self, scope, id).await
+    }
+
+    async fn erasure(&self, scope: &Scope, id: CallId) -> Answer<ErasureView> {
+        Self::erasure(self, scope, id).await
+    }
+
+    async fn erase_for_good(&self, scope: &Scope, id: CallId) -> Answer<ErasureView> {
+        Self::erase_for_good(self, scope, id).await
     }
 
     async fn export(&self, scope: &Scope, id: CallId) -> Answer<CallExport> {

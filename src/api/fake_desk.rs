@@ -13,7 +13,9 @@ use super::desk::{Desk, Incoming};
 use crate::base::ids::CallId;
 use crate::ipc::transcript::{EntityCount, EntityKind, Utterance, Word};
 use crate::ipc::worker::{Stage, TextLanguage};
-use crate::job::spec::{CallEvent, CallExport, CallHappening, CallMetadata, CallPage, CallView, RedactedText, Scope, Transcript};
+use crate::job::spec::{
+    CallEvent, CallExport, CallHappening, CallMetadata, CallPage, CallView, Certificate, ErasureView, RedactedText, Scope, Transcript,
+};
 
 pub(crate) use crate::ipc::worker::CallFailure;
 pub(crate) use crate::job::calls::{Arrival, CallsError};
@@ -237,6 +239,16 @@ impl Desk for FakeDesk {
         self.find(scope, id)?;
         self.lock().calls.retain(|(view, _)| view.id != id);
         Ok(())
+    }
+
+    async fn erasure(&self, scope: &Scope, id: CallId) -> Result<ErasureView, CallsError> {
+        let call = self.find(scope, id)?;
+        Ok(ErasureView { call: id, erased_at: call.created_at, epoch: 1, certificate: None, rewrapped: 0, rewrapped_of: 0 })
+    }
+
+    async fn erase_for_good(&self, scope: &Scope, id: CallId) -> Result<ErasureView, CallsError> {
+        let signed = Certificate { statement: "{}".to_owned(), signature: "00".to_owned() };
+        Ok(ErasureView { certificate: Some(signed), ..self.erasure(scope, id).await? })
     }
 
     async fn export(&self, scope: &Scope, id: CallId) -> Result<CallExport, CallsError> {

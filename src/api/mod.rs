@@ -41,10 +41,11 @@ pub use gate::Connected;
 pub use upload::METADATA_HEADER;
 
 /// Every route.
-fn routes<D: Desk>() -> [(&'static str, MethodRouter<Api<D>>); 12] {
+fn routes<D: Desk>() -> [(&'static str, MethodRouter<Api<D>>); 13] {
     [
         ("/api/v1/calls", post(calls::create).get(calls::list)),
         ("/api/v1/calls/{id}", get(calls::view).delete(calls::erase)),
+        ("/api/v1/calls/{id}/erasure", get(calls::erasure).post(calls::erase_for_good)),
         ("/api/v1/calls/{id}/transcript", get(transcript::read)),
         ("/api/v1/calls/{id}/events", get(events::watch)),
         ("/api/v1/calls/{id}/cancel", post(calls::cancel)),

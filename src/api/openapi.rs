@@ -25,6 +25,8 @@ use crate::job::spec::CallMetadata;
         super::calls::view,
         super::calls::cancel,
         super::calls::erase,
+        super::calls::erasure,
+        super::calls::erase_for_good,
         super::transcript::read,
         super::events::watch,
         super::export::export,

@@ -190,6 +190,20 @@ pub enum Event {
         /// Which.
         call: CallId,
     },
+    /// What opened erased calls was destroyed; the others' keys were wrapped anew.
+    EpochMoved {
+        /// The epoch that counts now.
+        epoch: u32,
+        /// How many.
+        calls: u64,
+    },
+    /// An erasure is final, and certified.
+    ErasureCertified {
+        /// Which.
+        call: CallId,
+        /// The epoch of its key, which is destroyed.
+        epoch: u32,
+    },
     /// Its key was opened to read it.
     CallRead {
         /// Which.
@@ -273,6 +287,7 @@ pub(super) struct Line<'a> {
     pub reason: Option<Code>,
     pub count: Option<u64>,
     pub attempt: Option<u64>,
+    pub epoch: Option<u64>,
     pub audio_ms: Option<u64>,
     pub wall_ms: Option<u64>,
     pub bytes: Option<u64>,
@@ -299,6 +314,8 @@ impl Event {
             Self::CallRequeued { .. } => "call_requeued",
             Self::CallCancelled { .. } => "call_cancelled",
             Self::CallErased { .. } => "call_erased",
+            Self::EpochMoved { .. } => "epoch_moved",
+            Self::ErasureCertified { .. } => "erasure_certified",
             Self::CallRead { .. } => "call_read",
             Self::TextRedacted { .. } => "text_redacted",
             Self::Fault { .. } => "fault",
@@ -353,6 +370,8 @@ impl Event {
                 Line { call: Some(*call), reason: Some(reason), ..none }
             }
             Self::CallCancelled { call } | Self::CallErased { call } => Line { call: Some(*call), ..none },
+            Self::EpochMoved { epoch, calls } => Line { epoch: Some((*epoch).into()), count: Some(*calls), ..none },
+            Self::ErasureCertified { call, epoch } => Line { call: Some(*call), epoch: Some((*epoch).into()), ..none },
             Self::CallRead { call, what } => Line { call: Some(*call), detail: Some(what.code()), ..none },
             Self::TextRedacted { redacted: count } | Self::Swept { files: count } => Line { count: Some(*count), ..none },
             Self::Fault { call, step, cause } => Line { call: *call, reason: Some(step), detail: Some(cause), ..none },
@@ -418,6 +437,8 @@ impl fmt::Display for Event {
             Self::CallRequeued { call, reason } => write!(f, "call {call} waits again: {reason}"),
             Self::CallCancelled { call } => write!(f, "call {call} cancelled"),
             Self::CallErased { call } => write!(f, "call {call} erased"),
+            Self::EpochMoved { epoch, calls } => write!(f, "erasure epoch {epoch} counts: the keys of {calls} calls were wrapped anew"),
+            Self::ErasureCertified { call, epoch } => write!(f, "the erasure of call {call} is final: epoch {epoch} is destroyed"),
             Self::CallRead { call, what } => write!(f, "call {call} opened for reading: {}", what.code()),
             Self::TextRedacted { redacted } => write!(f, "a text was redacted in {redacted} places"),
             Self::Fault { step, cause, .. } => write!(f, "{step} failed: {cause}"),

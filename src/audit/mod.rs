@@ -34,6 +34,7 @@ pub fn record(event: &Event) {
                 reason = line.reason,
                 count = line.count,
                 attempt = line.attempt,
+                epoch = line.epoch,
                 audio_ms = line.audio_ms,
                 wall_ms = line.wall_ms,
                 bytes = line.bytes,

@@ -27,7 +27,7 @@ use salama::ipc::channel::Channel;
 use salama::ipc::keeper::KeeperReply;
 use salama::sandbox::process::{Confined, Hardened, harden};
 use salama::sys::descriptors::take_inherited;
-use salama::sys::heap::WipingHeap;
+use salama::sys::heap::{WipingHeap, wipe_foreign_heap};
 use salama::{base, ipc, sandbox};
 
 /// Keys that pass through buffers of libraries do not stay there.
@@ -35,6 +35,7 @@ use salama::{base, ipc, sandbox};
 static HEAP: WipingHeap = WipingHeap;
 
 fn main() -> ExitCode {
+    wipe_foreign_heap();
     let exit = match Arguments::try_parse() {
         Ok(Arguments { mode: Mode::Serve(args) }) => serve(&args, open_daemon),
         Ok(Arguments { mode: Mode::Console(args) }) => serve(&args, open_console),
@@ -75,18 +76,18 @@ fn serve(args: &ServeArgs, open: Open) -> Exit {
 fn start(hardened: Hardened, args: &ServeArgs, open: Open) -> Result<(Opened, Confined), StartError> {
     let account = account(args)?;
     hardened.lock_memory()?;
-    let mut opened = open(args)?;
+    let opened = open(args)?;
     let unprivileged = hardened.drop_privileges(account.as_deref())?;
     let confined = unprivileged.confine(opened.policy, &opened.grants)?;
-    if let Some(held) = &mut opened.held {
-        held.try_out()?;
+    if let Some(held) = &opened.held {
+        held.borrow_mut().try_out()?;
     }
     Ok((opened, confined))
 }
 
 /// The other side shows the reason to the operator; standard error has it only when nobody listens.
 fn refuse(channel: &Channel, error: &StartError) -> Exit {
-    match channel.send(&KeeperReply::Refused { reason: told(error) }) {
+    match channel.send(&KeeperReply::Refused { reason: told(error), exit: error.exit().code() }) {
         Ok(()) => error.exit(),
         Err(_) => say(error, "salama-keeper refuses to start", error.exit()),
     }

@@ -13,7 +13,12 @@ mod model;
 
 use std::process::ExitCode;
 
-use salama::{base, identity, ipc, job, keys, supervisor, sys};
+use salama::sys::heap::WipingHeap;
+use salama::{base, identity, ipc, job, keys, sandbox, supervisor, sys};
+
+/// Codes, shares and PINs pass through this program on their way between people and the keeper.
+#[global_allocator]
+static HEAP: WipingHeap = WipingHeap;
 
 fn main() -> ExitCode {
     cli::run::main(std::env::args_os())

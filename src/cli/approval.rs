@@ -36,18 +36,18 @@ pub struct MaybeSignedArgs {
 
 impl SignedArgs {
     /// Reads both files.
-    pub fn read(&self, pcrs: u32) -> Result<ApprovalFile, Failure> {
+    pub fn read(&self) -> Result<ApprovalFile, Failure> {
         let (text, signature) = (read(&self.approval)?, read(&self.signature)?);
         let signature = fixed_signature(&signature).ok_or_else(|| KeysError::NoSignature(self.signature.clone()))?;
-        Ok(ApprovalFile { pcrs, text, signature })
+        Ok(ApprovalFile { text, signature })
     }
 }
 
 impl MaybeSignedArgs {
     /// Reads both files; clap has seen to it that both are named.
-    pub fn read(&self, pcrs: u32) -> Result<ApprovalFile, Failure> {
+    pub fn read(&self) -> Result<ApprovalFile, Failure> {
         match (&self.approval, &self.signature) {
-            (Some(approval), Some(signature)) => SignedArgs { approval: approval.clone(), signature: signature.clone() }.read(pcrs),
+            (Some(approval), Some(signature)) => SignedArgs { approval: approval.clone(), signature: signature.clone() }.read(),
             _ => Err(Failure::Usage("an authority needs --approval and --signature".to_owned())),
         }
     }

@@ -108,6 +108,8 @@ pub enum CallCommand {
     Cancel(CallRef),
     /// Erase a call: its recording, transcript and key. This cannot be undone.
     Delete(DeleteArgs),
+    /// Show how far the erasure of an erased call is, and its certificate.
+    Erasure(ErasureArgs),
 }
 
 /// A call.
@@ -198,7 +200,7 @@ pub struct ExportArgs {
 }
 
 /// Arguments of `salama call delete`.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct DeleteArgs {
     /// The call.
     #[command(flatten)]
@@ -206,6 +208,26 @@ pub struct DeleteArgs {
     /// Do not ask.
     #[arg(long, short)]
     pub yes: bool,
+    /// Make it final now, not within the box's interval: then no copy of the box's disk opens the call any more.
+    #[arg(long)]
+    pub now: bool,
+    /// Write the certificate of erasure to this new file, and its signature beside it (FILE.sig).
+    #[arg(long, value_name = "FILE", requires = "now")]
+    pub certificate: Option<PathBuf>,
+}
+
+/// Arguments of `salama call erasure`.
+#[derive(Clone, Debug, Args)]
+pub struct ErasureArgs {
+    /// The call that was erased.
+    #[command(flatten)]
+    pub call: CallRef,
+    /// Make it final now.
+    #[arg(long)]
+    pub now: bool,
+    /// Write the certificate of erasure to this new file, and its signature beside it (FILE.sig).
+    #[arg(long, value_name = "FILE")]
+    pub certificate: Option<PathBuf>,
 }
 
 /// What can be done with texts.

@@ -27,7 +27,7 @@ pub fn ask(output: Output, wanted: Wanted, problem: Option<&str>) -> Result<Secr
         warn(&question(wanted));
     }
     let hidden = matches!(wanted, Wanted::Pin { .. } | Wanted::NewPin | Wanted::NewPinAgain);
-    let _silence = if hidden && io::stdin().is_terminal() { Silence::begin() } else { None };
+    let _silence = if hidden && io::stdin().is_terminal() { Some(Silence::begin()?) } else { None };
     line()
 }
 
@@ -64,13 +64,14 @@ fn line() -> Result<SecretText, Failure> {
 struct Silence(Termios);
 
 impl Silence {
-    fn begin() -> Option<Self> {
-        let before = tcgetattr(io::stdin()).ok()?;
+    fn begin() -> Result<Self, Failure> {
+        let failed = |errno: nix::Error| Failure::Read { path: "the terminal without showing what is typed".into(), cause: errno.into() };
+        let before = tcgetattr(io::stdin()).map_err(failed)?;
         let mut silent = before.clone();
         silent.local_flags.remove(LocalFlags::ECHO);
         silent.local_flags.insert(LocalFlags::ECHONL);
-        tcsetattr(io::stdin(), SetArg::TCSAFLUSH, &silent).ok()?;
-        Some(Self(before))
+        tcsetattr(io::stdin(), SetArg::TCSAFLUSH, &silent).map_err(failed)?;
+        Ok(Self(before))
     }
 }
 

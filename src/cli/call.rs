@@ -15,14 +15,14 @@ use http::{HeaderValue, Method, header};
 use indicatif::ProgressBar;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
-use super::args::{DeleteArgs, ExportArgs, Format, ListArgs, SendArgs, TranscriptArgs};
+use super::args::{DeleteArgs, ErasureArgs, ExportArgs, Format, ListArgs, SendArgs, TranscriptArgs};
 use super::client::{self, Client};
 use super::failure::Failure;
 use super::follow::{self, Display, End};
 use super::output::{Output, clean, clock, size, table, warn};
 use super::{measure, transcript};
 use crate::base::ids::CallId;
-use crate::job::spec::{CallMetadata, CallPage, CallView, Consent, Transcript};
+use crate::job::spec::{CallMetadata, CallPage, CallView, Consent, ErasureView, Transcript};
 
 /// Bytes of the recording in one piece of the request.
 const PIECE: usize = 64 * 1024;
@@ -257,7 +257,61 @@ pub(super) async fn delete(client: &Client, output: Output, args: DeleteArgs) ->
         confirm(call)?;
     }
     client.delete(&path(call)).await?;
+    if args.now {
+        return erasure(client, output, ErasureArgs { call: args.call, now: true, certificate: args.certificate }).await;
+    }
     output.either(&serde_json::json!({ "erased": call }), |_| format!("call {call} is erased"))
+}
+
+/// How often who waits for an erasure is told how far it is.
+const PROGRESS: Duration = Duration::from_millis(500);
+
+/// Shows how far an erasure is, and keeps its certificate.
+pub(super) async fn erasure(client: &Client, output: Output, args: ErasureArgs) -> Result<(), Failure> {
+    let path = format!("{}/erasure", path(args.call.id));
+    let view: ErasureView = if args.now { final_now(client, output, &path).await? } else { client.get(&path).await? };
+    if let Some(file) = &args.certificate {
+        let certificate = view.certificate.as_ref().ok_or_else(|| Failure::Usage("there is no certificate yet; add --now".to_owned()))?;
+        let signature = bytes_of(&certificate.signature).ok_or_else(|| Failure::Reply("the signature is not hexadecimal".to_owned()))?;
+        write_new(file, certificate.statement.as_bytes())?;
+        let mut beside = file.clone().into_os_string();
+        beside.push(".sig");
+        write_new(Path::new(&beside), &signature)?;
+    }
+    output.either(&view, |view| match &view.certificate {
+        Some(certificate) => format!("the erasure of call {} is final\n{}", view.call, certificate.statement),
+        None => format!("call {} is erased; copies of the disk from before still open it on this machine until the epoch moves", view.call),
+    })
+}
+
+/// Asks for it, and tells meanwhile how many calls were wrapped anew.
+async fn final_now(client: &Client, output: Output, path: &str) -> Result<ErasureView, Failure> {
+    let asked = client.post(path, None::<&()>);
+    tokio::pin!(asked);
+    loop {
+        tokio::select! {
+            view = &mut asked => return view,
+            () = tokio::time::sleep(PROGRESS) => {
+                let view: ErasureView = client.get(path).await?;
+                if view.rewrapped_of > 0 {
+                    output.note(&format!("{} of {} calls wrapped anew", view.rewrapped, view.rewrapped_of));
+                }
+            }
+        }
+    }
+}
+
+fn bytes_of(hexadecimal: &str) -> Option<Vec<u8>> {
+    let (pairs, []) = hexadecimal.as_bytes().as_chunks::<2>() else { return None };
+    pairs.iter().map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
+fn write_new(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(|cause| Failure::Write { path: file.to_owned(), cause })
 }
 
 fn confirm(call: CallId) -> Result<(), Failure> {

@@ -168,7 +168,9 @@ pub enum Failure {
     #[error("only what needs no keys was checked, because there are none: {0}")]
     StoreWithoutKeys(String),
     /// `salamad` did not say how it went.
-    #[error("salamad ended without a report; the journal and the lines above may say why, and the store is as it was")]
+    #[error(
+        "salamad ended without a report; the journal and the lines above may say why. The store is whole or as it was: `salama store check` tells"
+    )]
     StoreSilent,
     /// `salamad` did not start.
     #[error(transparent)]

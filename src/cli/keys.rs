@@ -15,7 +15,8 @@ use super::{approval, ask, programs, sheet};
 use crate::base::exit::Exit;
 use crate::ipc::CHANNEL_FD;
 use crate::ipc::channel::{Channel, ChannelError};
-use crate::ipc::keyslots::{Conditions, ConsoleWord, KeeperWord, KeysReport, LockoutView, NewSlot, SlotView, Task};
+use crate::ipc::keyslots::{AuthorityFile, Conditions, ConsoleWord, KeeperWord, KeysReport, LockoutView, NewSlot, SlotView, Task};
+use crate::sandbox::process::{HardenError, LockMemoryError, harden};
 use crate::sys::process::start_with_descriptor;
 
 /// Arguments of `salama keys`.
@@ -33,8 +34,8 @@ pub struct KeysArgs {
 pub struct RecoverArgs {
     #[command(flatten)]
     place: Place,
-    /// Let the daemon's next start take the store that it finds, though it is older than this box: what came since is lost, and what was
-    /// erased since is back. A copy of the store is kept beside it until the next call is erased.
+    /// Let the daemon's next start take the store that it finds, though it is older than this box: what came since is lost. A copy of the
+    /// store is kept beside it until the next call is erased. One from before calls were erased for good is never taken.
     #[arg(long, required = true)]
     accept_rollback: bool,
 }
@@ -80,7 +81,7 @@ enum KeysCommand {
     },
     /// Give a slot a new code, new shares, or a new PIN.
     Rotate(RotateArgs),
-    /// Seal the TPM's slot anew: after an update, under other conditions, or in a new machine.
+    /// Seal the TPM's slot anew: after an update, under other conditions, or in a new machine. Conditions that are not named stay.
     Reseal {
         /// Its number; the only one of the TPM when absent.
         slot: Option<u32>,
@@ -93,9 +94,6 @@ enum KeysCommand {
     Approve {
         /// Its number; the only one with an authority when absent.
         slot: Option<u32>,
-        /// The PCRs, as 7 or 7+11.
-        #[arg(long, value_parser = approval::pcrs)]
-        pcrs: u32,
         #[command(flatten)]
         signed: approval::SignedArgs,
     },
@@ -130,7 +128,7 @@ enum AddCommand {
 struct RotateArgs {
     /// Its number.
     slot: Option<u32>,
-    /// All codes and shares. Then an image of the disk from before and the old paper together still open what was erased since; destroy that paper.
+    /// All codes and shares. The root key stays: the old paper and a copy of the key directory from then still give it; destroy that paper.
     #[arg(long)]
     recovery: bool,
 }
@@ -145,9 +143,18 @@ struct ConditionArgs {
     /// Ask for a PIN at each start; the TPM limits the tries.
     #[arg(long)]
     with_pin: bool,
+    /// Ask for no PIN any more.
+    #[arg(long, conflicts_with = "with_pin")]
+    without_pin: bool,
     /// Open in every state that this key approves of (ECDSA P-256, PEM), instead of as now.
     #[arg(long, value_name = "FILE", requires = "pcrs", requires = "approval", requires = "signature")]
     authority: Option<PathBuf>,
+    /// Open in the state of now only, whatever an authority approves of.
+    #[arg(long, conflicts_with = "authority")]
+    without_authority: bool,
+    /// Take a TPM that this box has never used: in a new machine, or after the TPM was cleared.
+    #[arg(long)]
+    new_tpm: bool,
     #[command(flatten)]
     signed: approval::MaybeSignedArgs,
 }
@@ -167,17 +174,13 @@ struct PolicyArgs {
 }
 
 impl ConditionArgs {
-    fn is_given(&self) -> bool {
-        self.pcrs.is_some() || self.with_pin
-    }
-
     fn read(&self) -> Result<Conditions, Failure> {
-        let pcrs = self.pcrs.unwrap_or(0);
         let authority = match &self.authority {
-            Some(file) => Some((approval::authority(file)?, self.signed.read(pcrs)?)),
-            None => None,
+            Some(file) => Some(Some(AuthorityFile { point: approval::authority(file)?, approval: self.signed.read()? })),
+            None => self.without_authority.then_some(None),
         };
-        Ok(Conditions { pcrs, pin: self.with_pin, authority })
+        let pin = (self.with_pin || self.without_pin).then_some(self.with_pin);
+        Ok(Conditions { pcrs: self.pcrs, pin, authority, new_tpm: self.new_tpm })
     }
 }
 
@@ -189,10 +192,7 @@ pub(super) fn keys(output: Output, args: &KeysArgs) -> Result<(), Failure> {
         KeysCommand::Verify { slot } => Task::Verify { slot: *slot },
         KeysCommand::Remove { slot } => Task::Remove { slot: *slot, with },
         KeysCommand::Rotate(RotateArgs { slot, .. }) => Task::Rotate { slot: *slot, with },
-        KeysCommand::Reseal { slot, conditions } => {
-            let conditions = if conditions.is_given() { Some(conditions.read()?) } else { None };
-            Task::Reseal { slot: *slot, conditions, with }
-        }
+        KeysCommand::Reseal { slot, conditions } => Task::Reseal { slot: *slot, conditions: conditions.read()?, with },
         KeysCommand::Add(add) => {
             let new = match add {
                 AddCommand::Tpm { conditions } => NewSlot::Tpm(conditions.read()?),
@@ -202,9 +202,14 @@ pub(super) fn keys(output: Output, args: &KeysArgs) -> Result<(), Failure> {
             Task::Add { new, with }
         }
         KeysCommand::Policy(policy) => Task::Policy { pcrs: policy.pcrs, values: policy.values.clone() },
-        KeysCommand::Approve { slot, pcrs, signed } => Task::Approve { slot: *slot, approval: signed.read(*pcrs)?, with },
+        KeysCommand::Approve { slot, signed } => Task::Approve { slot: *slot, approval: signed.read()?, with },
         KeysCommand::Unlock => Task::Unlock { with },
     };
+    if !matches!(task, Task::List | Task::Policy { .. }) {
+        // What is a way to every call is shown and typed here: it gets into no dump and no swap.
+        let hardened = harden(&[]).map_err(KeysError::Harden)?;
+        hardened.lock_memory().map_err(KeysError::LockMemory)?;
+    }
     let report = converse(output, &args.place, task)?;
     if let KeysCommand::Policy(policy) = &args.command {
         let text = report.policy.as_deref().unwrap_or_default();
@@ -305,6 +310,12 @@ pub enum KeysError {
     /// The keeper's program did not start.
     #[error("salama-keeper could not be started; it belongs beside this program")]
     Start(#[source] io::Error),
+    /// This program's own memory.
+    #[error(transparent)]
+    Harden(#[from] HardenError),
+    /// The same.
+    #[error(transparent)]
+    LockMemory(#[from] LockMemoryError),
     /// It broke off.
     #[error(
         "the key keeper broke off; what was not said to be done may be half done: `salama keys list` shows it, and the next change clears up"
@@ -338,7 +349,7 @@ impl KeysError {
         match self {
             Self::Refused { exit, .. } => *exit,
             Self::NoAnswer | Self::NoAuthority(_) | Self::NoSignature(_) => Exit::BadInput,
-            Self::Start(_) | Self::Keeper(_) | Self::Gone => Exit::Failed,
+            Self::Start(_) | Self::Harden(_) | Self::LockMemory(_) | Self::Keeper(_) | Self::Gone => Exit::Failed,
         }
     }
 }

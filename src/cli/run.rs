@@ -67,6 +67,7 @@ async fn call(client: &Client, output: Output, command: CallCommand) -> Result<(
         CallCommand::Export(args) => call::export(client, output, &args).await,
         CallCommand::Cancel(args) => call::cancel(client, output, args.id).await,
         CallCommand::Delete(args) => call::delete(client, output, args).await,
+        CallCommand::Erasure(args) => call::erasure(client, output, args).await,
     }
 }
 

@@ -150,29 +150,25 @@ const fn words_of(stage: Stage) -> &'static str {
 
 fn told_compact(report: &CompactReport) -> String {
     let CompactReport { store, records, before, after } = report;
-    format!(
-        "{} compacted: {records} records, {} on disk before, {} now\n",
-        clean(&store.display().to_string()),
-        size(*before),
-        size(*after)
-    )
+    format!("{} compacted: {records} records, {} on disk before, {} now\n", clean(store), size(*before), size(*after))
 }
 
 fn told_check(report: &CheckReport) -> String {
     let mut text = String::new();
     let seals = match &report.without_keys {
-        None => format!("{} records and {} recordings opened under their keys", report.opened, report.recordings),
+        None => format!("{} records and both ends of {} recordings opened under their keys", report.opened, report.recordings),
         Some(why) => format!("no seal was checked, for want of keys: {}", clean(why)),
     };
     let schema = report.schema.map_or_else(String::new, |schema| format!(", schema {schema}"));
-    let name = clean(&report.store.display().to_string());
+    let name = clean(&report.store);
     // Writing to a `String` cannot fail.
     _ = writeln!(text, "{name}: {}{schema}; {} calls, {} records; {seals}", size(report.bytes), report.calls, report.records);
     for copy in &report.copies {
-        _ = writeln!(text, "a copy from before an update is kept in {}; the first erasure removes it", clean(&copy.display().to_string()));
+        _ = writeln!(text, "a copy from before an update is kept in {}; the first erasure removes it", clean(copy));
     }
     for fault in &report.faults {
-        _ = writeln!(text, "FAULT: {}", told_fault(fault));
+        let word = if fault.is_harmless() { "note" } else { "FAULT" };
+        _ = writeln!(text, "{word}: {}", told_fault(fault));
     }
     if report.more_faults > 0 {
         _ = writeln!(text, "and {} faults more", report.more_faults);
@@ -186,7 +182,7 @@ fn told_check(report: &CheckReport) -> String {
 fn told_fault(fault: &StoreFault) -> String {
     match fault {
         StoreFault::Pages { why } => format!("the database is damaged ({}); restore the store from a backup", clean(why)),
-        StoreFault::PagesRepaired => "the database was damaged and went back to its last whole change; what came after is lost".to_owned(),
+        StoreFault::PagesRepaired => "the database's own bookkeeping was wrong and was made anew; no record is lost".to_owned(),
         StoreFault::Table { table } => format!("table {} cannot be read to its end; restore the store from a backup", clean(table)),
         StoreFault::Schema => "the schema version does not open: damaged, or of other keys than those in the key directory".to_owned(),
         StoreFault::Record { table, call, why } => {
@@ -196,15 +192,17 @@ fn told_fault(fault: &StoreFault) -> String {
         StoreFault::KeyMissing { call } => format!("call {call} has no key: nothing of it can be opened; restore a backup or erase it"),
         StoreFault::KeyRefused { call } => format!("the key of call {call} does not open: nothing of it can be opened"),
         StoreFault::NoCall { table, call } => format!("table {} speaks of call {call}, which is not there", clean(table)),
+        StoreFault::Unnamed { table, call } => format!("table {} does not name call {call}; restore the store from a backup", clean(table)),
+        StoreFault::CounterMissing => "the number of the last job is missing; restore the store from a backup".to_owned(),
         StoreFault::RecordingMissing { call } => format!("the recording of call {call} is missing"),
         StoreFault::RecordingDamaged { call } => format!("the recording of call {call} was cut or changed"),
         StoreFault::RecordingWithoutCall { call } => {
             format!(
-                "there is a recording of call {call}, which is not in the store: erased just before a crash, or lost; the next start of the daemon removes the recording"
+                "there is a recording of call {call}, which is not in the store: a crash cut off its upload or its erasure; the next start of the daemon removes it"
             )
         }
         StoreFault::Stray { file } => {
-            format!("{} is none of the store's files; look what it is and move it away", clean(&file.display().to_string()))
+            format!("{} is none of the store's files; look what it is and move it away", clean(file))
         }
     }
 }

@@ -4,6 +4,7 @@
 //! Next: `record`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::read::Section;
 
@@ -16,6 +17,8 @@ pub struct State {
     pub ballast: u64,
     /// Free space below which no new call is accepted. Bytes.
     pub reserve: u64,
+    /// Longest time from an erasure until no old copy of the disk opens the call any more.
+    pub erasure_interval: Duration,
 }
 
 impl State {
@@ -24,6 +27,7 @@ impl State {
             directory: section.path("directory", "/var/lib/salama"),
             ballast: section.size("ballast", "64 MiB", "16 MiB", "1 GiB"),
             reserve: section.size("reserve", "1 GiB", "64 MiB", "1000 GiB"),
+            erasure_interval: section.duration("erasure_interval", "15 min", "5 min", "24 h"),
         }
     }
 }

@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::clock::Timestamp;
 use crate::base::ids::CallId;
 use crate::base::secret::SecretInTransit;
 
@@ -58,6 +59,8 @@ pub enum KeeperRequest {
         /// Where the core believes it to be; nothing when it has never counted.
         from: Option<u64>,
     },
+    /// About the erasure epoch.
+    Epoch(EpochRequest),
     /// Issue a client certificate. Console only: the daemon's keeper refuses it.
     IssueCertificate {
         /// PKCS#10, DER. Only its public key is used.
@@ -91,6 +94,8 @@ pub enum KeeperReply {
     Refused {
         /// What failed and what to do.
         reason: String,
+        /// The exit code that says it.
+        exit: u8,
     },
     /// A DEK, open and wrapped.
     NewDek {
@@ -109,6 +114,8 @@ pub enum KeeperReply {
     Counted(u64),
     /// A certificate and the chain above it, DER, leaf first.
     Certificate(Vec<Vec<u8>>),
+    /// About the erasure epoch.
+    Epoch(EpochReply),
     /// The request was refused.
     Denied(KeeperDenial),
 }
@@ -120,6 +127,84 @@ pub struct Counter {
     pub value: Option<u64>,
     /// The operator has given leave, with a recovery code or shares, to take an older store at this state of the counter.
     pub leave: bool,
+}
+
+/// DEKs that are re-wrapped by one request: as many as surely fit into a message.
+pub const REWRAP_MAX: usize = 1000;
+
+/// About the erasure epoch, in this order: `Settle` at the start; `Begin`, `Rewrap` as often as needed, `Committed` or `Abort`; `Certify`.
+#[derive(Serialize, Deserialize)]
+pub enum EpochRequest {
+    /// Which epoch the store's DEKs are of; nothing when it has never held one.
+    Settle {
+        /// The number that the store has.
+        store: Option<u32>,
+    },
+    /// Make the next epoch.
+    Begin,
+    /// Wrap these by the key of the epoch that was begun. At most [`REWRAP_MAX`].
+    Rewrap(Vec<(CallId, WrappedDek)>),
+    /// The store has all of them, durably, and this number; the epoch before may be destroyed.
+    Committed {
+        /// As `Begin` gave it.
+        number: u32,
+    },
+    /// The move is given up.
+    Abort,
+    /// Sign that a call is erased.
+    Certify(ErasureClaim),
+}
+
+/// What the core says of an erasure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErasureClaim {
+    /// The call.
+    pub call: CallId,
+    /// When its key was erased.
+    pub erased: Timestamp,
+    /// What was erased.
+    pub classes: Vec<ErasedClass>,
+    /// The epoch that counted then: it must be destroyed before anything is signed.
+    pub epoch: u32,
+}
+
+/// A sort of data of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErasedClass {
+    /// The recording.
+    Recording,
+    /// What the uploader said of it.
+    Metadata,
+    /// The redacted transcript.
+    RedactedTranscript,
+    /// The clear transcript and what was masked in it.
+    ClearTranscript,
+}
+
+/// About the erasure epoch.
+#[derive(Serialize, Deserialize)]
+pub enum EpochReply {
+    /// The number that counts, or that was begun.
+    At {
+        /// Of the epoch.
+        number: u32,
+    },
+    /// In the order asked; nothing for one that does not open.
+    Rewrapped(Vec<Option<WrappedDek>>),
+    /// Done.
+    Done,
+    /// A certificate of erasure.
+    Certificate(ErasureCertificate),
+}
+
+/// A statement in JSON and its signature: ECDSA P-256, SHA-256, ASN.1 DER.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErasureCertificate {
+    /// The bytes that are signed.
+    pub statement: String,
+    /// Over them.
+    pub signature: Vec<u8>,
 }
 
 /// Uses of keys since the keeper's start.
@@ -161,4 +246,16 @@ pub enum KeeperDenial {
     /// The random number generator or a cipher failed.
     #[error("a cryptographic operation, or the TPM, failed in the key keeper")]
     Internal,
+    /// The store's epoch is not in the TPM.
+    #[error(
+        "calls were erased after this state directory was copied, and what opened its calls was destroyed in the TPM then: put the newest state \
+         directory back. This one opens no call any more, on this machine neither"
+    )]
+    OtherEpoch,
+    /// Nothing was settled or begun, or the erasure is not yet final.
+    #[error("the key keeper is asked about erasure epochs out of order")]
+    EpochOutOfOrder,
+    /// TPM or key directory.
+    #[error("the erasure epoch could not be read or written: see the key keeper's lines in the journal; it is tried again")]
+    EpochFailed,
 }

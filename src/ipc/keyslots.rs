@@ -55,8 +55,8 @@ pub enum Task {
     Reseal {
         /// Which; the only one of the TPM when absent.
         slot: Option<u32>,
-        /// New conditions; the slot's own when absent.
-        conditions: Option<Conditions>,
+        /// What is to change.
+        conditions: Conditions,
         /// As above.
         with: Option<u32>,
     },
@@ -104,22 +104,31 @@ pub enum NewSlot {
     },
 }
 
-/// What a slot of the TPM asks for.
+/// What a slot of the TPM asks for. What is absent stays as it is; a new slot does not ask for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conditions {
     /// PCRs as they are now, bit n for PCR n.
-    pub pcrs: u32,
+    pub pcrs: Option<u32>,
     /// A PIN.
-    pub pin: bool,
-    /// An authority's key, ECDSA P-256: the point, x then y; with its first approval.
-    pub authority: Option<(Vec<u8>, ApprovalFile)>,
+    pub pin: Option<bool>,
+    /// An authority, or none any more.
+    pub authority: Option<Option<AuthorityFile>>,
+    /// The TPM may be one that this box has never used.
+    pub new_tpm: bool,
+}
+
+/// An authority with its first approval.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityFile {
+    /// Its key, ECDSA P-256: the point, x then y.
+    pub point: Vec<u8>,
+    /// What it approves of.
+    pub approval: ApprovalFile,
 }
 
 /// What an authority has signed, and its signature: r then s.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApprovalFile {
-    /// The PCRs, bit n for PCR n.
-    pub pcrs: u32,
     /// As [`KeysReport::policy`] said it.
     pub text: Vec<u8>,
     /// ECDSA over its SHA-256.

@@ -3,7 +3,7 @@
 //! Touches: nothing.
 //! Next: `lifecycle::maintenance` says it, `cli::store` shows it.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,9 @@ use crate::base::ids::CallId;
 
 /// Faults that a report names; more are counted.
 pub const FAULTS_TOLD_MAX: usize = 500;
+
+/// Most bytes of a path in a report, so that a report full of faults fits a message.
+const PATH_SHOWN_MAX: usize = 200;
 
 /// One message.
 #[derive(Debug, Serialize, Deserialize)]
@@ -87,7 +90,7 @@ pub enum RefusalKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckReport {
     /// The database.
-    pub store: PathBuf,
+    pub store: String,
     /// Its length, bytes.
     pub bytes: u64,
     /// Its schema, when the keys were open.
@@ -103,7 +106,7 @@ pub struct CheckReport {
     /// Recordings of which both ends were opened.
     pub recordings: u64,
     /// Copies of older stores beside it.
-    pub copies: Vec<PathBuf>,
+    pub copies: Vec<String>,
     /// What is wrong, at most [`FAULTS_TOLD_MAX`].
     pub faults: Vec<StoreFault>,
     /// Faults that are not named.
@@ -111,9 +114,23 @@ pub struct CheckReport {
 }
 
 impl CheckReport {
-    /// Nothing is wrong, as far as was looked.
-    pub const fn is_sound(&self) -> bool {
-        self.faults.is_empty()
+    /// Nothing is damaged, as far as was looked.
+    pub fn is_sound(&self) -> bool {
+        self.more_faults == 0 && self.faults.iter().all(StoreFault::is_harmless)
+    }
+}
+
+/// A path for a report: as it can be shown, and not longer than reports have room for.
+pub fn shown(path: &Path) -> String {
+    let mut shown = path.to_string_lossy().into_owned();
+    shown.truncate(shown.floor_char_boundary(PATH_SHOWN_MAX));
+    shown
+}
+
+impl StoreFault {
+    /// What a crash leaves, or somebody put there: nothing is lost by it.
+    pub const fn is_harmless(&self) -> bool {
+        matches!(self, Self::PagesRepaired | Self::RecordingWithoutCall { .. } | Self::Stray { .. })
     }
 }
 
@@ -126,7 +143,7 @@ pub enum StoreFault {
         /// In the words of the database.
         why: String,
     },
-    /// The database's own checks failed; it went back to its last whole commit.
+    /// The database's own bookkeeping was wrong and was made anew. All commits are two-phase, so no record is lost by it.
     PagesRepaired,
     /// A table is missing or cannot be read to its end.
     Table {
@@ -161,6 +178,15 @@ pub enum StoreFault {
         /// Which.
         call: CallId,
     },
+    /// A call that a table does not name which should.
+    Unnamed {
+        /// Where.
+        table: String,
+        /// Which.
+        call: CallId,
+    },
+    /// The number of the last job is missing.
+    CounterMissing,
     /// A call without its recording.
     RecordingMissing {
         /// Which.
@@ -171,7 +197,7 @@ pub enum StoreFault {
         /// Which.
         call: CallId,
     },
-    /// A recording whose call is not in the store: erased just before a crash, or lost.
+    /// A recording whose call is not in the store: its upload or its erasure was cut off by a crash.
     RecordingWithoutCall {
         /// Which.
         call: CallId,
@@ -179,7 +205,7 @@ pub enum StoreFault {
     /// A file that is none of the store's.
     Stray {
         /// Which.
-        file: PathBuf,
+        file: String,
     },
 }
 
@@ -201,7 +227,7 @@ pub enum RecordFault {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompactReport {
     /// The database.
-    pub store: PathBuf,
+    pub store: String,
     /// Records in it.
     pub records: u64,
     /// Bytes on the disk before.

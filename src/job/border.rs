@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::base::ids::CallId;
 use crate::base::secret::Secret;
-use crate::ipc::keeper::{DEK_BYTES, KeeperDenial, UnwrapPurpose, WrappedDek};
+use crate::ipc::keeper::{DEK_BYTES, EpochReply, EpochRequest, KeeperDenial, UnwrapPurpose, WrappedDek};
 use crate::ipc::worker::{ChildEvent, ChildExit, Task};
 use crate::keys::{Keeper, KeeperError};
 use crate::supervisor::child::{Child, ChildError, Killer};
@@ -26,6 +26,12 @@ pub trait KeySource: Send + Sync {
     /// # Errors
     /// [`KeyError`].
     fn unwrap_dek(&self, call: CallId, wrapped: &WrappedDek, purpose: UnwrapPurpose) -> Result<Secret<DEK_BYTES>, KeyError>;
+
+    /// Asks about the erasure epoch.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    fn epoch(&self, request: EpochRequest) -> Result<EpochReply, KeyError>;
 }
 
 /// Why there is no key.
@@ -37,6 +43,9 @@ pub enum KeyError {
     /// The wrapped key is damaged or another call's.
     #[error("the call's wrapped key does not open")]
     WrongKey,
+    /// What opened the store's calls was destroyed after it was copied.
+    #[error(transparent)]
+    OtherEpoch(KeeperDenial),
     /// The keeper is gone, or failed.
     #[error("the key keeper does not answer")]
     Unavailable,
@@ -120,19 +129,18 @@ impl KeySource for Keeper {
     fn unwrap_dek(&self, call: CallId, wrapped: &WrappedDek, purpose: UnwrapPurpose) -> Result<Secret<DEK_BYTES>, KeyError> {
         Self::unwrap_dek(self, call, wrapped, purpose).map_err(key_error)
     }
+
+    fn epoch(&self, request: EpochRequest) -> Result<EpochReply, KeyError> {
+        Self::epoch(self, request).map_err(key_error)
+    }
 }
 
 fn key_error(error: KeeperError) -> KeyError {
     match error {
         KeeperError::Denied(KeeperDenial::RateLimited) => KeyError::RateLimited,
         KeeperError::Denied(KeeperDenial::WrongKey) => KeyError::WrongKey,
-        KeeperError::Denied(
-            KeeperDenial::NotSignable
-            | KeeperDenial::ConsoleOnly
-            | KeeperDenial::BadRequest
-            | KeeperDenial::CounterElsewhere
-            | KeeperDenial::Internal,
-        )
+        KeeperError::Denied(denial @ KeeperDenial::OtherEpoch) => KeyError::OtherEpoch(denial),
+        KeeperError::Denied(_)
         | KeeperError::Refused { .. }
         | KeeperError::Gone(_)
         | KeeperError::Version { .. }

@@ -11,17 +11,19 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 
-use super::border::{Children, KeySource};
+use super::border::{Children, KeyError, KeySource};
 use super::desk::{Desk, DeskError, record_fault};
+use super::epoch::{self, Moves};
 use super::events::Hub;
 use super::hindrance::Hindrance;
 use super::intake::Incoming;
 use super::runner;
-use super::spec::{CallEvent, CallExport, CallMetadata, CallPage, CallView, RedactedText, Scope, Transcript};
+use super::spec::{CallEvent, CallExport, CallMetadata, CallPage, CallView, ErasureView, RedactedText, Scope, Transcript};
 use super::tally::{Counts, Tally};
 use super::upload::{Upload, off_thread};
 use crate::base::clock::Clock;
 use crate::base::ids::CallId;
+use crate::ipc::keeper::KeeperDenial;
 use crate::ipc::worker::TEXT_CHARS_MAX;
 use crate::record::index::IndexKeys;
 use crate::record::segments::SegmentDirectory;
@@ -73,6 +75,8 @@ pub struct JobSettings {
     pub time_per_audio: u32,
     /// Longest time for any call, however long it is.
     pub time_limit: Duration,
+    /// Longest time from an erasure to the move of the epoch that makes it final; no two moves are closer, unless somebody asks.
+    pub epoch_interval: Duration,
     /// Longest time without a word from the child.
     pub silence: Duration,
     /// Texts that are redacted at once.
@@ -99,6 +103,9 @@ pub enum OpenCallsError {
     /// The directory of recordings cannot be used.
     #[error("the directory of recordings cannot be used; check the state directory and its owner")]
     Segments(#[source] crate::record::segments::SegmentError),
+    /// What opens the store was destroyed.
+    #[error(transparent)]
+    OtherEpoch(KeeperDenial),
     /// What an earlier life left cannot be read.
     #[error("the calls of an earlier run cannot be read: {reason}")]
     Recover {
@@ -215,6 +222,7 @@ impl Calls {
             last_job: Mutex::new(last_job),
             running: Mutex::new(HashMap::new()),
             tally: Tally::default(),
+            moves: Moves::default(),
             keys: keeper,
             children: supervisor,
             store,
@@ -222,6 +230,10 @@ impl Calls {
             settings,
             clock,
         });
+        desk.settle_epoch().map_err(|error| match error {
+            DeskError::Key(KeyError::OtherEpoch(denial)) => OpenCallsError::OtherEpoch(denial),
+            error => recover(error),
+        })?;
         desk.recover().map_err(recover)?;
         let runner = |number| {
             let desk = Arc::clone(&desk);
@@ -229,6 +241,9 @@ impl Calls {
         };
         let runners: Result<Vec<_>, _> = (0..desk.settings.concurrent.max(1)).map(runner).collect();
         let runners = Arc::new(Mutex::new(runners.map_err(OpenCallsError::Thread)?));
+        let mover = Arc::clone(&desk);
+        let mover = std::thread::Builder::new().name("epoch".into()).spawn(move || epoch::run(&mover)).map_err(OpenCallsError::Thread)?;
+        runners.lock().unwrap_or_else(PoisonError::into_inner).push(mover);
         let texts = Arc::new(Semaphore::new(desk.settings.text_concurrent.max(1).into()));
         Ok(Self { desk, texts, runners })
     }
@@ -236,6 +251,7 @@ impl Calls {
     /// Stops the work: children are stopped, their calls wait again, durable, without losing an attempt. Blocks until the runners have ended.
     pub fn stop(&self) {
         self.desk.queue.stop();
+        self.desk.stop_moves();
         // A child that is registered after this is stopped by who registers it.
         self.desk.stop_children();
         let runners = std::mem::take(&mut *self.runners.lock().unwrap_or_else(PoisonError::into_inner));
@@ -338,6 +354,24 @@ impl Calls {
     pub async fn delete(&self, scope: &Scope, id: CallId) -> Result<(), CallsError> {
         let (desk, scope) = (Arc::clone(&self.desk), scope.clone());
         off_thread("erase call", Some(id), move || desk.erase(&scope, id)).await
+    }
+
+    /// How far the erasure of an erased call is: its certificate, once nothing can open the call any more, from old copies neither.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn erasure(&self, scope: &Scope, id: CallId) -> Result<ErasureView, CallsError> {
+        let (desk, scope) = (Arc::clone(&self.desk), scope.clone());
+        off_thread("read erasure", Some(id), move || desk.erasure(&scope, id)).await
+    }
+
+    /// Makes the erasure of an erased call final now, where it would be within the interval.
+    ///
+    /// # Errors
+    /// `NotFound`, `KeyLimit` when that was asked for too often.
+    pub async fn erase_for_good(&self, scope: &Scope, id: CallId) -> Result<ErasureView, CallsError> {
+        let (desk, scope) = (Arc::clone(&self.desk), scope.clone());
+        off_thread("move erasure epoch", Some(id), move || desk.erase_for_good(&scope, id)).await
     }
 
     /// The export document.

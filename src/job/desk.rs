@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::border::{Children, KeyError, KeySource, Kill, WorkerChild};
 use super::calls::{CallsError, JobSettings};
+use super::epoch::{Moves, StoredErasure};
 use super::events::Hub;
 use super::header::{Header, Remembered};
 use super::queue::Queue;
@@ -45,6 +46,7 @@ pub(super) struct Desk {
     /// Who stops the child of each call that runs, and of each text under an id of its own.
     pub running: Mutex<HashMap<CallId, Box<dyn Kill>>>,
     pub tally: Tally,
+    pub moves: Moves,
 }
 
 /// Why work on a call stopped.
@@ -119,9 +121,21 @@ impl Desk {
     /// Opens a call's key.
     pub(super) fn open_key(&self, call: CallId, purpose: UnwrapPurpose) -> Result<Envelope, DeskError> {
         let slot = Slot::of_call(Table::WrappedDek, call);
-        let sealed = self.store.get(&slot)?.ok_or(DeskError::NotFound)?;
-        let wrapped: WrappedDek = self.index.envelope().open_value(&slot, &sealed)?;
-        Ok(Envelope::of_call(self.keys.unwrap_dek(call, &wrapped, purpose)?))
+        let mut sealed = self.store.get(&slot)?.ok_or(DeskError::NotFound)?;
+        loop {
+            let wrapped: WrappedDek = self.index.envelope().open_value(&slot, &sealed)?;
+            match self.keys.unwrap_dek(call, &wrapped, purpose) {
+                // The epoch may have moved between the two: then there is another one by now.
+                Err(KeyError::WrongKey) => {
+                    let now = self.store.get(&slot)?.ok_or(DeskError::NotFound)?;
+                    if now == sealed {
+                        return Err(KeyError::WrongKey.into());
+                    }
+                    sealed = now;
+                }
+                dek => return Ok(Envelope::of_call(dek?)),
+            }
+        }
     }
 
     /// Changes a call's state, durably, together with `records`; then tells the watchers.
@@ -193,7 +207,13 @@ impl Desk {
         loop {
             self.header(scope, call)?;
             let (header, stored) = self.stored_header(call)?;
-            let batch = Batch::new().require_unchanged(slot.clone(), stored);
+            // Its key must have been of the epoch that is written down, or it would be called erased too early.
+            let (epoch, epoch_stored) = self.epoch()?;
+            let kept = StoredErasure::of(&header, epoch.number, self.clock.now());
+            let place = Slot::erasure(call);
+            let kept = self.index.envelope().seal_value(&place, &kept)?;
+            let batch =
+                Batch::new().require_unchanged(slot.clone(), stored).require_unchanged(Slot::epoch(), epoch_stored).put(place, kept);
             let outcome = erasure::erase(&self.store, &self.segments, call, batch, self.references(&header));
             if matches!(outcome, Ok(Outcome::Conflict)) {
                 continue;
@@ -204,6 +224,7 @@ impl Desk {
                 self.stop_child(call);
                 self.hub.forget(call);
                 audit::record(&Event::CallErased { call });
+                self.erasure_is_due();
             }
             return match outcome {
                 // The key is gone: what is left is noise, and the next start sweeps it.

@@ -10,18 +10,18 @@ use ring::digest;
 
 use super::calls::{Arrival, CallsError};
 use super::desk::{Desk, DeskError};
+use super::epoch::Unstored;
 use super::header::{Header, Remembered, StoredMetadata};
 use super::queue::Place;
 use super::spec::{CallMetadata, CallState};
 use crate::audit::event::Who;
 use crate::audit::{self, Event};
 use crate::base::ids::CallId;
-use crate::ipc::keeper::WrappedDek;
 use crate::record::envelope::Envelope;
 use crate::record::index::KeyedHash;
 use crate::record::schema::{Slot, Table};
 use crate::record::segments::{SegmentWriter, Spare};
-use crate::record::store::{Batch, Outcome};
+use crate::record::store::{Batch, Outcome, StoreError};
 
 /// How long an idempotency key is remembered.
 pub(super) const IDEMPOTENCY_LIFETIME: Duration = Duration::from_hours(24);
@@ -49,7 +49,8 @@ struct Kept {
     owner: String,
     metadata: StoredMetadata,
     idempotency: Option<KeyedHash>,
-    wrapped: WrappedDek,
+    /// Its key waits in the desk until it is stored.
+    unstored: Unstored,
     envelope: Envelope,
     writer: SegmentWriter,
     _place: Place,
@@ -75,11 +76,10 @@ impl Incoming {
         }
         let place = desk.queue.reserve().ok_or(DeskError::Refused(CallsError::QueueFull))?;
         let call = CallId::random()?;
-        let (dek, wrapped) = desk.keys.new_dek(call)?;
-        let envelope = Envelope::of_call(dek);
+        let (envelope, unstored) = desk.new_key(call)?;
         let writer = desk.segments.create(call, &envelope)?;
         let owner = owner.to_owned();
-        let kept = Kept { call, owner, metadata: stored, idempotency, wrapped, envelope, writer, _place: place };
+        let kept = Kept { call, owner, metadata: stored, idempotency, unstored, envelope, writer, _place: place };
         Ok(Self::new(desk, metadata_hash, idempotency.is_some(), Fate::Kept(Box::new(kept))))
     }
 
@@ -132,7 +132,7 @@ impl Incoming {
 impl Kept {
     /// `recording durable > call durable > queued`, unless another upload with the same key was faster.
     fn finish(self, desk: &Desk, metadata_hash: KeyedHash, body: Option<KeyedHash>) -> Result<Arrival, DeskError> {
-        let Self { call, owner, metadata, idempotency, wrapped, envelope, writer, _place } = self;
+        let Self { call, owner, metadata, idempotency, unstored, envelope, writer, _place } = self;
         desk.has_room(writer.gathered())?;
         let audio_bytes = writer.finish()?;
         let now = desk.clock.now();
@@ -153,9 +153,14 @@ impl Kept {
         };
         let remembered = body.map(|body| Remembered { call, metadata: metadata_hash, body, at: now });
         desk.hub.open(call);
-        let stored = desk.store_new(header, &metadata, &wrapped, &envelope, remembered.as_ref());
+        let stored = desk.store_new(header, &metadata, &envelope, remembered.as_ref());
+        drop(unstored);
         if !matches!(stored, Ok(Some(_))) {
             desk.hub.forget(call);
+        }
+        // After a failure nobody knows whether the call is stored: then its recording stays, and the next start keeps or removes it.
+        let unknown = matches!(stored, Err(DeskError::Store(StoreError::Failed(_) | StoreError::Closed)));
+        if !unknown && !matches!(stored, Ok(Some(_))) {
             // No call refers to the file; if it cannot be removed now, the next start does.
             let _ = desk.segments.remove(call);
         }
@@ -199,15 +204,13 @@ impl Desk {
         &self,
         mut header: Header,
         metadata: &StoredMetadata,
-        wrapped: &WrappedDek,
         envelope: &Envelope,
         remembered: Option<&Remembered>,
     ) -> Result<Option<Header>, DeskError> {
         let call = header.call;
         let index = self.index.envelope();
         let (dek, content) = (Slot::of_call(Table::WrappedDek, call), Slot::of_call(Table::Metadata, call));
-        let mut batch =
-            Batch::new().put(dek.clone(), index.seal_value(&dek, wrapped)?).put(content.clone(), envelope.seal_value(&content, metadata)?);
+        let mut batch = Batch::new().put(content.clone(), envelope.seal_value(&content, metadata)?);
         if let (Some(slot), Some(remembered)) = (header.idempotency.as_ref().map(Slot::idempotency), remembered) {
             batch = batch.require_absent(slot.clone()).put(slot.clone(), index.seal_value(&slot, remembered)?);
         }
@@ -222,7 +225,7 @@ impl Desk {
             batch = batch.put(counter.clone(), index.seal_value(&counter, &header.job)?);
             batch = batch.put(slot.clone(), index.seal_value(&slot, &header)?);
             *last_job = header.job;
-            self.store.submit(batch)?
+            self.with_unstored(call, |wrapped| Ok(self.store.submit(batch.put(dek.clone(), index.seal_value(&dek, wrapped)?))?))?
         };
         Ok((pending.wait()? == Outcome::Committed).then_some(header))
     }

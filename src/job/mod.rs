@@ -7,6 +7,7 @@ pub mod border;
 pub mod calls;
 mod conversation;
 mod desk;
+mod epoch;
 mod events;
 mod header;
 mod hearing;

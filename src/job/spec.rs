@@ -8,8 +8,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::base::characters::{CodePoint, is_out_of_place};
+use crate::base::clock::Timestamp;
 use crate::base::ids::CallId;
 use crate::base::object;
+use crate::ipc::keeper::ErasureCertificate;
 use crate::ipc::transcript::{EntityCount, Utterance};
 use crate::ipc::worker::{AudioInfo, CallFailure, RawSamples, Stage, StageTime, TextLanguage};
 
@@ -256,6 +258,42 @@ pub struct CallExport {
     pub metadata: CallMetadata,
     /// Its redacted transcript, when done.
     pub transcript: Option<Transcript>,
+}
+
+/// How far the erasure of a call is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ErasureView {
+    /// The call that was erased.
+    #[schema(value_type = String)]
+    pub call: CallId,
+    /// When its key, records and recording were deleted, RFC 3339.
+    pub erased_at: String,
+    /// The epoch that its key was of. The erasure is final once that is destroyed: then no copy of the disk opens the call.
+    pub epoch: u32,
+    /// Signed once the erasure is final.
+    pub certificate: Option<Certificate>,
+    /// Until then: other calls whose keys were wrapped anew, while that goes on.
+    pub rewrapped: u64,
+    /// Of so many.
+    pub rewrapped_of: u64,
+}
+
+/// A signed statement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Certificate {
+    /// JSON text; the very bytes that are signed.
+    pub statement: String,
+    /// ECDSA on P-256 with SHA-256, ASN.1 DER, in hexadecimal; by the key in `erasure.pem`.
+    pub signature: String,
+}
+
+impl ErasureView {
+    pub(super) fn new(call: CallId, erased: Timestamp, epoch: u32, signed: Option<ErasureCertificate>, progress: (u64, u64)) -> Self {
+        let hexadecimal = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let certificate = signed.map(|signed| Certificate { statement: signed.statement, signature: hexadecimal(&signed.signature) });
+        let (rewrapped, rewrapped_of) = if certificate.is_some() { (0, 0) } else { progress };
+        Self { call, erased_at: erased.rfc3339(), epoch, certificate, rewrapped, rewrapped_of }
+    }
 }
 
 /// Redacted text.

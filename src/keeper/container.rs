@@ -28,10 +28,15 @@ pub struct Sort {
     version: u16,
 }
 
+impl Sort {
+    /// A further sort.
+    pub const fn new(magic: &'static [u8; SORT_BYTES], version: u16) -> Self {
+        Self { magic, version }
+    }
+}
+
 /// All the ways to the root key.
 pub const KEYSLOTS: Sort = Sort { magic: b"salama keyslots\n", version: 1 };
-/// The one way of boxes that were set up before there were several: the root key, sealed by the TPM.
-pub const TPM_SLOT: Sort = Sort { magic: b"salama tpm slot\n", version: 1 };
 /// The operator's leave to take an older store.
 pub const ROLLBACK: Sort = Sort { magic: b"salama rollback\n", version: 1 };
 /// Certificates and wrapped private keys.
@@ -160,34 +165,34 @@ mod tests {
 
     #[test]
     fn a_file_reads_back() {
-        assert_eq!(opened(TPM_SLOT, &file(TPM_SLOT), &mac(1)).unwrap(), [1, 2, 3]);
+        assert_eq!(opened(KEYSLOTS, &file(KEYSLOTS), &mac(1)).unwrap(), [1, 2, 3]);
     }
 
     #[test]
     fn any_flipped_bit_and_any_cut_is_named_damage() {
-        let whole = file(TPM_SLOT);
+        let whole = file(KEYSLOTS);
         for bit in 0..whole.len() * 8 {
             let mut flipped = whole.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(matches!(opened(TPM_SLOT, &flipped, &mac(1)), Err(ContainerError::Damaged)), "bit {bit}");
+            assert!(matches!(opened(KEYSLOTS, &flipped, &mac(1)), Err(ContainerError::Damaged)), "bit {bit}");
         }
         for len in 0..whole.len() {
-            assert!(matches!(opened(TPM_SLOT, &whole[..len], &mac(1)), Err(ContainerError::Damaged)), "cut to {len}");
+            assert!(matches!(opened(KEYSLOTS, &whole[..len], &mac(1)), Err(ContainerError::Damaged)), "cut to {len}");
         }
     }
 
     #[test]
     fn a_file_changed_by_someone_without_the_key_is_refused() {
-        let mut changed = file(TPM_SLOT);
+        let mut changed = file(KEYSLOTS);
         changed[HEADER + 1] ^= 1;
-        assert!(matches!(opened(TPM_SLOT, &with_checksum_repaired(changed), &mac(1)), Err(ContainerError::Forged)));
-        assert!(matches!(opened(TPM_SLOT, &file(TPM_SLOT), &mac(2)), Err(ContainerError::Forged)));
+        assert!(matches!(opened(KEYSLOTS, &with_checksum_repaired(changed), &mac(1)), Err(ContainerError::Forged)));
+        assert!(matches!(opened(KEYSLOTS, &file(KEYSLOTS), &mac(2)), Err(ContainerError::Forged)));
     }
 
     #[test]
     fn another_version_and_another_sort_are_told_apart_from_damage() {
-        let older = file(Sort { version: 0, ..TPM_SLOT });
-        assert!(matches!(opened(TPM_SLOT, &older, &mac(1)), Err(ContainerError::OtherVersion { found: 0, known: 1 })));
-        assert!(matches!(opened(TPM_SLOT, &file(KEYRING), &mac(1)), Err(ContainerError::OtherSort)));
+        let older = file(Sort { version: 0, ..KEYSLOTS });
+        assert!(matches!(opened(KEYSLOTS, &older, &mac(1)), Err(ContainerError::OtherVersion { found: 0, known: 1 })));
+        assert!(matches!(opened(KEYSLOTS, &file(KEYRING), &mac(1)), Err(ContainerError::OtherSort)));
     }
 }

@@ -12,8 +12,6 @@ use nix::unistd::{Gid, Uid, User, chown, geteuid};
 
 /// The ways to the root key.
 pub const KEYSLOTS: &str = "keyslots";
-/// The one way of boxes that were set up before there were several.
-pub const TPM_SLOT: &str = "tpm.slot";
 /// Certificates and wrapped private keys.
 pub const KEYRING: &str = "keyring";
 /// The authority's certificate in PEM, for clients; not read by the keeper.
@@ -24,19 +22,10 @@ pub const FILE_MAX: u64 = 64 * 1024;
 
 /// The files that the keeper needs, as stored.
 pub struct KeyFiles {
-    /// Of [`KEYSLOTS`], or of [`TPM_SLOT`] where there is no such file.
-    pub slots: SlotFile,
+    /// Of [`KEYSLOTS`].
+    pub slots: Vec<u8>,
     /// Of [`KEYRING`].
     pub keyring: Vec<u8>,
-}
-
-/// The file with the ways to the root key.
-#[derive(Debug)]
-pub enum SlotFile {
-    /// [`KEYSLOTS`].
-    Now(Vec<u8>),
-    /// [`TPM_SLOT`]. It counts only where the other is missing: an old one that was put back opens nothing.
-    Old(Vec<u8>),
 }
 
 /// Reads the directory, once its owner and mode are right.
@@ -52,17 +41,9 @@ pub fn read(directory: &Path) -> Result<KeyFiles, DirectoryError> {
 ///
 /// # Errors
 /// [`DirectoryError`].
-pub fn read_slots(directory: &Path) -> Result<SlotFile, DirectoryError> {
+pub fn read_slots(directory: &Path) -> Result<Vec<u8>, DirectoryError> {
     check_private(directory)?;
-    match read_file(&directory.join(KEYSLOTS)) {
-        Ok(file) => Ok(SlotFile::Now(file)),
-        Err(DirectoryError::Missing(missing)) => match read_file(&directory.join(TPM_SLOT)) {
-            Ok(file) => Ok(SlotFile::Old(file)),
-            Err(DirectoryError::Missing(_)) => Err(DirectoryError::Missing(missing)),
-            Err(error) => Err(error),
-        },
-        Err(error) => Err(error),
-    }
+    read_file(&directory.join(KEYSLOTS))
 }
 
 /// Whether the caller may act for the operator: root, or the directory's owner.
@@ -160,11 +141,11 @@ impl NewDirectory {
         write().map_err(|source| DirectoryError::Write { path: path.clone(), source })
     }
 
-    /// Makes the directory appear, whole and durable.
+    /// Makes the directory appear, whole and durable. `appeared` is told when it is there, before it is durable.
     ///
     /// # Errors
     /// [`DirectoryError::Exists`] when someone else was faster.
-    pub fn commit(self) -> Result<(), DirectoryError> {
+    pub fn commit(self, appeared: impl FnOnce()) -> Result<(), DirectoryError> {
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => DirectoryError::Exists(self.target.clone()),
             _ => DirectoryError::Write { path: self.target.clone(), source },
@@ -173,6 +154,7 @@ impl NewDirectory {
         self.hand_over(&self.partial).map_err(failed)?;
         // rename(2) replaces an empty directory and refuses any other: two set-ups at once cannot overwrite each other.
         fs::rename(&self.partial, &self.target).map_err(failed)?;
+        appeared();
         File::open(parent_of(&self.target)).and_then(|parent| parent.sync_all()).map_err(failed)
     }
 
@@ -267,7 +249,7 @@ mod tests {
         let new = NewDirectory::begin(&target, None).unwrap();
         new.add(KEYSLOTS, b"slot").unwrap();
         new.add(KEYRING, b"ring").unwrap();
-        new.commit().unwrap();
+        new.commit(|| ()).unwrap();
         assert_eq!(read(&target).unwrap().keyring, b"ring");
         assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
     }
@@ -280,7 +262,7 @@ mod tests {
         fs::create_dir(&target).unwrap();
         fs::write(target.join("other"), "x").unwrap();
         assert!(matches!(NewDirectory::begin(&target, None), Err(DirectoryError::Exists(_))));
-        assert!(matches!(slow.commit(), Err(DirectoryError::Exists(_))));
+        assert!(matches!(slow.commit(|| ()), Err(DirectoryError::Exists(_))));
         assert_eq!(fs::read(target.join("other")).unwrap(), b"x");
     }
 

@@ -1,8 +1,9 @@
 //! All long-term keys from one root: HKDF-SHA-256, one label a purpose.
 //! Trusts: the root key is uniformly random.
 //! Touches: nothing.
-//! A TPM slot has keys of its own, from what its TPM seals ([`SlotKey`]).
 //! Next: `wrap`, `keyring`, `container` and the greeting take one key each; the root is dropped after start-up.
+//!
+//! A TPM slot has keys of its own, from what its TPM seals ([`SlotKey`]).
 
 use ring::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use zeroize::Zeroizing;
@@ -36,10 +37,16 @@ pub enum Purpose {
     TpmLockout,
     /// The password of the counter against older copies of the store.
     TpmRollback,
+    /// Marks places in the TPM's NV memory as this box's. The only derived value that is not secret.
+    NvMark,
+    /// The password of the places in NV memory that hold the erasure epoch.
+    TpmEpoch,
+    /// Wraps the private key that signs certificates of erasure.
+    ErasureWrap,
 }
 
 /// Every purpose with its label. A label is never changed or reused: that would change or mix keys of boxes in use.
-pub const LABELS: [(Purpose, &str); 9] = [
+pub const LABELS: [(Purpose, &str); 12] = [
     (Purpose::RecordKek, "record kek"),
     (Purpose::Index, "index"),
     (Purpose::Audit, "audit"),
@@ -49,6 +56,9 @@ pub const LABELS: [(Purpose, &str); 9] = [
     (Purpose::FileMac, "file mac"),
     (Purpose::TpmLockout, "tpm lockout"),
     (Purpose::TpmRollback, "tpm rollback"),
+    (Purpose::NvMark, "nv mark"),
+    (Purpose::TpmEpoch, "tpm epoch"),
+    (Purpose::ErasureWrap, "erasure wrap"),
 ];
 
 /// As [`SALT`], for what a TPM slot seals.
@@ -57,6 +67,11 @@ const SLOT_SALT: &[u8] = b"salama slot key v1";
 const NV_AUTH: &str = "nv auth";
 /// Label of the key that wraps the root key, from the sealed key and then the half.
 const WRAP: &str = "wrap";
+
+/// As [`SALT`], for what the record KEK and an epoch's secret give.
+const EPOCH_SALT: &[u8] = b"salama record kek v2";
+/// Label of the record KEK of an erasure epoch, from the record KEK and then the epoch's secret.
+const EPOCH_KEK: &str = "epoch kek";
 
 /// The root key, ready to derive. ring keeps the extracted key in memory that is locked but not wiped: drop the process, not only the value.
 pub struct Root(Prk);
@@ -104,10 +119,22 @@ impl SlotKey {
     /// # Errors
     /// As [`Root::derive`].
     pub fn wrap_key(&self, half: &Secret<KEY_BYTES>) -> Result<Secret<KEY_BYTES>, DeriveError> {
-        let mut both = Zeroizing::new([0; 2 * KEY_BYTES]);
-        both.iter_mut().zip(self.0.expose().iter().chain(half.expose())).for_each(|(to, from)| *to = *from);
-        expand(&Salt::new(HKDF_SHA256, SLOT_SALT).extract(&*both), WRAP)
+        expand(&Salt::new(HKDF_SHA256, SLOT_SALT).extract(&*joined(&self.0, half)), WRAP)
     }
+}
+
+/// The record KEK of an erasure epoch: without its secret, nobody who has the root key comes to it.
+///
+/// # Errors
+/// As [`Root::derive`].
+pub fn epoch_kek(record_kek: &Secret<KEY_BYTES>, secret: &Secret<KEY_BYTES>) -> Result<Secret<KEY_BYTES>, DeriveError> {
+    expand(&Salt::new(HKDF_SHA256, EPOCH_SALT).extract(&*joined(record_kek, secret)), EPOCH_KEK)
+}
+
+fn joined(one: &Secret<KEY_BYTES>, other: &Secret<KEY_BYTES>) -> Zeroizing<[u8; 2 * KEY_BYTES]> {
+    let mut both = Zeroizing::new([0; 2 * KEY_BYTES]);
+    both.iter_mut().zip(one.expose().iter().chain(other.expose())).for_each(|(to, from)| *to = *from);
+    both
 }
 
 fn expand(from: &Prk, label: &str) -> Result<Secret<KEY_BYTES>, DeriveError> {
@@ -161,11 +188,28 @@ mod tests {
             (Purpose::FileMac, "095be9d125401c52b99e22ccd242422ae90af05a166f75db7f4c87e30a1b30bb"),
             (Purpose::TpmLockout, "1994ef9e1313e0913bbaa0321569cb7914c50304a74d4b6a668b616632199160"),
             (Purpose::TpmRollback, "adc4f8e2f83f76ef7c2b4589b68d203c911367beb5c4386934eddf306d2fd4fc"),
+            (Purpose::NvMark, "00f44f6c53e2613214afea0684eb65f1cb0e7e096daf0422ce2d613b6258794a"),
+            (Purpose::TpmEpoch, "1bfe272051de7c3a18cbfeddb810c617a10f8c9adc5acf9ade06e78ef3faf0cd"),
+            (Purpose::ErasureWrap, "fb182ebd25914c87a4ec8d96da7ca2ab47b58a0052f929457d70ef74eb415690"),
         ];
         for (purpose, expected) in known {
             assert_eq!(hex(root().derive(purpose).unwrap().expose()), expected, "{purpose:?}");
         }
         assert_eq!(known.len(), LABELS.len());
+    }
+
+    #[test]
+    fn an_epochs_kek_is_the_one_that_openssl_derives() {
+        // As above, with the key twice, the salt 'salama record kek v2' and the label 'epoch kek'.
+        let bytes = || {
+            Secret::try_fill(|to: &mut [u8; KEY_BYTES]| {
+                (0_u8..).zip(to).for_each(|(byte, to)| *to = byte);
+                Ok::<(), ()>(())
+            })
+            .unwrap()
+        };
+        let kek = epoch_kek(&bytes(), &bytes()).unwrap();
+        assert_eq!(hex(kek.expose()), "10a1a306f57a23ff596bfe58298d7dc9c6aeb3e2cd0d13c30793b9f87eec0ee0");
     }
 
     #[test]

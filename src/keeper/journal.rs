@@ -12,6 +12,7 @@ use crate::base::ids::CallId;
 use crate::ipc::keeper::{KeeperDenial, UnwrapPurpose};
 use crate::sandbox::process::ConfinementReport;
 
+use super::moving::Said;
 use super::quota::{Bucket, Use};
 
 /// Handshakes and refusals that get a line each minute. A stranger can cause both at will, so a flood is summed up; a DEK's use never is.
@@ -53,6 +54,21 @@ struct ConfinedLine {
     landlock_lacks: Vec<String>,
     acts_denied: usize,
     self_check_ms: u128,
+}
+
+/// What is said of the erasure epoch.
+#[derive(Serialize)]
+struct EpochLine<'a> {
+    event: &'static str,
+    time: String,
+    what: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number: Option<u32>,
+    calls: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    call: Option<CallId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<&'a str>,
 }
 
 /// One use of a key, or one refused.
@@ -115,6 +131,16 @@ impl<W: Write> Journal<W> {
         Ok(())
     }
 
+    /// Writes a line on the erasure epoch.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn epoch(&mut self, said: &Said, now: Timestamp) -> io::Result<()> {
+        let Said { what, number, calls, call, failure } = said;
+        let failure = failure.as_deref();
+        self.write(&EpochLine { event: "epoch", time: now.rfc3339(), what, number: *number, calls: *calls, call: *call, failure })
+    }
+
     /// In one write, so that lines of several processes do not mix.
     fn write(&mut self, line: &impl Serialize) -> io::Result<()> {
         let mut text = serde_json::to_vec(line)?;
@@ -143,6 +169,9 @@ const fn denial_word(denial: KeeperDenial) -> &'static str {
         KeeperDenial::BadRequest => "bad_request",
         KeeperDenial::CounterElsewhere => "counter_elsewhere",
         KeeperDenial::Internal => "internal",
+        KeeperDenial::OtherEpoch => "other_epoch",
+        KeeperDenial::EpochOutOfOrder => "epoch_out_of_order",
+        KeeperDenial::EpochFailed => "epoch_failed",
     }
 }
 

@@ -12,13 +12,17 @@ use crate::base::secret::Secret;
 
 use super::ca::{Authority, BoxName, IssueError};
 use super::directory::{self, DirectoryError, NewDirectory};
+use super::epoch::Epoch;
+use super::erasure::{self, ErasureKeyError};
 use super::hierarchy::{KEY_BYTES, Root};
 use super::keyring::{self, KeyringError, NewKeyring};
-use super::keyslots::{Keyslots, KeyslotsError, Kind, TpmSlot};
+use super::keyslots::{EpochPlaces, Keyslots, KeyslotsError, Kind, TpmSlot};
 use super::owner::OwnerAuth;
+use super::places::{self, PlacesError};
 use super::rollback;
 use super::signer::{EcKey, KeyError};
 use super::slots::{self, SlotError};
+use super::tpm::nv::Mark;
 use super::tpm::policy::Policy;
 use super::tpm::{Address, Tpm};
 
@@ -49,8 +53,10 @@ pub fn provision(plan: &Plan<'_>, clock: &impl Clock) -> Result<(), ProvisionErr
     let directory = NewDirectory::begin(plan.directory, plan.owner)?;
     let root_key = slots::random().map_err(SlotError::from)?;
     let root = Root::new(&root_key);
-    let half = Half::make(plan, &root_key, &rollback::password(&root).map_err(SlotError::from)?)?;
+    let half = Half::make(plan, &root_key, &root)?;
     let mut keyslots = Keyslots::with(Kind::Tpm(half.slot.clone()), clock.now().unix_millis());
+    let places = NewPlaces::make(plan, &half.slot, &root)?;
+    keyslots.epoch = Some(places.at.clone());
     let (ca_key, ca_pkcs8) = EcKey::generate()?;
     let (tls_key, tls_pkcs8) = EcKey::generate()?;
     let authority = Authority::create(box_name.clone(), ca_key, clock.now())?;
@@ -63,11 +69,17 @@ pub fn provision(plan: &Plan<'_>, clock: &impl Clock) -> Result<(), ProvisionErr
         tls_key: &tls_pkcs8,
     };
     directory.add(directory::KEYRING, &keyring::create(&root, &new)?)?;
+    for (name, bytes) in erasure::create(&root)?.1 {
+        directory.add(name, &bytes)?;
+    }
     directory.add(directory::CA_PEM, pem_text(authority.certificate()).as_bytes())?;
     let file = keyslots.write(&slots::file_mac(&root).map_err(SlotError::from)?).map_err(KeyslotsError::from).map_err(SlotError::from)?;
     directory.add(directory::KEYSLOTS, &file)?;
-    directory.commit()?;
-    half.keep();
+    // From the rename on the box is there, also when it could not be made durable: its half and places stay.
+    directory.commit(|| {
+        half.keep();
+        places.keep();
+    })?;
     Ok(())
 }
 
@@ -76,24 +88,25 @@ pub fn provision(plan: &Plan<'_>, clock: &impl Clock) -> Result<(), ProvisionErr
 struct Half<'a> {
     tpm: Address<'a>,
     slot: TpmSlot,
+    mark: Mark,
     index: Option<u32>,
 }
 
 impl<'a> Half<'a> {
-    fn make(plan: &Plan<'a>, root_key: &Secret<KEY_BYTES>, counter: &Secret<KEY_BYTES>) -> Result<Self, SlotError> {
+    fn make(plan: &Plan<'a>, root_key: &Secret<KEY_BYTES>, root: &Root) -> Result<Self, SlotError> {
         let address = Address { tcti: plan.tpm, owner: plan.owner_auth };
         let mut tpm = Tpm::connect(address, None)?;
-        let index = tpm.free_index()?;
-        let made = slots::make_tpm(&mut tpm, index, Policy::default(), None, root_key);
+        let (index, mark) = (tpm.free_index()?, slots::mark(root)?);
+        let made = slots::make_tpm(&mut tpm, index, Policy::default(), None, root_key, root);
         if made.is_err() {
             // The first error is the one to tell.
-            let _ = tpm.destroy_half(index);
+            let _ = tpm.destroy_half(index, &mark);
         }
         // An unused one is left where the box does not come to be, and the next set-up makes it anew.
-        let counted = if made.is_ok() { tpm.new_counter(counter) } else { Ok(()) };
+        let counted = if made.is_ok() { tpm.new_counter(&rollback::password(root)?) } else { Ok(()) };
         // TPMs hold few objects at a time: this one's go before the slot is opened by the whole way.
         drop(tpm);
-        let half = Self { tpm: address, slot: made?, index: Some(index) };
+        let half = Self { tpm: address, slot: made?, mark, index: Some(index) };
         counted?;
         slots::open_tpm(&half.slot, address, None)?;
         Ok(half)
@@ -107,7 +120,40 @@ impl<'a> Half<'a> {
 impl Drop for Half<'_> {
     fn drop(&mut self) {
         if let Some(index) = self.index {
-            let _ = Tpm::connect(self.tpm, Some(&self.slot.storage_root)).and_then(|mut tpm| tpm.destroy_half(index));
+            let _ = Tpm::connect(self.tpm, Some(&self.slot.storage_root)).and_then(|mut tpm| tpm.destroy_half(index, &self.mark));
+        }
+    }
+}
+
+/// The erasure epoch's places, given back like the [`Half`].
+struct NewPlaces<'a> {
+    tpm: Address<'a>,
+    at: EpochPlaces,
+    mark: Mark,
+    kept: bool,
+}
+
+impl<'a> NewPlaces<'a> {
+    fn make(plan: &Plan<'a>, slot: &TpmSlot, root: &Root) -> Result<Self, PlacesError> {
+        let address = Address { tcti: plan.tpm, owner: plan.owner_auth };
+        let mut tpm = Tpm::connect(address, Some(&slot.storage_root))?;
+        let first = Epoch::new(1)?;
+        let at = EpochPlaces { storage_root: slot.storage_root.clone(), first: tpm.free_places()?, carried: vec![first.number()] };
+        let new = Self { tpm: address, at, mark: slots::mark(root)?, kept: false };
+        places::make(&mut tpm, &new.at, root, &[first])?;
+        Ok(new)
+    }
+
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for NewPlaces<'_> {
+    fn drop(&mut self) {
+        let halves = if self.kept { None } else { Some(self.at.halves()) };
+        for half in halves.into_iter().flatten() {
+            let _ = Tpm::connect(self.tpm, Some(&half.storage_root)).and_then(|mut tpm| tpm.destroy_half(half.index, &self.mark));
         }
     }
 }
@@ -125,6 +171,12 @@ pub enum ProvisionError {
     /// The TPM or the slot.
     #[error(transparent)]
     Slot(#[from] SlotError),
+    /// The erasure epoch.
+    #[error(transparent)]
+    Places(#[from] PlacesError),
+    /// The key for certificates of erasure.
+    #[error(transparent)]
+    Erasure(#[from] ErasureKeyError),
     /// A certificate.
     #[error(transparent)]
     Issue(#[from] IssueError),

@@ -66,7 +66,7 @@ impl TryRng for Drawn {
 impl TryCryptoRng for Drawn {}
 
 /// The operating system's random number generator failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the operating system's random number generator failed; reboot the machine")]
 pub struct RandomError;
 

@@ -14,12 +14,15 @@ use zeroize::Zeroizing;
 
 use crate::base::secret::Secret;
 
+use super::epoch::{Epoch, PLACE_BYTES};
 use super::hierarchy::KEY_BYTES;
 use super::random::{Drawn, RandomError};
 
 const INFO: &[u8] = b"salama recovery slot 1";
-/// First byte of what is encrypted.
-const VERSION: u8 = 1;
+/// First byte of what is encrypted: the root key alone.
+const ROOT_ALONE: u8 = 1;
+/// First byte of what is encrypted: the root key, then one erasure epoch or two, each number u32 BE and secret.
+const WITH_EPOCHS: u8 = 2;
 
 /// What only the code opens. Not secret itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +31,7 @@ pub struct Encrypted {
     pub public_key: [u8; 32],
     /// The encapsulated key.
     pub encapsulated: [u8; 32],
-    /// The root key, with a version before it.
+    /// A version, the root key, the erasure epochs.
     pub ciphertext: Vec<u8>,
 }
 
@@ -37,15 +40,26 @@ pub fn public_key(code: &[u8]) -> [u8; 32] {
     X25519HkdfSha256::derive_keypair(code).1.to_bytes().into()
 }
 
-/// Encrypts the root key to a public key, for the slot of this number.
+/// What a code opens.
+pub struct Carried {
+    /// The root key.
+    pub root_key: Secret<KEY_BYTES>,
+    /// The erasure epochs that may count, oldest first; none in slots of before there were any.
+    pub epochs: Vec<Epoch>,
+}
+
+/// Encrypts the root key and the epochs to a public key, for the slot of this number.
 ///
 /// # Errors
 /// [`RecoveryError`].
-pub fn encrypt(public_key: [u8; 32], slot: u32, root_key: &Secret<KEY_BYTES>) -> Result<Encrypted, RecoveryError> {
+pub fn encrypt(public_key: [u8; 32], slot: u32, root_key: &Secret<KEY_BYTES>, epochs: &[&Epoch]) -> Result<Encrypted, RecoveryError> {
     let recipient = <X25519HkdfSha256 as hpke::Kem>::PublicKey::from_bytes(&public_key).map_err(|_| RecoveryError::Slot)?;
-    let mut plain = Zeroizing::new(vec![VERSION; 1 + KEY_BYTES]);
-    if let Some((_, to)) = plain.split_first_mut() {
-        to.copy_from_slice(root_key.expose());
+    let mut plain = Zeroizing::new(Vec::with_capacity(1 + KEY_BYTES + epochs.len() * PLACE_BYTES));
+    plain.push(if epochs.is_empty() { ROOT_ALONE } else { WITH_EPOCHS });
+    plain.extend(root_key.expose());
+    for epoch in epochs {
+        plain.extend(epoch.number().to_be_bytes());
+        plain.extend(epoch.secret().expose());
     }
     let mut random = Drawn::new(64)?;
     let sealed = single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
@@ -60,11 +74,11 @@ pub fn encrypt(public_key: [u8; 32], slot: u32, root_key: &Secret<KEY_BYTES>) ->
     Ok(Encrypted { public_key, encapsulated: encapsulated.to_bytes().into(), ciphertext })
 }
 
-/// Opens the root key by a code.
+/// Opens the root key and the epochs by a code.
 ///
 /// # Errors
 /// [`RecoveryError::OtherCode`] for the code of another slot or box.
-pub fn decrypt(encrypted: &Encrypted, slot: u32, code: &[u8]) -> Result<Secret<KEY_BYTES>, RecoveryError> {
+pub fn decrypt(encrypted: &Encrypted, slot: u32, code: &[u8]) -> Result<Carried, RecoveryError> {
     let (private, public) = X25519HkdfSha256::derive_keypair(code);
     if <[u8; 32]>::from(public.to_bytes()) != encrypted.public_key {
         return Err(RecoveryError::OtherCode);
@@ -80,14 +94,24 @@ pub fn decrypt(encrypted: &Encrypted, slot: u32, code: &[u8]) -> Result<Secret<K
         &slot.to_be_bytes(),
     );
     let plain = Zeroizing::new(plain.map_err(|_| RecoveryError::Slot)?);
-    match plain.split_first() {
-        Some((&VERSION, key)) => Secret::try_fill(|to| {
-            let from: &[u8; KEY_BYTES] = key.try_into().map_err(|_| RecoveryError::Slot)?;
-            to.copy_from_slice(from);
-            Ok(())
-        }),
-        _ => Err(RecoveryError::Slot),
-    }
+    read(&plain).ok_or(RecoveryError::Slot)
+}
+
+fn read(plain: &[u8]) -> Option<Carried> {
+    let (version, rest) = plain.split_first()?;
+    let (root_key, rest) = rest.split_first_chunk::<KEY_BYTES>()?;
+    let root_key = Secret::try_fill(|to| {
+        to.copy_from_slice(root_key);
+        Ok::<(), RandomError>(())
+    });
+    let (places, []) = rest.as_chunks::<PLACE_BYTES>() else { return None };
+    let epoch = |place: &[u8; PLACE_BYTES]| {
+        let (number, secret) = place.split_first_chunk()?;
+        Epoch::from_parts(u32::from_be_bytes(*number), secret.try_into().ok()?)
+    };
+    let epochs = places.iter().map(epoch).collect::<Option<Vec<Epoch>>>()?;
+    let right = matches!((*version, epochs.len()), (ROOT_ALONE, 0) | (WITH_EPOCHS, 1 | 2));
+    root_key.ok().filter(|_| right).map(|root_key| Carried { root_key, epochs })
 }
 
 /// Why a code did not open a slot.
@@ -130,15 +154,15 @@ mod tests {
     #[test]
     fn only_its_own_code_opens_a_slot() {
         let code = [7; 32];
-        let slot = encrypt(public_key(&code), 3, &secret(9)).unwrap();
-        assert_eq!(decrypt(&slot, 3, &code).unwrap().expose(), &[9; 32]);
+        let slot = encrypt(public_key(&code), 3, &secret(9), &[]).unwrap();
+        assert_eq!(decrypt(&slot, 3, &code).unwrap().root_key.expose(), &[9; 32]);
         assert!(matches!(decrypt(&slot, 3, &[8; 32]), Err(RecoveryError::OtherCode)));
     }
 
     #[test]
     fn a_slot_that_was_moved_or_changed_does_not_open() {
         let code = [7; 32];
-        let slot = encrypt(public_key(&code), 3, &secret(9)).unwrap();
+        let slot = encrypt(public_key(&code), 3, &secret(9), &[]).unwrap();
         assert!(matches!(decrypt(&slot, 4, &code), Err(RecoveryError::Slot)));
         for byte in 0..slot.ciphertext.len() {
             let mut bent = slot.clone();
@@ -153,7 +177,23 @@ mod tests {
     }
 
     #[test]
+    fn a_code_carries_one_epoch_or_two_and_slots_of_before_none() {
+        let code = [7; 32];
+        let epochs = [Epoch::new(4).unwrap(), Epoch::new(5).unwrap()];
+        for some in [&[][..], &[&epochs[0]], &[&epochs[0], &epochs[1]]] {
+            let slot = encrypt(public_key(&code), 3, &secret(9), some).unwrap();
+            let carried = decrypt(&slot, 3, &code).unwrap();
+            assert_eq!(carried.root_key.expose(), &[9; 32]);
+            let of = |epoch: &Epoch| (epoch.number(), *epoch.secret().expose());
+            assert_eq!(carried.epochs.iter().map(of).collect::<Vec<_>>(), some.iter().map(|epoch| of(epoch)).collect::<Vec<_>>());
+        }
+        for wrong in [&[1; 33 + 36][..], &[2; 33], &[2; 33 + 35], &[2; 33 + 3 * 36], &[3; 33], &[1; 32], &[]] {
+            assert!(read(wrong).is_none(), "{}", wrong.len());
+        }
+    }
+
+    #[test]
     fn nothing_is_encrypted_to_a_point_that_leads_nowhere() {
-        assert!(encrypt([0; 32], 1, &secret(9)).is_err());
+        assert!(encrypt([0; 32], 1, &secret(9), &[]).is_err());
     }
 }

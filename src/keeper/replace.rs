@@ -132,15 +132,6 @@ impl Exclusive {
         }
         file.sync_all()
     }
-
-    /// Removes a file that is not needed any more, if it is there.
-    ///
-    /// # Errors
-    /// [`DirectoryError::Write`].
-    pub fn remove(&self, name: &str) -> Result<(), DirectoryError> {
-        let removed = self.directory.unlink(name).and_then(|()| self.directory.descriptor.sync_all());
-        removed.map_err(|source| DirectoryError::Write { path: self.directory.path.join(name), source })
-    }
 }
 
 #[cfg(test)]

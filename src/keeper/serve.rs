@@ -3,7 +3,9 @@
 //! Touches: its channel, the journal, the clock.
 //! Next: the core's `keys`, which gets the reply.
 
+use std::cell::RefCell;
 use std::io::Write;
+use std::rc::Rc;
 
 use rustls_pki_types::CertificateDer;
 
@@ -12,24 +14,24 @@ use crate::base::ids::CallId;
 use crate::base::secret::{Secret, SecretInTransit};
 use crate::ipc::PROTOCOL_VERSION;
 use crate::ipc::channel::{Channel, ChannelError};
-use crate::ipc::keeper::{Counter, KeeperDenial, KeeperReply, KeeperRequest};
+use crate::ipc::keeper::{Counter, EpochRequest, KeeperDenial, KeeperReply, KeeperRequest};
 use crate::sandbox::process::Confined;
 
 use super::ca::{Authority, Client, IssueError};
 use super::held::Held;
 use super::hierarchy::KEY_BYTES;
 use super::journal::{Journal, KeyUse};
+use super::moving::Deks;
 use super::quota::{Limits, Quota, Use};
 use super::rollback::Rollback;
 use super::signer::{EcKey, is_server_certificate_verify};
-use super::wrap::DekWrapper;
 
 /// What the keeper of one mode holds: nothing of the other's.
 pub enum Keys {
     /// Beside the daemon: opens calls, signs handshakes, cannot issue.
     Daemon {
-        /// Over the record KEK.
-        deks: Box<DekWrapper>,
+        /// Over the record KEK of the erasure epoch.
+        deks: Box<Deks>,
         /// The TLS server's key.
         tls: Box<EcKey>,
         /// The counter against older copies of the store.
@@ -57,14 +59,14 @@ pub struct Greeting {
 /// The answering end.
 pub struct Keeper<C, W> {
     keys: Keys,
-    held: Option<Held>,
+    held: Option<Rc<RefCell<Held>>>,
     quota: Quota<C>,
     journal: Journal<W>,
 }
 
 impl<C: Clock, W: Write> Keeper<C, W> {
     /// Ready to answer; `log` takes the lines of the key uses.
-    pub fn new(keys: Keys, held: Option<Held>, limits: &Limits, clock: C, log: W) -> Self {
+    pub fn new(keys: Keys, held: Option<Rc<RefCell<Held>>>, limits: &Limits, clock: C, log: W) -> Self {
         let journal = Journal::new(log, clock.now());
         Self { keys, held, quota: Quota::new(limits, clock), journal }
     }
@@ -91,12 +93,27 @@ impl<C: Clock, W: Write> Keeper<C, W> {
 
     /// One request's life.
     pub fn reply(&mut self, request: KeeperRequest) -> KeeperReply {
+        let request = match request {
+            KeeperRequest::Epoch(request) => return self.epoch(request),
+            other => other,
+        };
         let Some(kind) = kind_of(&request) else { return KeeperReply::Counters(self.quota.counters()) };
         let call = call_of(&request);
         let done = self.allowed_here(kind).and_then(|()| self.within_quota(kind)).and_then(|()| self.perform(request));
         let used = self.count(kind, call, done.as_ref().err().copied());
         match self.journal.record(used, self.quota.clock().now()) {
             Ok(()) => done.unwrap_or_else(KeeperReply::Denied),
+            Err(_) => KeeperReply::Denied(KeeperDenial::Internal),
+        }
+    }
+
+    /// As [`Self::reply`]; limited by what has gone before it, not by a rate of its own.
+    fn epoch(&mut self, request: EpochRequest) -> KeeperReply {
+        let Keys::Daemon { deks, .. } = &mut self.keys else { return KeeperReply::Denied(KeeperDenial::WrongKey) };
+        let now = self.quota.clock().now();
+        let (said, done) = deks.epoch(request, now);
+        match self.journal.epoch(&said, now) {
+            Ok(()) => done.map_or_else(KeeperReply::Denied, KeeperReply::Epoch),
             Err(_) => KeeperReply::Denied(KeeperDenial::Internal),
         }
     }
@@ -122,7 +139,7 @@ impl<C: Clock, W: Write> Keeper<C, W> {
                 Ok(KeeperReply::NewDek { dek: SecretInTransit(dek), wrapped })
             }
             (Keys::Daemon { deks, .. }, KeeperRequest::UnwrapDek { call, wrapped, .. }) => {
-                let dek = deks.open(call, &wrapped).map_err(|_| KeeperDenial::WrongKey)?;
+                let dek = deks.open_dek(call, &wrapped).map_err(|_| KeeperDenial::WrongKey)?;
                 Ok(KeeperReply::Dek(SecretInTransit(dek)))
             }
             (Keys::Daemon { tls, .. }, KeeperRequest::SignTls { content }) if is_server_certificate_verify(&content) => {
@@ -130,7 +147,8 @@ impl<C: Clock, W: Write> Keeper<C, W> {
             }
             (_, KeeperRequest::SignTls { .. }) => Err(KeeperDenial::NotSignable),
             (Keys::Daemon { rollback, .. }, KeeperRequest::Count { from }) => {
-                let (Some(rollback), Some(held)) = (rollback, &mut self.held) else { return Err(KeeperDenial::CounterElsewhere) };
+                let (Some(rollback), Some(held)) = (rollback, &self.held) else { return Err(KeeperDenial::CounterElsewhere) };
+                let mut held = held.try_borrow_mut().map_err(|_| KeeperDenial::Internal)?;
                 rollback.count(&mut held.tpm, from, self.quota.clock().now()).map(KeeperReply::Counted)
             }
             (Keys::Console { .. }, KeeperRequest::Count { .. }) => Err(KeeperDenial::CounterElsewhere),
@@ -142,7 +160,7 @@ impl<C: Clock, W: Write> Keeper<C, W> {
             }
             (Keys::Daemon { .. }, KeeperRequest::IssueCertificate { .. }) => Err(KeeperDenial::ConsoleOnly),
             (Keys::Console { .. }, KeeperRequest::NewDek { .. } | KeeperRequest::UnwrapDek { .. }) => Err(KeeperDenial::WrongKey),
-            (_, KeeperRequest::Counters) => Ok(KeeperReply::Counters(self.quota.counters())),
+            (_, KeeperRequest::Counters | KeeperRequest::Epoch(_)) => Ok(KeeperReply::Counters(self.quota.counters())),
         }
     }
 
@@ -162,16 +180,18 @@ const fn kind_of(request: &KeeperRequest) -> Option<Use> {
         KeeperRequest::SignTls { .. } => Some(Use::SignTls),
         KeeperRequest::IssueCertificate { .. } => Some(Use::Issue),
         KeeperRequest::Count { .. } => Some(Use::Count),
-        KeeperRequest::Counters => None,
+        KeeperRequest::Counters | KeeperRequest::Epoch(_) => None,
     }
 }
 
 const fn call_of(request: &KeeperRequest) -> Option<CallId> {
     match request {
         KeeperRequest::NewDek { call } | KeeperRequest::UnwrapDek { call, .. } => Some(*call),
-        KeeperRequest::SignTls { .. } | KeeperRequest::IssueCertificate { .. } | KeeperRequest::Counters | KeeperRequest::Count { .. } => {
-            None
-        }
+        KeeperRequest::SignTls { .. }
+        | KeeperRequest::IssueCertificate { .. }
+        | KeeperRequest::Counters
+        | KeeperRequest::Count { .. }
+        | KeeperRequest::Epoch(_) => None,
     }
 }
 
@@ -191,6 +211,7 @@ mod tests {
     use super::*;
     use crate::base::clock::{ManualClock, Timestamp};
     use crate::ipc::keeper::UnwrapPurpose;
+    use crate::keeper::moving::memory::deks;
 
     const LIMITS: Limits = Limits { new_deks: 9, unwraps_job: 9, unwraps_read: 9, tls_signatures: 9, certificates: 9 };
     const CALL: CallId = CallId::from_bytes([1; 16]);
@@ -208,9 +229,7 @@ mod tests {
     }
 
     fn keeper<W: Write>(log: W) -> Keeper<ManualClock, W> {
-        let kek = Secret::try_fill(|_| Ok::<(), ()>(())).unwrap();
-        let keys =
-            Keys::Daemon { deks: Box::new(DekWrapper::new(&kek).unwrap()), tls: Box::new(EcKey::generate().unwrap().0), rollback: None };
+        let keys = Keys::Daemon { deks: Box::new(deks()), tls: Box::new(EcKey::generate().unwrap().0), rollback: None };
         Keeper::new(keys, None, &LIMITS, ManualClock::at(Timestamp::from_unix_millis(0)), log)
     }
 

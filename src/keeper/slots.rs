@@ -10,61 +10,24 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::base::secret::{Secret, SecretText};
 
-use super::container::{ContainerError, MacKey, Unauthenticated};
-use super::directory::SlotFile;
+use super::container::{MacKey, Unauthenticated};
 use super::hierarchy::{DeriveError, KEY_BYTES, Purpose, Root, SlotKey};
-use super::keyslots::{Keyslots, KeyslotsError, Kind, PinSalt, RootKey, TpmSlot, legacy};
+use super::keyslots::{Keyslots, KeyslotsError, Kind, PIN_ROUNDS, PinSalt, TpmSlot};
 use super::random::RandomError;
+use super::tpm::nv::Mark;
 use super::tpm::policy::Policy;
 use super::tpm::{Address, Tpm, TpmError};
 use super::wrap::{UnwrapError, WrapError, WrappingKey};
 
-/// The TPM limits tries; this makes each of a stolen and opened TPM a little slower. About 5 ms.
-const PIN_ROUNDS: u32 = 10_000;
-
-/// A file of keyslots whose MAC waits for the root key.
-pub enum Unopened {
-    /// The file of today.
-    Now(Unauthenticated<Keyslots>),
-    /// The file of before.
-    Old(legacy::Old),
-}
-
-impl Unopened {
-    /// Reads it as far as it can be without the root key.
-    ///
-    /// # Errors
-    /// [`SlotError::Keyslots`].
-    pub fn read(file: &SlotFile) -> Result<Self, SlotError> {
-        match file {
-            SlotFile::Now(file) => Ok(Self::Now(Keyslots::read(file)?)),
-            SlotFile::Old(file) => Ok(Self::Old(legacy::read(file).map_err(SlotError::OldFile)?)),
-        }
-    }
-
-    /// For the step that leads to the key.
-    pub fn before_authentication(&self) -> Keyslots {
-        match self {
-            Self::Now(now) => now.before_authentication().clone(),
-            Self::Old(old) => old.before_authentication(),
-        }
-    }
-
-    /// The slots, once the root key says that they are its own.
-    ///
-    /// # Errors
-    /// [`SlotError`].
-    pub fn authenticate(self, root: &Root) -> Result<Keyslots, SlotError> {
-        let mac = file_mac(root)?;
-        match self {
-            Self::Now(now) => Ok(now.authenticate(&mac).map_err(KeyslotsError::from)?),
-            Self::Old(old) => old.authenticate(&mac).map_err(SlotError::OldFile),
-        }
-    }
+/// The slots, once the root key says that they are its own.
+///
+/// # Errors
+/// [`SlotError`].
+pub fn authenticate(file: Unauthenticated<Keyslots>, root: &Root) -> Result<Keyslots, SlotError> {
+    Ok(file.authenticate(&file_mac(root)?).map_err(KeyslotsError::from)?)
 }
 
 /// What a start without people opens.
-#[allow(dead_code, reason = "the erasure epoch needs the key and the file while serving")]
 pub struct Opened<'a> {
     /// The root key.
     pub root_key: Secret<KEY_BYTES>,
@@ -76,25 +39,34 @@ pub struct Opened<'a> {
     pub tpm: Tpm<'a>,
 }
 
-/// Opens the root key by the first of the TPM's slots that opens.
+/// Opens the root key by the first of the TPM's slots that opens. A PIN is tried once: the TPM counts the wrong ones.
 ///
 /// # Errors
-/// [`SlotError`]: what the last of the slots said that could have opened.
-pub fn open<'a>(file: &SlotFile, address: Address<'a>, pin: Option<&SecretText>) -> Result<Opened<'a>, SlotError> {
-    let unopened = Unopened::read(file)?;
+/// [`SlotError`]: what the last slot of this TPM said; where a PIN was wrong or is missing, that.
+pub fn open<'a>(file: &[u8], address: Address<'a>, pin: Option<&SecretText>) -> Result<Opened<'a>, SlotError> {
+    let file = Keyslots::read(file)?;
     let mut refused = SlotError::NoTpmSlot;
-    for slot in unopened.before_authentication().slots {
-        let Kind::Tpm(tpm_slot) = &slot.kind else { continue };
-        match open_tpm_keeping(tpm_slot, address, pin) {
-            Ok((root_key, tpm)) => {
-                let root = Root::new(&root_key);
-                let keyslots = unopened.authenticate(&root)?;
-                return Ok(Opened { root_key, root, keyslots, tpm });
+    let mut found = None;
+    for slot in &file.before_authentication().slots {
+        let Kind::Tpm(slot) = &slot.kind else { continue };
+        if slot.pin.is_some() && refused.is_of_pin() {
+            continue;
+        }
+        match open_tpm_keeping(slot, address, pin) {
+            Ok(opened) => {
+                found = Some(opened);
+                break;
             }
+            // A slot for another machine says nothing of this one's.
+            Err(SlotError::Tpm(TpmError::OtherTpm)) if !matches!(refused, SlotError::NoTpmSlot) => {}
+            Err(_) if refused.is_of_pin() => {}
             Err(error) => refused = error,
         }
     }
-    Err(refused)
+    let (root_key, tpm) = found.ok_or(refused)?;
+    let root = Root::new(&root_key);
+    let keyslots = authenticate(file, &root)?;
+    Ok(Opened { root_key, root, keyslots, tpm })
 }
 
 /// Opens the root key by one slot of the TPM.
@@ -113,19 +85,14 @@ fn open_tpm_keeping<'a>(slot: &TpmSlot, address: Address<'a>, pin: Option<&Secre
     };
     let mut tpm = Tpm::connect(address, Some(&slot.storage_root))?;
     let key = tpm.unseal(&slot.policy, pin.as_ref(), &slot.sealed)?;
-    let root_key = match &slot.root {
-        RootKey::Sealed => key,
-        RootKey::Wrapped { half, wrapped } => {
-            let key = SlotKey::new(key);
-            let other = tpm.read_half(*half, &key.half_password()?)?;
-            let opened = wrapping(&key, &other)?.unwrap(&half.to_be_bytes(), wrapped)?;
-            Secret::try_fill(|to| {
-                let from: &[u8; KEY_BYTES] = opened.as_slice().try_into().map_err(|_| UnwrapError)?;
-                to.copy_from_slice(from);
-                Ok::<(), SlotError>(())
-            })?
-        }
-    };
+    let key = SlotKey::new(key);
+    let other = tpm.read_half(slot.half, &key.half_password()?)?;
+    let opened = wrapping(&key, &other)?.unwrap(&slot.half.to_be_bytes(), &slot.wrapped)?;
+    let root_key = Secret::try_fill(|to| {
+        let from: &[u8; KEY_BYTES] = opened.as_slice().try_into().map_err(|_| UnwrapError)?;
+        to.copy_from_slice(from);
+        Ok::<(), SlotError>(())
+    })?;
     Ok((root_key, tpm))
 }
 
@@ -139,6 +106,7 @@ pub fn make_tpm(
     policy: Policy,
     pin: Option<&SecretText>,
     root_key: &Secret<KEY_BYTES>,
+    root: &Root,
 ) -> Result<TpmSlot, SlotError> {
     let key = SlotKey::new(random()?);
     let other: Secret<KEY_BYTES> = random()?;
@@ -147,11 +115,11 @@ pub fn make_tpm(
         (Some(salt), Some(pin)) => Some(pin_value(salt, pin)?),
         _ => None,
     };
-    tpm.write_half(half, &key.half_password()?, &other)?;
+    tpm.write_half(half, &mark(root)?, &key.half_password()?, &other)?;
     let sealed = tpm.seal(&policy, value.as_ref(), key.sealed())?;
     let wrapped = wrapping(&key, &other)?.wrap(&half.to_be_bytes(), root_key.expose())?;
     let storage_root = tpm.storage_root().clone();
-    Ok(TpmSlot { storage_root, policy, pin: salt, sealed, root: RootKey::Wrapped { half, wrapped } })
+    Ok(TpmSlot { storage_root, policy, pin: salt, sealed, half, wrapped })
 }
 
 fn wrapping(key: &SlotKey, half: &Secret<KEY_BYTES>) -> Result<WrappingKey, SlotError> {
@@ -181,12 +149,27 @@ pub fn random() -> Result<Secret<KEY_BYTES>, RandomError> {
     Secret::try_fill(|to| SystemRandom::new().fill(to).map_err(|_| RandomError))
 }
 
+/// What tells this box's halves from another's in the same TPM. Not secret: whoever lists the TPM's NV memory sees it.
+///
+/// # Errors
+/// As [`Root::derive`].
+pub fn mark(root: &Root) -> Result<Mark, DeriveError> {
+    Ok(*root.derive(Purpose::NvMark)?.expose())
+}
+
 /// The key that authenticates the files of the key directory.
 ///
 /// # Errors
 /// As [`Root::derive`].
 pub fn file_mac(root: &Root) -> Result<MacKey, DeriveError> {
     Ok(MacKey::new(&root.derive(Purpose::FileMac)?))
+}
+
+impl SlotError {
+    /// Somebody must give a PIN, or another one: trying again would only use up the TPM's tries.
+    pub const fn is_of_pin(&self) -> bool {
+        matches!(self, Self::PinNeeded | Self::Tpm(TpmError::WrongPin(_) | TpmError::LockedOut(_)))
+    }
 }
 
 /// Why the root key could not be sealed or opened.
@@ -198,9 +181,6 @@ pub enum SlotError {
     /// The file.
     #[error("the file {} cannot be used", super::directory::KEYSLOTS)]
     Keyslots(#[from] KeyslotsError),
-    /// The old file.
-    #[error("the keyslot {} cannot be used", super::directory::TPM_SLOT)]
-    OldFile(#[source] ContainerError),
     /// Nothing for a start without people.
     #[error("no keyslot is for a TPM: make one (salama keys add tpm), which asks for a recovery code or shares")]
     NoTpmSlot,

@@ -3,6 +3,9 @@
 //! Touches: the key directory and the TPM; for the console both are closed again, for the daemon they stay open ([`Held`]).
 //! Next: `src/bin/salama-keeper.rs` confines the process and lets `serve` answer.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use nix::unistd::geteuid;
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -17,17 +20,20 @@ use crate::sandbox::process::{ConfineError, HardenError, LockMemoryError};
 
 use super::args::ServeArgs;
 use super::directory::{self, DirectoryError};
+use super::erasure::{self, ErasureKeyError};
 use super::held::{self, Held, HeldError, TctiError};
 use super::hierarchy::{DeriveError, Purpose};
 use super::keyring::{self, Keyring, KeyringError};
+use super::moving::{Deks, DeksError};
 use super::owner::{OwnerAuth, OwnerAuthError};
 use super::pin::{self, PinError};
+use super::places::{self, LivePlaces, PlacesError};
 use super::replace::OpenDirectory;
 use super::rollback::Rollback;
 use super::serve::{Greeting, Keys};
 use super::slots::{self, SlotError};
 use super::tpm::{Address, TpmError};
-use super::wrap::{DekWrapper, WrapError};
+use super::wrap::WrapError;
 
 /// Keys and greeting of one mode.
 pub struct Opened {
@@ -36,7 +42,7 @@ pub struct Opened {
     /// What it says first.
     pub greeting: Greeting,
     /// What stays open, of the daemon's.
-    pub held: Option<Held>,
+    pub held: Option<Rc<RefCell<Held>>>,
     /// How it is to be confined.
     pub policy: &'static Policy,
     /// What it keeps of the world.
@@ -62,15 +68,18 @@ pub fn account(args: &ServeArgs) -> Result<Option<String>, StartError> {
 /// [`StartError`].
 pub fn open_daemon(args: &ServeArgs) -> Result<Opened, StartError> {
     let directory = OpenDirectory::open(&args.directory)?;
-    with_root(args, |slots::Opened { root, mut tpm, .. }, keyring| {
-        let deks = DekWrapper::new(&root.derive(Purpose::RecordKek)?)?;
+    with_root(args, |slots::Opened { root_key, root, mut keyslots, mut tpm }, keyring| {
+        let at = places::of_box(&mut tpm, &mut keyslots, &root, &directory)?;
+        let signer = erasure::of_box(&directory, &root)?;
         let rollback = Rollback::begin(&mut tpm, &root, &directory, SystemClock.now())?;
-        let greeting = greeting(&keyring, root.derive(Purpose::Index)?, rollback.counter());
-        let tls = Box::new(keyring.open_tls_key(&root)?);
-        let keys = Keys::Daemon { deks: Box::new(deks), tls, rollback: Some(Box::new(rollback)) };
+        let counter = rollback.counter();
         let (policy, grants) = held::confinement(&args.tpm, &directory)?;
-        let held = Held { tpm: tpm.rest()?, directory };
-        Ok(Opened { keys, greeting, held: Some(held), policy, grants })
+        let held = Rc::new(RefCell::new(Held { tpm: tpm.rest()?, directory }));
+        let (record_kek, index, tls) = (root.derive(Purpose::RecordKek)?, root.derive(Purpose::Index)?, keyring.open_tls_key(&root)?);
+        let live = LivePlaces::new(Rc::clone(&held), &at, root, root_key)?;
+        let deks = Deks::open(record_kek, Box::new(live), signer)?;
+        let keys = Keys::Daemon { deks: Box::new(deks), tls: Box::new(tls), rollback: Some(Box::new(rollback)) };
+        Ok(Opened { keys, greeting: greeting(&keyring, index, counter), held: Some(held), policy, grants })
     })
 }
 
@@ -125,6 +134,15 @@ pub enum StartError {
     /// The TPM, laid down for later.
     #[error(transparent)]
     Tpm(#[from] TpmError),
+    /// The erasure epoch's places.
+    #[error(transparent)]
+    Places(#[from] PlacesError),
+    /// The erasure epoch.
+    #[error(transparent)]
+    Deks(#[from] DeksError),
+    /// The key for certificates of erasure.
+    #[error(transparent)]
+    Erasure(#[from] ErasureKeyError),
     /// What is kept, tried out.
     #[error(transparent)]
     Held(#[from] HeldError),
@@ -155,11 +173,18 @@ impl StartError {
             Self::Directory(DirectoryError::NotOperator) => Exit::Denied,
             Self::Directory(DirectoryError::Absent(_)) => Exit::Config,
             // Started again and again, a service would use up the tries of the PIN.
-            Self::Slot(SlotError::PinNeeded | SlotError::Tpm(TpmError::WrongPin(_) | TpmError::LockedOut(_))) => Exit::Config,
+            Self::Slot(error) if error.is_of_pin() => Exit::Config,
             Self::Tcti(_) => Exit::Config,
-            Self::Tpm(_) | Self::Held(_) | Self::Directory(_) | Self::Pin(_) | Self::OwnerAuth(_) | Self::Slot(_) | Self::Keyring(_) => {
-                Exit::Io
-            }
+            Self::Tpm(_)
+            | Self::Places(_)
+            | Self::Deks(_)
+            | Self::Erasure(_)
+            | Self::Held(_)
+            | Self::Directory(_)
+            | Self::Pin(_)
+            | Self::OwnerAuth(_)
+            | Self::Slot(_)
+            | Self::Keyring(_) => Exit::Io,
             Self::Privilege(PrivilegeError::Root | PrivilegeError::UnknownUser { .. }) => Exit::Config,
             Self::Harden(_) | Self::LockMemory(_) | Self::Derive(_) | Self::Wrap(_) | Self::Privilege(_) | Self::Confine(_) => Exit::Failed,
         }

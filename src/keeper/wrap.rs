@@ -4,7 +4,7 @@
 //! Next: `serve` wraps DEKs, `keyring` the two private keys.
 //!
 //! ```text
-//! wrapped key = version u8 (1) | epoch u32 BE (0) | nonce 12 B | ciphertext | tag 16 B
+//! wrapped key = version u8 (1) | epoch u32 BE (0 where there is none) | nonce 12 B | ciphertext | tag 16 B
 //! associated data = what | 0x00 | version | epoch | owner
 //! ```
 
@@ -19,8 +19,8 @@ use crate::ipc::keeper::{DEK_BYTES, WRAPPED_DEK_MAX, WrappedDek};
 use super::hierarchy::KEY_BYTES;
 
 const VERSION: u8 = 1;
-/// The erasure epoch moves it (a later issue); until then there is one.
-const EPOCH: u32 = 0;
+/// Keys that are not calls' have no epoch.
+const NO_EPOCH: u32 = 0;
 const HEADER: usize = 1 + size_of::<u32>() + NONCE_LEN;
 
 /// Bytes of a wrapped DEK.
@@ -31,6 +31,7 @@ const _: () = assert!(WRAPPED_DEK_BYTES <= WRAPPED_DEK_MAX, "the channel's limit
 pub struct WrappingKey {
     key: LessSafeKey,
     what: &'static str,
+    epoch: u32,
 }
 
 impl WrappingKey {
@@ -39,8 +40,16 @@ impl WrappingKey {
     /// # Errors
     /// [`WrapError`] when the cipher refuses the key's length, which is fixed.
     pub fn new(key: &Secret<KEY_BYTES>, what: &'static str) -> Result<Self, WrapError> {
+        Self::of_epoch(key, what, NO_EPOCH)
+    }
+
+    /// As [`Self::new`], for keys of one erasure epoch.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn of_epoch(key: &Secret<KEY_BYTES>, what: &'static str, epoch: u32) -> Result<Self, WrapError> {
         let key = UnboundKey::new(&AES_256_GCM, key.expose()).map_err(|_| WrapError)?;
-        Ok(Self { key: LessSafeKey::new(key), what })
+        Ok(Self { key: LessSafeKey::new(key), what, epoch })
     }
 
     /// Wraps `secret` for `owner`. A random nonce each time: good for 2^32 keys, and a box makes a few thousand a day.
@@ -53,11 +62,11 @@ impl WrappingKey {
         let mut sealed = Zeroizing::new(secret.to_vec());
         let tag = self
             .key
-            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(self.aad(owner, VERSION, EPOCH)), &mut sealed)
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(self.aad(owner, VERSION, self.epoch)), &mut sealed)
             .map_err(|_| WrapError)?;
         let mut wrapped = Vec::with_capacity(HEADER + sealed.len() + MAX_TAG_LEN);
         wrapped.push(VERSION);
-        wrapped.extend(EPOCH.to_be_bytes());
+        wrapped.extend(self.epoch.to_be_bytes());
         wrapped.extend(nonce);
         wrapped.extend(sealed.iter());
         wrapped.extend(tag.as_ref());
@@ -73,7 +82,7 @@ impl WrappingKey {
         let ([version], rest) = header.split_first_chunk::<1>().ok_or(UnwrapError)?;
         let (epoch, nonce) = rest.split_first_chunk::<4>().ok_or(UnwrapError)?;
         let epoch = u32::from_be_bytes(*epoch);
-        if *version != VERSION || epoch != EPOCH {
+        if *version != VERSION || epoch != self.epoch {
             return Err(UnwrapError);
         }
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| UnwrapError)?;
@@ -93,12 +102,24 @@ impl WrappingKey {
 pub struct DekWrapper(WrappingKey);
 
 impl DekWrapper {
-    /// Over the record KEK.
+    /// Over the record KEK of an erasure epoch.
     ///
     /// # Errors
     /// As [`WrappingKey::new`].
-    pub fn new(kek: &Secret<KEY_BYTES>) -> Result<Self, WrapError> {
-        Ok(Self(WrappingKey::new(kek, "dek")?))
+    pub fn new(kek: &Secret<KEY_BYTES>, epoch: u32) -> Result<Self, WrapError> {
+        Ok(Self(WrappingKey::of_epoch(kek, "dek", epoch)?))
+    }
+
+    /// Wraps the DEK of `call` once more by the key of another epoch.
+    ///
+    /// # Errors
+    /// As [`WrappingKey::unwrap`].
+    pub fn rewrap(&self, call: CallId, wrapped: &WrappedDek, to: &Self) -> Result<WrappedDek, UnwrapError> {
+        let opened = self.0.unwrap(call.as_bytes(), &wrapped.0)?;
+        if opened.len() != DEK_BYTES {
+            return Err(UnwrapError);
+        }
+        to.0.wrap(call.as_bytes(), &opened).map(WrappedDek).map_err(|_| UnwrapError)
     }
 
     /// A new random DEK for `call`, open and wrapped.
@@ -145,7 +166,7 @@ mod tests {
             Ok::<(), ()>(())
         })
         .unwrap();
-        DekWrapper::new(&kek).unwrap()
+        DekWrapper::new(&kek, u32::from(byte)).unwrap()
     }
 
     const CALL: CallId = CallId::from_bytes(*b"0123456789abcdef");
@@ -157,6 +178,28 @@ mod tests {
         assert_eq!(wrapper(1).open(CALL, &wrapped).unwrap().expose(), dek.expose());
         assert!(wrapper(1).open(OTHER, &wrapped).is_err());
         assert!(wrapper(2).open(CALL, &wrapped).is_err());
+    }
+
+    #[test]
+    fn a_rewrapped_dek_opens_by_the_new_key_only() {
+        let (dek, old) = wrapper(1).new_dek(CALL).unwrap();
+        let new = wrapper(1).rewrap(CALL, &old, &wrapper(2)).unwrap();
+        assert_eq!(wrapper(2).open(CALL, &new).unwrap().expose(), dek.expose());
+        assert!(wrapper(1).open(CALL, &new).is_err());
+        assert!(wrapper(1).rewrap(OTHER, &old, &wrapper(2)).is_err());
+        let same_key_other_epoch = DekWrapper(
+            WrappingKey::of_epoch(
+                &Secret::try_fill(|to: &mut [u8; KEY_BYTES]| {
+                    to.fill(1);
+                    Ok::<(), ()>(())
+                })
+                .unwrap(),
+                "dek",
+                9,
+            )
+            .unwrap(),
+        );
+        assert!(same_key_other_epoch.open(CALL, &old).is_err());
     }
 
     #[test]

@@ -11,15 +11,18 @@ use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 
+use crate::base::exit::Exit;
 use crate::base::ids::CallId;
 use crate::base::secret::Secret;
 use crate::ipc::PROTOCOL_VERSION;
 use crate::ipc::channel::{Channel, ChannelError};
-use crate::ipc::keeper::{Counter, DEK_BYTES, KeeperCounters, KeeperDenial, KeeperReply, KeeperRequest, UnwrapPurpose, WrappedDek};
+use crate::ipc::keeper::{
+    Counter, DEK_BYTES, EpochReply, EpochRequest, KeeperCounters, KeeperDenial, KeeperReply, KeeperRequest, UnwrapPurpose, WrappedDek,
+};
 
 /// How long the keeper may take to open the root key: a discrete TPM needs up to a second a command, and may be busy after power-on.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// How long one answer may take; they take well under a millisecond.
+/// How long one answer may take; they take well under a millisecond, but for those that write the TPM's memory.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// What the keeper says first.
@@ -64,7 +67,7 @@ impl Keeper {
                 counter,
             },
             Some(KeeperReply::Ready { version, .. }) => return Err(KeeperError::Version { keeper: version }),
-            Some(KeeperReply::Refused { reason }) => return Err(KeeperError::Refused { reason }),
+            Some(KeeperReply::Refused { reason, exit }) => return Err(KeeperError::Refused { reason, exit: Exit::of_code(exit) }),
             Some(_) => return Err(KeeperError::OutOfOrder),
             None => return Err(KeeperError::Gone(None)),
         };
@@ -112,6 +115,17 @@ impl Keeper {
     pub fn count(&self, from: Option<u64>) -> Result<u64, KeeperError> {
         match self.ask(&KeeperRequest::Count { from })? {
             KeeperReply::Counted(counted) => Ok(counted),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Asks about the erasure epoch.
+    ///
+    /// # Errors
+    /// [`KeeperError`].
+    pub fn epoch(&self, request: EpochRequest) -> Result<EpochReply, KeeperError> {
+        match self.ask(&KeeperRequest::Epoch(request))? {
+            KeeperReply::Epoch(reply) => Ok(reply),
             other => Err(self.unexpected(&other)),
         }
     }
@@ -183,6 +197,8 @@ pub enum KeeperError {
     Refused {
         /// The keeper's words for the operator.
         reason: String,
+        /// Its exit code: whoever started it had better end with the same.
+        exit: Exit,
     },
     /// It ended, or does not answer.
     #[error("the key keeper has ended or does not answer; the daemon must be restarted, see the journal for the reason")]
@@ -224,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_keepers_reason_reaches_the_operator() {
-        let refused = keeper_that_says(&KeeperReply::Refused { reason: "no TPM".to_owned() }).0.err().unwrap();
+        let refused = keeper_that_says(&KeeperReply::Refused { reason: "no TPM".to_owned(), exit: Exit::Io.code() }).0.err().unwrap();
         assert_eq!(refused.to_string(), "the key keeper could not open the keys: no TPM");
     }
 

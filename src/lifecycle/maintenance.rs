@@ -97,7 +97,8 @@ fn work(hardened: Hardened, settings: &Path, task: StoreTask, tell: &mut dyn FnM
     match task {
         StoreTask::Check { .. } => {
             let report = check(state, keeper, tell)?;
-            let faults = u64::try_from(report.faults.len()).unwrap_or(u64::MAX).saturating_add(report.more_faults);
+            let faults = report.faults.iter().filter(|fault| !fault.is_harmless()).count();
+            let faults = u64::try_from(faults).unwrap_or(u64::MAX).saturating_add(report.more_faults);
             audit::record(&Event::StoreChecked { with_keys: report.without_keys.is_none(), faults });
             Ok(Word::Checked(report))
         }

@@ -187,6 +187,7 @@ pub fn job_settings(config: &Config) -> JobSettings {
         time_base: CALL_TIME_BASE,
         time_per_audio: CALL_TIME_PER_AUDIO,
         time_limit: jobs.time_limit,
+        epoch_interval: config.state.erasure_interval,
         silence: CHILD_SILENCE_LIMIT,
         text_concurrent: TEXTS_AT_ONCE,
         text_time: TEXT_LIMIT,

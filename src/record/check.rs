@@ -25,7 +25,7 @@ use crate::base::ids::CallId;
 use crate::base::secret::Secret;
 use crate::base::told::told;
 use crate::ipc::keeper::WrappedDek;
-use crate::ipc::maintenance::{CheckReport, FAULTS_TOLD_MAX, Progress, RecordFault, Stage, StoreFault};
+use crate::ipc::maintenance::{CheckReport, FAULTS_TOLD_MAX, Progress, RecordFault, Stage, StoreFault, shown};
 
 /// What is said of pages whose damage redb has no words for.
 const NOWHERE: &str = "its pages lead nowhere";
@@ -95,7 +95,7 @@ pub fn check(state: &Path, keys: Result<Keys<'_>, String>, tell: &mut dyn FnMut(
     };
     let copies = copy::kept(&path).map_err(|source| CheckError::Read { path: state.to_owned(), source })?;
     let report = CheckReport {
-        store: path.clone(),
+        store: shown(&path),
         bytes,
         schema: None,
         without_keys,
@@ -103,11 +103,11 @@ pub fn check(state: &Path, keys: Result<Keys<'_>, String>, tell: &mut dyn FnMut(
         records: 0,
         opened: 0,
         recordings: 0,
-        copies,
+        copies: copies.iter().map(|copy| shown(copy)).collect(),
         faults: Vec::new(),
         more_faults: 0,
     };
-    let mut check = Check { path, state, keys, report, tell };
+    let mut check = Check { path, state, keys, report, copies, counted: false, tell };
     if let Some(database) = check.pages()? {
         let looked = check.content(&database);
         check.close(database);
@@ -121,6 +121,9 @@ struct Check<'a, 't> {
     state: &'a Path,
     keys: Option<Keys<'a>>,
     report: CheckReport,
+    copies: Vec<PathBuf>,
+    /// The number of the last job is there.
+    counted: bool,
     tell: &'t mut dyn FnMut(Progress),
 }
 
@@ -194,7 +197,12 @@ impl Check<'_, '_> {
     }
 
     fn schema(&mut self, database: &Database) {
-        let Some(keys) = &self.keys else { return };
+        let Some(keys) = &self.keys else {
+            if let Ok(Some(false)) = migration::is_marked(database, &self.path) {
+                self.report.schema = Some(1);
+            }
+            return;
+        };
         match migration::version(database, &self.path, keys.index.envelope()) {
             Ok(Some(version)) => self.report.schema = Some(version),
             Ok(None) | Err(_) => self.fault(StoreFault::Schema),
@@ -229,6 +237,7 @@ impl Check<'_, '_> {
         self.at(Stage::Records, done, of);
         self.report.records = done;
         self.report.calls = calls.values().map(|known| u64::from(known.header)).sum();
+        self.unnamed(&calls, &named);
         for (table, call) in named {
             if !calls.get(&call).is_some_and(|known| known.header) {
                 self.fault(StoreFault::NoCall { table: table.name().to_owned(), call });
@@ -237,12 +246,33 @@ impl Check<'_, '_> {
         calls
     }
 
+    /// Calls that the tables do not lead to, where those could be read.
+    fn unnamed(&mut self, calls: &Calls, named: &BTreeSet<(Table, CallId)>) {
+        if self.keys.is_none() {
+            return;
+        }
+        for table in [Table::ByJob, Table::ByOwner] {
+            let told = |fault: &StoreFault| matches!(fault, StoreFault::Record { table: bad, .. } | StoreFault::Table { table: bad } if bad == table.name());
+            if self.report.faults.iter().any(told) || self.report.more_faults > 0 {
+                continue;
+            }
+            for (call, _) in calls.iter().filter(|(call, known)| known.header && !named.contains(&(table, **call))) {
+                self.fault(StoreFault::Unnamed { table: table.name().to_owned(), call: *call });
+            }
+        }
+        if self.report.calls > 0 && !self.counted {
+            self.fault(StoreFault::CounterMissing);
+        }
+    }
+
     fn record(&mut self, slot: Slot, sealed: SealedRecord, calls: &mut Calls, named: &mut BTreeSet<(Table, CallId)>) {
         let table = slot.table();
+        self.counted |= slot == Slot::counter();
         if !slot.is_well_formed() {
             return self.bad(&slot, RecordFault::Key);
         }
-        if let Some(call) = slot.call() {
+        // An erased call has nothing but its certificate.
+        if let Some(call) = slot.call().filter(|_| table != Table::Erasure) {
             let known = calls.entry(call).or_default();
             match table {
                 Table::Header => known.header = true,
@@ -346,11 +376,11 @@ impl Check<'_, '_> {
 
     /// Files that nobody knows. Uploads that were cut off are known: the next start removes them.
     fn files(&mut self, calls: &Calls) -> Result<(), CheckError> {
-        let known = ["store.redb", "ballast", "audio"];
+        let known = ["store.redb", "ballast", "audio", "lost+found"];
         for (name, file) in entries(self.state)? {
-            let copied = self.report.copies.contains(&file) || copy::is_unfinished(&name);
+            let copied = self.copies.contains(&file) || copy::is_unfinished(&name);
             if !copied && !known.contains(&name.as_str()) {
-                self.fault(StoreFault::Stray { file });
+                self.fault(StoreFault::Stray { file: shown(&file) });
             }
         }
         let audio = SegmentDirectory::below(self.state);
@@ -363,7 +393,7 @@ impl Check<'_, '_> {
                     self.fault(StoreFault::RecordingWithoutCall { call });
                 }
                 Some(_) => {}
-                None => self.fault(StoreFault::Stray { file }),
+                None => self.fault(StoreFault::Stray { file: shown(&file) }),
             }
         }
         Ok(())

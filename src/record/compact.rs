@@ -11,13 +11,14 @@ mod tests;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use super::copy::{self, CopyError, CopyProgress};
 use super::database::{self, OpenStoreError};
-use crate::ipc::maintenance::{CompactReport, Progress, Stage};
+use crate::ipc::maintenance::{CompactReport, Progress, Stage, shown};
 
-/// Why the store was not compacted; it is as it was.
+/// Why the store was not compacted, or is not known to be; it is whole.
 #[derive(Debug, thiserror::Error)]
 pub enum CompactError {
     /// It could not be opened.
@@ -30,7 +31,7 @@ pub enum CompactError {
         path: std::path::PathBuf,
     },
     /// It could not be copied.
-    #[error("the store was not compacted and is as it was")]
+    #[error("the store could not be compacted; it is whole, as it was before or compacted")]
     Copy(#[from] CopyError),
     /// Its size could not be read.
     #[error("the store's file cannot be looked at; check the disk")]
@@ -55,10 +56,11 @@ pub fn compact(state: &Path, tell: &mut dyn FnMut(Progress)) -> Result<CompactRe
             CopyProgress::Compared(done, of) => Progress { stage: Stage::Comparing, done, of },
         });
     })?;
-    // Held until its file has lost its name, so that nobody writes to it in between.
-    drop(database);
+    // Held until its file has lost its name, so that nobody writes to it in between. Closing may commit, and panic over damaged pages;
+    // they are nobody's any more.
+    let _ = catch_unwind(AssertUnwindSafe(move || drop(database)));
     let after = on_disk(&path).map_err(CompactError::Size)?;
-    Ok(CompactReport { store: path, records, before, after })
+    Ok(CompactReport { store: shown(&path), records, before, after })
 }
 
 fn on_disk(path: &Path) -> io::Result<u64> {

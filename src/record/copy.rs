@@ -6,6 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
@@ -64,7 +65,10 @@ pub enum CopyError {
 /// part that the next opening of the store removes.
 pub(in crate::record) fn write(from: &Database, to: &Path, tell: &mut dyn FnMut(CopyProgress)) -> Result<u64, CopyError> {
     let part = unfinished(to);
-    let copied = write_part(from, &part, tell).and_then(|records| {
+    // redb panics over pages that lead nowhere.
+    let written = catch_unwind(AssertUnwindSafe(|| write_part(from, &part, tell)));
+    let written = written.unwrap_or_else(|_| Err(CopyError::Read(redb::Error::Corrupted("pages lead nowhere".to_owned()))));
+    let copied = written.and_then(|records| {
         put_in_place(&part, to)?;
         Ok(records)
     });
@@ -103,13 +107,10 @@ pub(in crate::record) fn kept(path: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// Removes the copies that were kept: they hold the keys of all calls, so none may outlive the first erasure after it.
 pub(in crate::record) fn forget_kept(path: &Path) -> io::Result<()> {
-    let kept = kept(path)?;
-    if kept.is_empty() {
-        return Ok(());
-    }
-    for copy in kept {
+    for copy in kept(path)? {
         fs::remove_file(copy)?;
     }
+    // Also when there is none: it may have been removed, and the directory not synced, by somebody who failed then.
     database::sync_directory(path.parent().unwrap_or(path))
 }
 

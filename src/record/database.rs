@@ -106,17 +106,28 @@ pub(in crate::record) fn is_full(error: &io::Error) -> bool {
 
 /// Opens the database, or makes one where no recordings are that an older one knew.
 pub(in crate::record) fn open(path: &Path) -> Result<Database, OpenStoreError> {
-    let failed = |source| OpenStoreError::of(path, source);
+    let failed = |error: io::Error| OpenStoreError::of(path, error.into());
+    // Two that start at once: the second finds what the first has made, and that it is in use.
+    let turn = File::open(path.parent().unwrap_or(path)).map_err(failed)?;
+    turn.lock().map_err(failed)?;
+    if is_absent(path).map_err(failed)? {
+        not_lost(path)?;
+        make(path).map_err(|source| OpenStoreError::of(path, source))?;
+    }
+    drop(turn);
+    open_existing(path)
+}
+
+/// A store without any record beside recordings is none that knew them: it was lost, and the recordings would be swept.
+///
+/// # Errors
+/// [`OpenStoreError::Missing`].
+pub(in crate::record) fn not_lost(path: &Path) -> Result<(), OpenStoreError> {
     let state = path.parent().unwrap_or(path);
-    if is_absent(path).map_err(|error| failed(error.into()))?
-        && SegmentDirectory::holds_recordings(state).map_err(|error| failed(error.into()))?
-    {
+    if SegmentDirectory::holds_recordings(state).map_err(|error| OpenStoreError::of(path, error.into()))? {
         return Err(OpenStoreError::Missing { path: path.to_owned(), audio: SegmentDirectory::below(state) });
     }
-    if is_absent(path).map_err(|error| failed(error.into()))? {
-        make(path).map_err(failed)?;
-    }
-    open_existing(path)
+    Ok(())
 }
 
 /// redb does not open again what a crash or a full disk left of a database that it was making. So a new one has its name only once it is
@@ -146,7 +157,12 @@ pub(in crate::record) fn open_existing(path: &Path) -> Result<Database, OpenStor
 fn open_file(path: &Path) -> Result<Database, redb::Error> {
     for _ in 0..REPLACED_MAX {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        let opened = identity(&file.metadata()?);
+        let found = file.metadata()?;
+        if found.len() == 0 {
+            // redb would make a new database of it.
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        let opened = identity(&found);
         let database = guarded(|| Ok(builder().create_with_backend(FileBackend::new(file)?)?))?;
         if fs::metadata(path).is_ok_and(|named| identity(&named) == opened) {
             return Ok(database);

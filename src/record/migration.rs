@@ -6,7 +6,7 @@
 //! | schema | what changed |
 //! |---|---|
 //! | 1 | the first; it has no table `store` and names no version |
-//! | 2 | table `store` with the version |
+//! | 2 | table `store` with the version; table `erasure` |
 //!
 //! A step changes what is sealed under the index key, or tables. What is sealed under a call's own key is never open here; its tables
 //! carry versions of their own ([`super::schema::Table::version`]).
@@ -173,7 +173,7 @@ pub(in crate::record) fn version(database: &Database, path: &Path, index: &Envel
 }
 
 /// Whether the store has a version written down; none without any table.
-fn is_marked(database: &Database, path: &Path) -> Result<Option<bool>, MigrateError> {
+pub(in crate::record) fn is_marked(database: &Database, path: &Path) -> Result<Option<bool>, MigrateError> {
     let failed = |source| MigrateError::Read { path: path.to_owned(), source: Arc::new(source) };
     let names = guarded(|| Ok(database.begin_read()?.list_tables()?.map(|table| table.name().to_owned()).collect::<Vec<_>>()));
     let names = names.map_err(failed)?;
@@ -402,6 +402,23 @@ mod tests {
         assert!(kept_copy(&path, 1).exists());
         let _ = erasure::erase(&store, &segments, call(1), Batch::new(), []).unwrap();
         assert!(!kept_copy(&path, 1).exists());
+    }
+
+    #[test]
+    fn nothing_is_erased_while_a_copy_with_the_calls_key_is_left() {
+        let state = tempfile::tempdir().unwrap();
+        let path = store_of_schema_1(state.path());
+        let store = OpenStore::open(state.path(), 0, &index()).unwrap().start().unwrap();
+        let segments = SegmentDirectory::open(state.path()).unwrap();
+        fs::remove_file(kept_copy(&path, 1)).unwrap();
+        // What cannot be removed like a file.
+        fs::create_dir(kept_copy(&path, 1)).unwrap();
+        let before = store.commits();
+        assert!(matches!(erasure::erase(&store, &segments, call(1), Batch::new(), []), Err(erasure::EraseError::Copy(_))));
+        assert_eq!(store.commits(), before);
+        fs::remove_dir(kept_copy(&path, 1)).unwrap();
+        let _ = erasure::erase(&store, &segments, call(1), Batch::new(), []).unwrap();
+        assert_eq!(store.commits(), before + 1);
     }
 
     /// Doubles what is there, so that a step that is taken twice is noticed.

@@ -74,8 +74,7 @@ pub enum TakeUpError {
     #[error(
         "{path} is older than this box: it was taken up for the last time at count {said}, and the TPM has counted to {counted}. Somebody has put an \
          older copy of the state directory in its place, or restored a backup. Put the newest one back. If there is none: `salama recover \
-         --accept-rollback` takes this one with a recovery code or shares and keeps a copy; what came since is lost, and what was erased since \
-         is back"
+         --accept-rollback` takes this one with a recovery code or shares and keeps a copy; what came since is lost"
     )]
     Older {
         /// The file.
@@ -89,8 +88,7 @@ pub enum TakeUpError {
     #[error(
         "{path} is older than this box: it is from before starts were counted, and the TPM has counted to {counted}. Somebody has put an older \
          copy of the state directory in its place, or restored a backup. Put the newest one back. If there is none: `salama recover \
-         --accept-rollback` takes this one with a recovery code or shares and keeps a copy; what came since is lost, and what was erased since \
-         is back"
+         --accept-rollback` takes this one with a recovery code or shares and keeps a copy; what came since is lost"
     )]
     Uncounted {
         /// The file.

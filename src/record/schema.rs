@@ -39,15 +39,17 @@ pub enum Table {
     ByOwner,
     /// Idempotency keys, by keyed hash of owner and key.
     Idempotency,
-    /// The highest job number given.
+    /// The highest job number given; the erasure epoch.
     Counter,
     /// What is true of the store as a whole, by name: its schema version, the count at which it was taken up.
     Store,
+    /// Calls that were erased, by call id: until the erasure is certified, and the certificate from then on.
+    Erasure,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Header,
         Self::WrappedDek,
         Self::Metadata,
@@ -60,6 +62,7 @@ impl Table {
         Self::Idempotency,
         Self::Counter,
         Self::Store,
+        Self::Erasure,
     ];
 
     /// The tables with one record a call, keyed by its id.
@@ -80,6 +83,7 @@ impl Table {
             Self::Idempotency => "idempotency",
             Self::Counter => "counter",
             Self::Store => "store",
+            Self::Erasure => "erasure",
         }
     }
 
@@ -99,7 +103,8 @@ impl Table {
             | Self::ByOwner
             | Self::Idempotency
             | Self::Counter
-            | Self::Store => Custody::Index,
+            | Self::Store
+            | Self::Erasure => Custody::Index,
         }
     }
 }
@@ -154,6 +159,16 @@ impl Slot {
         Self { table: Table::Store, key: b"rollback".to_vec() }
     }
 
+    /// The erasure epoch that all wrapped keys are of.
+    pub fn epoch() -> Self {
+        Self { table: Table::Counter, key: b"epoch".to_vec() }
+    }
+
+    /// What is kept of an erased call.
+    pub fn erasure(call: CallId) -> Self {
+        Self { table: Table::Erasure, key: call.as_bytes().to_vec() }
+    }
+
     /// A slot as a scan of the store found it.
     pub(in crate::record) fn found(table: Table, key: &[u8]) -> Self {
         Self { table, key: key.to_vec() }
@@ -172,11 +187,11 @@ impl Slot {
     /// Whether the key has the form that keys of its table have.
     pub(in crate::record) fn is_well_formed(&self) -> bool {
         let bytes = match self.table {
-            Table::Header | Table::WrappedDek | Table::Metadata | Table::Redacted | Table::Clear | Table::Entities => 16,
+            Table::Header | Table::WrappedDek | Table::Metadata | Table::Redacted | Table::Clear | Table::Entities | Table::Erasure => 16,
             Table::Queue | Table::ByJob => 8,
             Table::ByOwner => 32 + 8,
             Table::Idempotency => 32,
-            Table::Counter => return *self == Self::counter(),
+            Table::Counter => return *self == Self::counter() || *self == Self::epoch(),
             Table::Store => return *self == Self::schema() || *self == Self::rollback(),
         };
         self.key.len() == bytes
@@ -190,10 +205,10 @@ impl Slot {
         }
     }
 
-    /// The call id that the key is, for [`Table::OF_CALL`].
+    /// The call id that the key is, for [`Table::OF_CALL`] and [`Table::Erasure`].
     pub fn call(&self) -> Option<CallId> {
         match self.table {
-            Table::Header | Table::WrappedDek | Table::Metadata | Table::Redacted | Table::Clear | Table::Entities => {
+            Table::Header | Table::WrappedDek | Table::Metadata | Table::Redacted | Table::Clear | Table::Entities | Table::Erasure => {
                 self.key.as_slice().try_into().ok().map(CallId::from_bytes)
             }
             _ => None,

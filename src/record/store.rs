@@ -63,6 +63,7 @@ pub(in crate::record) struct Shared {
     database: RwLock<Option<Database>>,
     pub(in crate::record) ballast: Ballast,
     ballast_gone: AtomicBool,
+    copies_gone: Mutex<bool>,
     commits: AtomicU64,
 }
 
@@ -77,6 +78,9 @@ impl OpenStore {
         let store = Self::open_by(Box::new(move || database::open(&opened)), Ballast::new(state, ballast))?;
         store.with(|database| {
             copy::remove_unfinished(&path).map_err(|error| OpenStoreError::of(&path, error.into()))?;
+            if migration::is_marked(database, &path)?.is_none() {
+                database::not_lost(&path)?;
+            }
             Ok(migration::bring_up_to_date(database, &path, index)?)
         })?;
         Ok(store)
@@ -93,6 +97,7 @@ impl OpenStore {
                 database: RwLock::new(Some(database)),
                 ballast,
                 ballast_gone: AtomicBool::new(!held),
+                copies_gone: Mutex::new(false),
                 commits: AtomicU64::new(0),
             }),
         })
@@ -160,6 +165,7 @@ impl Drop for Inner {
 pub struct Batch {
     pub(in crate::record) requirements: Vec<Requirement>,
     pub(in crate::record) changes: Vec<(Slot, Option<SealedRecord>)>,
+    pub(in crate::record) exchanges: Vec<(Slot, SealedRecord, SealedRecord)>,
     pub(in crate::record) frees: bool,
 }
 
@@ -193,6 +199,11 @@ impl Batch {
     pub fn put(mut self, slot: Slot, value: SealedRecord) -> Self {
         self.changes.push((slot, Some(value)));
         self
+    }
+
+    /// Stores `new` where `old` still is; where it is not, that slot alone is left as it is.
+    pub fn exchange(&mut self, slot: Slot, old: SealedRecord, new: SealedRecord) {
+        self.exchanges.push((slot, old, new));
     }
 
     /// Removes a value; an empty slot is no error.
@@ -282,7 +293,14 @@ impl Store {
     /// # Errors
     /// When one cannot be removed.
     pub(in crate::record) fn forget_copies(&self) -> std::io::Result<()> {
-        copy::forget_kept(&self.inner.shared.ballast.beside(database::FILE))
+        let shared = &self.inner.shared;
+        let mut gone = shared.copies_gone.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*gone {
+            // None is made while this store is open: once they are durably gone, they are.
+            copy::forget_kept(&shared.ballast.beside(database::FILE))?;
+            *gone = true;
+        }
+        Ok(())
     }
 
     /// Whether the ballast is held; without it the next erasure on a full disk may fail.

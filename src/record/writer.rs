@@ -153,6 +153,13 @@ impl<'t> Tables<'t> {
                 return Ok(Outcome::Conflict);
             }
         }
+        for (slot, old, new) in &batch.exchanges {
+            let table = self.get(slot.table())?;
+            let same = table.get(slot.key())?.is_some_and(|stored| stored.value() == old.as_stored());
+            if same {
+                table.insert(slot.key(), new.as_stored())?;
+            }
+        }
         for (slot, value) in &batch.changes {
             let table = self.get(slot.table())?;
             match value {

@@ -11,6 +11,13 @@ use std::alloc::{GlobalAlloc, Layout, System};
 #[derive(Debug)]
 pub struct WipingHeap;
 
+/// Makes the C library wipe what C code frees: libtss2 leaves copies of what it carried. Rust's own blocks are wiped by [`WipingHeap`].
+pub fn wipe_foreign_heap() {
+    // Any byte but zero, which switches it off (mallopt(3)); memory is filled with it when it is freed.
+    // SAFETY: sets a parameter of glibc's allocator; called first thing, while there is one thread.
+    unsafe { libc::mallopt(libc::M_PERTURB, 0xa5) };
+}
+
 // SAFETY: every block comes from `System` with the same layout and goes back to it unmoved; wiping writes to nothing but the block's own
 // bytes. `realloc` is the trait's own: a new block, a copy, and the old block wiped by `dealloc`.
 unsafe impl GlobalAlloc for WipingHeap {

@@ -17,6 +17,7 @@ mod bad_posts;
 mod channels;
 mod core_dump;
 mod crash;
+mod epoch;
 mod formats;
 mod full_disk;
 mod nothing_in_clear;

@@ -28,7 +28,7 @@ fn salama(appliance: &Appliance, words: &[&str]) -> Command {
 }
 
 /// Makes a recovery code as an operator does: reads it, types it again.
-fn add_code(appliance: &Appliance) -> String {
+pub fn add_code(appliance: &Appliance) -> String {
     let mut adding = salama(appliance, &["keys", "add", "recovery"]).spawn().unwrap();
     let mut sheet = String::new();
     BufReader::new(adding.stdout.as_mut().unwrap()).read_line(&mut sheet).unwrap();
@@ -39,7 +39,8 @@ fn add_code(appliance: &Appliance) -> String {
     code
 }
 
-fn accept(appliance: &Appliance, typed: &str) -> Output {
+/// Gives leave to take an older store.
+pub fn accept(appliance: &Appliance, typed: &str) -> Output {
     let mut asking = salama(appliance, &["recover", "--accept-rollback"]).spawn().unwrap();
     // One that refuses at once reads nothing.
     let _ = asking.stdin.take().unwrap().write_all(typed.as_bytes());

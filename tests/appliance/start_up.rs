@@ -1,7 +1,8 @@
 //! Starting: refused when a part is missing or touched, ready only when confined.
 
 use std::fs;
-use std::process::Command;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 
 use crate::support::appliance::{Appliance, Settings, models, program};
 use crate::support::client::Client;
@@ -30,6 +31,32 @@ fn another_tpm_does_not_open_the_keys() {
     fs::write(&settings, text).unwrap();
     let said = refused(&mut appliance);
     assert!(said.contains("TPM"), "{said}");
+}
+
+#[test]
+fn a_daemon_whose_pin_is_missing_or_wrong_ends_so_that_it_is_not_started_again() {
+    // RestartPreventExitStatus= of the unit; started again and again it would use up the TPM's tries.
+    const CONFIG: Option<i32> = Some(78);
+    let credentials = tempfile::tempdir().unwrap();
+    let environment = vec![("CREDENTIALS_DIRECTORY".to_owned(), credentials.path().to_str().unwrap().to_owned())];
+    let mut appliance = Appliance::provision(&Settings { environment, ..Settings::default() });
+    let mut reseal = Command::new(program("salama"))
+        .args(["--json", "keys", "reseal", "--with-pin", "--tpm", &appliance.tpm(), "--keys"])
+        .arg(appliance.keys())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    reseal.stdin.take().unwrap().write_all(b"a long enough PIN\na long enough PIN\n").unwrap();
+    assert!(reseal.wait().unwrap().success());
+    for (pin, words) in [(None, "wants a PIN"), (Some("not this one"), "the PIN is wrong")] {
+        pin.iter().for_each(|pin| fs::write(credentials.path().join("tpm-pin"), pin).unwrap());
+        appliance.spawn();
+        assert_eq!(appliance.ended().code(), CONFIG, "{}", appliance.log());
+        assert!(appliance.log().contains(words), "{}", appliance.log());
+    }
+    fs::write(credentials.path().join("tpm-pin"), "a long enough PIN").unwrap();
+    appliance.run();
 }
 
 #[test]

@@ -120,7 +120,7 @@ impl Bench {
     pub fn refusal_with(&self, tcti: &str, more: &[&str]) -> (String, i32) {
         let (channel, mut process) = self.start("serve", tcti, more);
         match Keeper::connect(channel) {
-            Err(KeeperError::Refused { reason }) => (reason, process.0.wait().expect("its own child").code().expect("an exit code")),
+            Err(KeeperError::Refused { reason, .. }) => (reason, process.0.wait().expect("its own child").code().expect("an exit code")),
             Err(error) => panic!("the keeper did not say why: {error}"),
             Ok(_) => panic!("the keeper started"),
         }

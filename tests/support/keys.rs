@@ -4,7 +4,7 @@ use std::fs;
 
 use ring::hkdf;
 use salama::base::secret::Secret;
-use salama::ipc::keeper::{UnwrapPurpose, WrappedDek};
+use salama::ipc::keeper::{EpochRequest, UnwrapPurpose, WrappedDek};
 use salama::ipc::transcript::Utterance;
 use salama::keys::Keeper;
 use salama::record::envelope::Envelope;
@@ -67,10 +67,23 @@ impl OpenedCopy {
         let root = unsealed(appliance);
         let derived = |label: &str| (format!("the long-term key `{label}`"), expand(b"salama root key v1", &root, &[label]));
         let mut keys: Vec<Named> =
-            ["record kek", "index", "audit", "token", "ca wrap", "tls wrap", "file mac", "tpm lockout"].map(derived).into();
+            ["record kek", "index", "audit", "token", "ca wrap", "tls wrap", "file mac", "tpm lockout", "tpm epoch", "erasure wrap"]
+                .map(derived)
+                .into();
         assert_eq!(keys[1].1, self.index_key, "this test derives keys as the keeper does");
         keys.push(("the root key".to_owned(), root));
         keys
+    }
+
+    /// Whether the keeper opens the call's key, also when it is told that the store is of any other epoch.
+    pub fn opens(&self, call: &str) -> bool {
+        let call = call.parse().unwrap();
+        let slot = Slot::of_call(Table::WrappedDek, call);
+        let Some(sealed) = self.store.get(&slot).unwrap() else { return false };
+        let wrapped: WrappedDek = self.index.envelope().open_value(&slot, &sealed).unwrap();
+        let lies = (0..4).map(Some).chain([None]);
+        let opens = || self.keeper.unwrap_dek(call, &wrapped, UnwrapPurpose::Read).is_ok();
+        opens() || lies.into_iter().any(|store| self.keeper.epoch(EpochRequest::Settle { store }).is_ok() && opens())
     }
 
     fn dek(&self, call: &str) -> Secret<32> {
@@ -100,7 +113,7 @@ fn expand(salt: &[u8], key: &[u8], info: &[&str]) -> Vec<u8> {
 struct Slots {
     _generation: u64,
     _next: u32,
-    _lockout: Vec<u8>,
+    _lockout: Vec<Vec<u8>>,
     _leftovers: Vec<((Vec<u8>, u32), u32)>,
     slots: Vec<Slot1>,
 }
@@ -124,17 +137,8 @@ struct TpmSlot1 {
     _policy: (Option<()>, Option<()>, bool),
     _pin: Option<()>,
     sealed: (Vec<u8>, Vec<u8>),
-    root: RootKey1,
-}
-
-#[derive(serde::Deserialize)]
-enum RootKey1 {
-    /// An older box's: it keeps its number.
-    Sealed,
-    Wrapped {
-        half: u32,
-        wrapped: Vec<u8>,
-    },
+    half: u32,
+    wrapped: Vec<u8>,
 }
 
 /// What the keyslot holds, by tpm2-tools past the wiretap, for they send it in clear.
@@ -145,7 +149,7 @@ fn unsealed(appliance: &Appliance) -> Vec<u8> {
     let body = &file[HEADER..file.len() - TRAILER];
     let slots: Slots = postcard::from_bytes(body).unwrap();
     let Kind1::Tpm(slot) = slots.slots.into_iter().next().unwrap().kind;
-    let RootKey1::Wrapped { half, wrapped } = slot.root else { panic!("a box of today wraps its root key") };
+    let (half, wrapped) = (slot.half, slot.wrapped);
     let (public, private) = slot.sealed;
     let (tpm, folder) = (&appliance.swtpm, appliance.swtpm.directory());
     for (name, bytes) in [("public", public), ("private", private)] {

@@ -6,7 +6,7 @@
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -39,7 +39,7 @@ impl Swtpm {
         loop {
             let port = free_pair();
             let mut process = spawn(&state, port, level);
-            if accepts(&mut process, port + 1, deadline) {
+            if listens(&mut process, [port, port + 1], deadline) {
                 return Self { process, port, state };
             }
             // Another test may have taken the ports in between; swtpm has ended and the next pair is tried.
@@ -123,16 +123,30 @@ pub fn free_pair() -> u16 {
     }
 }
 
-/// Waits until the port accepts; `false` when the process ended first.
-fn accepts(process: &mut Child, port: u16, deadline: Instant) -> bool {
+/// Waits until the process listens on both ports; `false` when it ended first. That somebody accepts there says nothing: when another
+/// test's TPM was faster, it is that one.
+fn listens(process: &mut Child, ports: [u16; 2], deadline: Instant) -> bool {
     while Instant::now() < deadline {
         if process.try_wait().expect("its own child").is_some() {
             return false;
         }
-        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+        if ports.iter().all(|port| has_listener(process.id(), *port).unwrap_or(false)) {
             return true;
         }
         std::thread::yield_now();
     }
     panic!("swtpm did not listen within {START_LIMIT:?}");
+}
+
+/// Whether one of the process' descriptors is the socket that listens on the port (proc(5), `net/tcp`). Nothing when the process is gone.
+fn has_listener(process: u32, port: u16) -> Option<bool> {
+    const LISTEN: &str = "0A";
+    let table = fs::read_to_string(format!("/proc/{process}/net/tcp")).ok()?;
+    let row = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|row| row.get(1).is_some_and(|local| local.ends_with(&format!(":{port:04X}"))) && row.get(3) == Some(&LISTEN))?;
+    let socket = format!("socket:[{}]", row.get(9)?);
+    let mut descriptors = fs::read_dir(format!("/proc/{process}/fd")).ok()?.flatten();
+    Some(descriptors.any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == &*socket)))
 }

@@ -5,6 +5,7 @@
 
 mod channels;
 mod counts;
+mod epoch;
 mod full_disk;
 mod intake;
 mod lasting;

@@ -5,8 +5,8 @@
 
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use crate::base::clock::{ManualClock, Timestamp};
 use crate::base::ids::CallId;
 use crate::base::secret::Secret;
 use crate::ipc::channel::{Channel, ChannelError};
-use crate::ipc::keeper::{DEK_BYTES, UnwrapPurpose, WrappedDek};
+use crate::ipc::keeper::{DEK_BYTES, EpochReply, EpochRequest, ErasureCertificate, UnwrapPurpose, WrappedDek};
 use crate::ipc::transcript::{Entity, EntityKind, Utterance, Word};
 use crate::ipc::worker::{AudioInfo, ChildEvent, ChildExit, Stage, StageTime, Summary, Task, TextLanguage};
 use crate::job::border::{Allowance, ChildFault, Children, KeyError, KeySource, Kill, SpawnRefused, WorkerChild};
@@ -28,12 +28,24 @@ pub(super) const OWNER: &str = "counsellor/amina";
 /// What the scripted child heard in clear; must never be found on disk.
 pub(super) const CLEAR: &str = "Zuberi Planted-Name";
 
-/// Wraps with XOR of a fixed pad and the call id: enough to tell calls apart.
-#[derive(Default)]
+/// Wraps with XOR of a fixed pad and the call id, after the number of the erasure epoch: enough to tell calls and epochs apart.
 pub(super) struct TestKeeper {
     pub(super) limited: AtomicBool,
     /// Keys that were opened.
     pub(super) opened: AtomicUsize,
+    /// The erasure epoch.
+    pub(super) epoch: AtomicU8,
+    /// The next one is begun.
+    begun: AtomicBool,
+    /// Happens in the middle of the next move.
+    pub(super) meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Default for TestKeeper {
+    fn default() -> Self {
+        let (limited, opened) = (AtomicBool::new(false), AtomicUsize::new(0));
+        Self { limited, opened, epoch: AtomicU8::new(1), begun: AtomicBool::new(false), meanwhile: Mutex::new(None) }
+    }
 }
 
 fn pad(call: CallId) -> [u8; DEK_BYTES] {
@@ -42,20 +54,73 @@ fn pad(call: CallId) -> [u8; DEK_BYTES] {
     pad
 }
 
+impl TestKeeper {
+    fn now(&self) -> u8 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    fn is_open(&self, wrapped: &WrappedDek) -> bool {
+        wrapped.0[0] == self.now() || (self.begun.load(Ordering::SeqCst) && wrapped.0[0] == self.now() + 1)
+    }
+
+    fn rewrapped(&self, wrapped: &WrappedDek) -> Option<WrappedDek> {
+        let next = [&[self.now() + 1], wrapped.0.split_first().unwrap().1].concat();
+        self.is_open(wrapped).then_some(WrappedDek(next))
+    }
+}
+
 impl KeySource for TestKeeper {
     fn new_dek(&self, call: CallId) -> Result<(Secret<DEK_BYTES>, WrappedDek), KeyError> {
         let dek = Secret::try_fill(|to| ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), to)).unwrap();
-        let wrapped = dek.expose().iter().zip(pad(call)).map(|(byte, pad)| byte ^ pad).collect();
-        Ok((dek, WrappedDek(wrapped)))
+        let wrapped = dek.expose().iter().zip(pad(call)).map(|(byte, pad)| byte ^ pad);
+        let wrapped = WrappedDek(std::iter::once(self.now()).chain(wrapped).collect());
+        Ok((dek, wrapped))
+    }
+
+    fn epoch(&self, request: EpochRequest) -> Result<EpochReply, KeyError> {
+        match request {
+            EpochRequest::Settle { store } => {
+                let number = store.unwrap_or_else(|| self.now().into());
+                self.epoch.store(number.try_into().unwrap(), Ordering::SeqCst);
+                Ok(EpochReply::At { number })
+            }
+            EpochRequest::Begin => {
+                self.begun.store(true, Ordering::SeqCst);
+                Ok(EpochReply::At { number: u32::from(self.now()) + 1 })
+            }
+            EpochRequest::Rewrap(calls) => {
+                let new = calls.iter().map(|(_, wrapped)| self.rewrapped(wrapped)).collect();
+                if let Some(meanwhile) = self.meanwhile.lock().unwrap().take() {
+                    meanwhile();
+                }
+                Ok(EpochReply::Rewrapped(new))
+            }
+            EpochRequest::Committed { number } => {
+                self.begun.store(false, Ordering::SeqCst);
+                self.epoch.store(number.try_into().unwrap(), Ordering::SeqCst);
+                Ok(EpochReply::Done)
+            }
+            EpochRequest::Abort => {
+                self.begun.store(false, Ordering::SeqCst);
+                Ok(EpochReply::Done)
+            }
+            EpochRequest::Certify(claim) => {
+                assert!(claim.epoch < self.now().into());
+                Ok(EpochReply::Certificate(ErasureCertificate { statement: claim.call.to_string(), signature: vec![1] }))
+            }
+        }
     }
 
     fn unwrap_dek(&self, call: CallId, wrapped: &WrappedDek, _: UnwrapPurpose) -> Result<Secret<DEK_BYTES>, KeyError> {
         if self.limited.swap(false, Ordering::SeqCst) {
             return Err(KeyError::RateLimited);
         }
+        if !self.is_open(wrapped) {
+            return Err(KeyError::WrongKey);
+        }
         self.opened.fetch_add(1, Ordering::SeqCst);
         Secret::try_fill(|to| {
-            to.iter_mut().zip(&wrapped.0).zip(pad(call)).for_each(|((to, byte), pad)| *to = byte ^ pad);
+            to.iter_mut().zip(&wrapped.0[1..]).zip(pad(call)).for_each(|((to, byte), pad)| *to = byte ^ pad);
             Ok(())
         })
     }
@@ -154,6 +219,7 @@ pub(super) fn settings(state: &Path) -> JobSettings {
         time_base: Duration::from_secs(20),
         time_per_audio: 4,
         time_limit: Duration::from_secs(3600),
+        epoch_interval: Duration::from_secs(900),
         silence: Duration::from_secs(20),
         text_concurrent: 1,
         pause: Duration::from_millis(1),

@@ -3,22 +3,21 @@
 //! Touches: nothing.
 //! Next: `slots` opens by it, `manage` changes it, `directory` reads and writes it.
 
-pub mod legacy;
-
 use serde::{Deserialize, Serialize};
 
 use super::container::{self, ContainerError, MacKey, Unauthenticated};
 use super::recovery::Encrypted;
 use super::tpm::StorageRoot;
-use super::tpm::nv;
 use super::tpm::policy::Policy;
 use super::tpm::seal::Sealed;
+use super::tpm::{nv, places};
 
 /// Slots at most.
 pub const SLOTS_MAX: usize = 16;
 
-/// A file that asks for more is not of our making: it would keep the keeper busy before anything is authenticated.
-const ROUNDS_MAX: u32 = 1_000_000;
+/// Rounds of PBKDF2-HMAC-SHA-256 over a PIN. The TPM limits tries; this slows each guess at what a stolen and opened TPM gave. About 50 ms.
+/// A file that asks for fewer would give away more to whoever bent it, and for more keep the keeper busy before it is authenticated.
+pub const PIN_ROUNDS: u32 = 100_000;
 
 /// The body of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,12 +26,32 @@ pub struct Keyslots {
     pub generation: u64,
     /// The number of the next slot; none is used twice.
     pub next: u32,
-    /// Name of the storage root of the TPM whose lockout hierarchy has, or is about to get, the password derived from the root key.
-    pub lockout: Vec<u8>,
+    /// Names of the storage roots of the TPMs whose lockout hierarchies have, or are about to get, the password derived from the root key.
+    pub lockout: Vec<Vec<u8>>,
     /// Halves that belong to no slot (any more, or yet): to be destroyed by the next change.
     pub leftovers: Vec<Half>,
     /// The ways in.
     pub slots: Vec<Slot>,
+    /// Where the erasure epoch is; nowhere in boxes of before there were epochs, until their first start.
+    pub epoch: Option<EpochPlaces>,
+}
+
+/// The two places of the erasure epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochPlaces {
+    /// In which TPM.
+    pub storage_root: StorageRoot,
+    /// Index of the first; the second is the next.
+    pub first: u32,
+    /// The numbers of the epochs that codes and shares open, oldest first.
+    pub carried: Vec<u32>,
+}
+
+impl EpochPlaces {
+    /// Both, as what may be left over.
+    pub fn halves(&self) -> [Half; 2] {
+        [self.first, self.first.saturating_add(1)].map(|index| Half { storage_root: self.storage_root.clone(), index })
+    }
 }
 
 /// A place in the NV memory of one TPM.
@@ -79,8 +98,10 @@ pub struct TpmSlot {
     pub pin: Option<PinSalt>,
     /// The sealed slot key.
     pub sealed: Sealed,
-    /// Where the root key is.
-    pub root: RootKey,
+    /// The NV index with the half of the wrapping key that can be destroyed; the other half is sealed.
+    pub half: u32,
+    /// The root key.
+    pub wrapped: Vec<u8>,
 }
 
 /// Against tables of common PINs, should the sealed object ever be opened up.
@@ -88,22 +109,8 @@ pub struct TpmSlot {
 pub struct PinSalt {
     /// Random.
     pub salt: [u8; 16],
-    /// Of PBKDF2-HMAC-SHA-256.
+    /// [`PIN_ROUNDS`].
     pub rounds: u32,
-}
-
-/// Where a TPM slot has the root key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RootKey {
-    /// It is what the TPM sealed: boxes set up before there were several slots.
-    Sealed,
-    /// Wrapped by a key of which the TPM keeps one half sealed and one in NV memory, which can be destroyed.
-    Wrapped {
-        /// The NV index.
-        half: u32,
-        /// The root key.
-        wrapped: Vec<u8>,
-    },
 }
 
 /// A recovery code in several hands.
@@ -132,10 +139,8 @@ impl Kind {
     /// The half that it needs.
     pub fn half(&self) -> Option<Half> {
         match self {
-            Self::Tpm(TpmSlot { root: RootKey::Wrapped { half, .. }, storage_root, .. }) => {
-                Some(Half { storage_root: storage_root.clone(), index: *half })
-            }
-            Self::Tpm(_) | Self::Recovery(_) | Self::Shares(_) => None,
+            Self::Tpm(slot) => Some(Half { storage_root: slot.storage_root.clone(), index: slot.half }),
+            Self::Recovery(_) | Self::Shares(_) => None,
         }
     }
 }
@@ -144,7 +149,7 @@ impl Keyslots {
     /// A file with one slot.
     pub fn with(kind: Kind, now: u64) -> Self {
         let first = Slot { id: 1, made: now, opened: now, kind };
-        Self { generation: 1, next: 2, lockout: Vec::new(), leftovers: Vec::new(), slots: vec![first] }
+        Self { generation: 1, next: 2, lockout: Vec::new(), leftovers: Vec::new(), slots: vec![first], epoch: None }
     }
 
     /// The slot of this number.
@@ -220,12 +225,14 @@ impl Keyslots {
         let ids = self.slots.iter().map(|slot| slot.id);
         let unique = ids.clone().all(|id| id < self.next && ids.clone().filter(|other| *other == id).count() == 1);
         let mut halves = self.leftovers.iter().cloned().chain(self.slots.iter().filter_map(|slot| slot.kind.half()));
-        let slow = |slot: &Slot| matches!(&slot.kind, Kind::Tpm(tpm) if tpm.pin.is_some_and(|pin| pin.rounds > ROUNDS_MAX));
+        let odd_pin = |tpm: &TpmSlot| tpm.policy.pin != tpm.pin.is_some() || tpm.pin.is_some_and(|pin| pin.rounds != PIN_ROUNDS);
+        let odd = |slot: &Slot| matches!(&slot.kind, Kind::Tpm(tpm) if odd_pin(tpm));
         if unique
-            && !self.slots.iter().any(slow)
+            && !self.slots.iter().any(odd)
             && !self.slots.is_empty()
             && self.slots.len() <= SLOTS_MAX
             && halves.all(|half| nv::is_ours(half.index))
+            && self.epoch.as_ref().is_none_or(|epoch| places::is_ours(epoch.first))
         {
             Ok(())
         } else {

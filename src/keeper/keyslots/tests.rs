@@ -22,7 +22,8 @@ fn tpm(half: u32) -> Kind {
         policy: Policy::default(),
         pin: None,
         sealed: Sealed { public: vec![2; 78], private: vec![3; 158] },
-        root: RootKey::Wrapped { half, wrapped: vec![4; 65] },
+        half,
+        wrapped: vec![4; 65],
     })
 }
 
@@ -33,6 +34,8 @@ fn code() -> Kind {
 fn file() -> Vec<u8> {
     let mut keyslots = Keyslots::with(tpm(0x0181_5a00), 1);
     keyslots.add(code(), 2).unwrap();
+    let storage_root = StorageRoot { name: vec![1; 34], handle: 0 };
+    keyslots.epoch = Some(EpochPlaces { storage_root, first: 0x0181_5a80, carried: vec![1, 2] });
     keyslots.write(&file_mac(&root(1)).unwrap()).unwrap()
 }
 

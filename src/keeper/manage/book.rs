@@ -5,12 +5,15 @@
 
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
-use crate::keeper::directory::{KEYSLOTS, TPM_SLOT, read_slots};
+use crate::keeper::directory::{KEYSLOTS, read_slots};
+use crate::keeper::epoch::Epoch;
 use crate::keeper::hierarchy::{KEY_BYTES, Root};
-use crate::keeper::keyslots::{Half, Keyslots, Kind};
+use crate::keeper::keyslots::{EpochPlaces, Half, Keyslots, Kind};
+use crate::keeper::places;
+use crate::keeper::recovery::Carried;
 use crate::keeper::replace::Exclusive;
-use crate::keeper::slots::{Unopened, file_mac};
-use crate::keeper::tpm::{Tpm, TpmError};
+use crate::keeper::slots::{authenticate, file_mac, mark};
+use crate::keeper::tpm::{StorageRoot, Tpm, TpmError};
 
 use super::{Desk, ManageError};
 
@@ -23,16 +26,17 @@ pub(super) struct Book {
     pub(super) root_key: Secret<KEY_BYTES>,
     /// The same, ready to derive.
     pub(super) root: Root,
+    /// The erasure epochs that may count, oldest first; none in boxes of before there were any.
+    pub(super) epochs: Vec<Epoch>,
     /// The slot that opened it.
     pub(super) opened_by: u32,
 }
 
 impl Book {
-    /// Writes the file. An older box's `tpm.slot` goes once the new file is durable.
+    /// Writes the file.
     pub(super) fn save(&mut self) -> Result<(), ManageError> {
         let file = self.keyslots.write(&file_mac(&self.root)?)?;
-        self.exclusive.replace(KEYSLOTS, &file)?;
-        Ok(self.exclusive.remove(TPM_SLOT)?)
+        Ok(self.exclusive.replace(KEYSLOTS, &file)?)
     }
 
     /// Puts another file of the key directory in place.
@@ -48,7 +52,8 @@ impl Book {
     /// Whether a slot needs this half.
     fn needs(&self, half: &Half) -> bool {
         let same = |other: &Half| other.index == half.index && other.storage_root.name == half.storage_root.name;
-        self.keyslots.slots.iter().filter_map(|slot| slot.kind.half()).any(|other| same(&other))
+        let of_epoch = self.keyslots.epoch.iter().flat_map(EpochPlaces::halves);
+        self.keyslots.slots.iter().filter_map(|slot| slot.kind.half()).chain(of_epoch).any(|other| same(&other))
     }
 }
 
@@ -67,23 +72,49 @@ impl<C: Clock> Desk<'_, C> {
         })
     }
 
-    fn open_how(&self, unlock: impl FnOnce(&Keyslots) -> Result<(Secret<KEY_BYTES>, u32), ManageError>) -> Result<Book, ManageError> {
+    fn open_how(&self, unlock: impl FnOnce(&Keyslots) -> Result<(Carried, u32), ManageError>) -> Result<Book, ManageError> {
         let exclusive = Exclusive::take(self.directory)?;
-        let unopened = Unopened::read(&read_slots(self.directory)?)?;
-        let (root_key, opened_by) = unlock(&unopened.before_authentication())?;
+        let unopened = Keyslots::read(&read_slots(self.directory)?)?;
+        let (Carried { root_key, epochs }, opened_by) = unlock(unopened.before_authentication())?;
         let root = Root::new(&root_key);
-        let mut keyslots = unopened.authenticate(&root)?;
+        let mut keyslots = authenticate(unopened, &root)?;
         keyslots.was_opened(opened_by, self.now());
-        Ok(Book { exclusive, keyslots, root_key, root, opened_by })
+        let epochs = if epochs.is_empty() { self.epochs_here(&keyslots, &root)? } else { epochs };
+        Ok(Book { exclusive, keyslots, root_key, root, epochs, opened_by })
+    }
+
+    /// What the TPM has, for who opened by it.
+    fn epochs_here(&self, keyslots: &Keyslots, root: &Root) -> Result<Vec<Epoch>, ManageError> {
+        let Some(places) = &keyslots.epoch else { return Ok(Vec::new()) };
+        match Tpm::connect(self.tpm, Some(&places.storage_root)) {
+            Ok(mut tpm) => Ok(places::read_all(&mut tpm, places, root)?),
+            Err(TpmError::OtherTpm) => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes the epochs along to another TPM, once a slot of it is in the file.
+    pub(super) fn move_epochs(&self, book: &mut Book, storage_root: &StorageRoot) -> Result<(), ManageError> {
+        let Some(old) = book.keyslots.epoch.clone().filter(|places| places.storage_root.name != storage_root.name) else { return Ok(()) };
+        let mut tpm = Tpm::connect(self.tpm, Some(storage_root))?;
+        let new = EpochPlaces { storage_root: storage_root.clone(), first: tpm.free_places()?, carried: old.carried.clone() };
+        book.keyslots.leftovers.extend(new.halves());
+        book.save()?;
+        places::make(&mut tpm, &new, &book.root, &book.epochs)?;
+        book.keyslots.leftovers.retain(|left| !new.halves().contains(left));
+        book.keyslots.leftovers.extend(old.halves());
+        book.keyslots.epoch = Some(new);
+        book.save()
     }
 
     /// Destroys what is left over in this TPM. What cannot be destroyed now stays on the list; says so in words for the report.
     pub(super) fn settle(&self, book: &mut Book) -> Result<String, ManageError> {
         let before = book.keyslots.leftovers.clone();
+        let mark = mark(&book.root)?;
         let mut left = Vec::new();
         let mut trouble = None;
         for half in before.iter().filter(|half| !book.needs(half)) {
-            match Tpm::connect(self.tpm, Some(&half.storage_root)).and_then(|mut tpm| tpm.destroy_half(half.index)) {
+            match Tpm::connect(self.tpm, Some(&half.storage_root)).and_then(|mut tpm| tpm.destroy_half(half.index, &mark)) {
                 Ok(()) => {}
                 // In a TPM that is not here: of a machine that died, most likely.
                 Err(TpmError::OtherTpm) => left.push(half.clone()),

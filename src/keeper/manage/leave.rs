@@ -24,7 +24,7 @@ impl<C: Clock> Desk<'_, C> {
 
     /// For the state that the counter is in now. One that has never counted does so once, to be in a state at all.
     pub(super) fn give_leave(&self, book: &Book) -> Result<u64, ManageError> {
-        let (mut tpm, _) = self.this_tpm(book)?;
+        let (mut tpm, _) = self.this_tpm(book, false)?;
         let password = password(&book.root)?;
         let found = match tpm.counter(&password) {
             Err(TpmError::ForeignCounter) => tpm.new_counter(&password).map(|()| None),

@@ -34,14 +34,18 @@ use super::code::CodeError;
 use super::container::ContainerError;
 use super::directory::{self, DirectoryError};
 use super::hierarchy::DeriveError;
-use super::keyslots::KeyslotsError;
+use super::keyslots::{KeyslotsError, Kind};
 use super::owner::{OwnerAuth, OwnerAuthError};
 use super::pin::{self, PinError};
+use super::places::PlacesError;
 use super::random::RandomError;
 use super::recovery::RecoveryError;
 use super::shares::ShareError;
 use super::slots::SlotError;
 use super::tpm::{Address, TpmError};
+
+/// No change of slots changes the root key.
+const OLD_PAPER: &str = "; destroy the old paper: with a copy of the key directory from before it still gives the keys";
 
 /// One conversation with the operator.
 struct Desk<'a, C> {
@@ -89,7 +93,7 @@ fn perform(args: &KeysArgs, channel: &Channel, clock: &impl Clock, task: Task) -
         Task::Add { new: NewSlot::Shares { threshold, count }, with } => desk.add_shares(threshold, count, with),
         Task::Remove { slot, with } => desk.remove(slot, with),
         Task::Rotate { slot, with } => desk.rotate(slot, with),
-        Task::Reseal { slot, conditions, with } => desk.reseal(slot, conditions.as_ref(), with),
+        Task::Reseal { slot, conditions, with } => desk.reseal(slot, &conditions, with),
         Task::Approve { slot, approval, with } => desk.approve(slot, &approval, with),
         Task::AcceptRollback { with } => desk.accept_rollback(with),
         Task::Unlock { with } => desk.forgive(with),
@@ -113,10 +117,11 @@ impl<C: Clock> Desk<'_, C> {
             return Err(ManageError::WithItself(slot));
         }
         let mut book = self.open(with, Some(slot))?;
-        book.keyslots.remove(slot)?;
+        let removed = book.keyslots.remove(slot)?;
         book.save()?;
         let left = self.settle(&mut book)?;
-        Ok(self.report(&book, format!("slot {slot} is removed; slot {} was opened before{left}", book.opened_by)))
+        let paper = if matches!(removed.kind, Kind::Tpm(_)) { "" } else { OLD_PAPER };
+        Ok(self.report(&book, format!("slot {slot} is removed; slot {} was opened before{paper}{left}", book.opened_by)))
     }
 
     fn rotate(&self, slot: Option<u32>, with: Option<u32>) -> Result<KeysReport, ManageError> {
@@ -134,7 +139,7 @@ impl<C: Clock> Desk<'_, C> {
         }
         let left = self.settle(&mut book)?;
         let words: Vec<String> = which.iter().map(ToString::to_string).collect();
-        Ok(self.report(&book, format!("new secrets for slot {}; destroy the old paper{left}", words.join(", "))))
+        Ok(self.report(&book, format!("new secrets for slot {}{OLD_PAPER}{left}", words.join(", "))))
     }
 }
 
@@ -177,6 +182,9 @@ pub enum ManageError {
     /// Shares.
     #[error(transparent)]
     Share(#[from] ShareError),
+    /// The erasure epoch.
+    #[error(transparent)]
+    Places(#[from] PlacesError),
     /// Derivation.
     #[error(transparent)]
     Derive(#[from] DeriveError),
@@ -201,11 +209,19 @@ pub enum ManageError {
     /// Several or none.
     #[error("say which slot: {0}")]
     Which(&'static str),
+    /// Nobody that the box knows.
+    #[error(
+        "this TPM is none that the box has used: if it is a new machine's, or this one was cleared, say so (--new-tpm); if not, somebody \
+         may have put a device between the machine and its TPM, and nothing was given to it"
+    )]
+    UnknownTpm,
     /// PCRs.
     #[error("PCRs are 0 to 23, at most eight at once")]
     Pcrs,
     /// An approval.
-    #[error("the approval is not of these PCRs, or not signed by the slot's authority: sign what `salama keys policy` writes, as it is")]
+    #[error(
+        "the approval is not of the slot's PCRs, or not signed by its authority: sign what `salama keys policy` writes for them, as it is"
+    )]
     Approval,
     /// What was made does not open.
     #[error("the new slot was made, but did not open to the same key: nothing was changed. The TPM may be faulty")]
@@ -222,10 +238,14 @@ impl ManageError {
             | Self::Tpm(TpmError::Busy { .. }) => Exit::Unavailable,
             Self::Keyslots(KeyslotsError::NoSlot(_)) => Exit::NotFound,
             Self::Code(_) | Self::Recovery(_) | Self::Share(_) | Self::GivenUp(_) | Self::Approval => Exit::BadInput,
-            Self::WithItself(_) | Self::NothingPrinted | Self::NoPin | Self::NotTpm(_) | Self::Which(_) | Self::Pcrs => Exit::Usage,
+            Self::WithItself(_) | Self::NothingPrinted | Self::NoPin | Self::NotTpm(_) | Self::Which(_) | Self::Pcrs | Self::UnknownTpm => {
+                Exit::Usage
+            }
             Self::Keyslots(KeyslotsError::Last | KeyslotsError::Full) => Exit::Failed,
             Self::Channel(_) | Self::HungUp | Self::Derive(_) | Self::Random(_) | Self::DoesNotOpen | Self::File(_) => Exit::Failed,
-            Self::Directory(_) | Self::OwnerAuth(_) | Self::Pin(_) | Self::Slot(_) | Self::Keyslots(_) | Self::Tpm(_) => Exit::Io,
+            Self::Directory(_) | Self::OwnerAuth(_) | Self::Pin(_) | Self::Slot(_) | Self::Keyslots(_) | Self::Tpm(_) | Self::Places(_) => {
+                Exit::Io
+            }
         }
     }
 }

@@ -8,15 +8,20 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::base::clock::Clock;
 use crate::ipc::keyslots::{KeysReport, Sheet, SheetSort, Wanted};
 use crate::keeper::code::{self, Sort};
+use crate::keeper::epoch::Epoch;
 use crate::keeper::keyslots::{Kind, SharesSlot};
 use crate::keeper::random::RandomError;
-use crate::keeper::recovery;
+use crate::keeper::recovery::{self, Carried};
 use crate::keeper::shares::{self, Share, join};
 use crate::keeper::slots::random;
 
 use super::book::Book;
 use super::unlock::{open_by_code, read_share};
 use super::{Desk, ManageError};
+
+/// What erasing a call cannot reach.
+const LIMIT: &str = "Mind: this paper and a copy of the disk from before a call was erased open that call together; `salama keys rotate --recovery`, \
+    and destroying the old paper, ends that";
 
 impl<C: Clock> Desk<'_, C> {
     pub(super) fn add_code(&self, with: Option<u32>) -> Result<KeysReport, ManageError> {
@@ -35,13 +40,13 @@ impl<C: Clock> Desk<'_, C> {
         let id = added?;
         book.save()?;
         let left = self.settle(&mut book)?;
-        Ok(self.report(&book, format!("slot {id} is made; it opened by what was typed{left}")))
+        Ok(self.report(&book, format!("slot {id} is made; it opened by what was typed. {LIMIT}{left}")))
     }
 
     /// A new secret for a slot that there is.
     pub(super) fn renew(&self, book: &mut Book, id: u32, kind: &Kind) -> Result<(), ManageError> {
         let new = match kind {
-            Kind::Tpm(slot) => return self.make_again(book, Some(id), slot.policy.clone()).map(|_| ()),
+            Kind::Tpm(slot) => return self.make_again(book, Some(id), slot.policy.clone(), false).map(|_| ()),
             Kind::Recovery(_) => self.new_code(book, id)?,
             Kind::Shares(slot) => self.new_shares(book, id, slot.threshold, slot.count)?,
         };
@@ -51,12 +56,12 @@ impl<C: Clock> Desk<'_, C> {
 
     fn new_code(&self, book: &Book, id: u32) -> Result<Kind, ManageError> {
         let secret = random()?;
-        let slot = recovery::encrypt(recovery::public_key(secret.expose()), id, &book.root_key)?;
+        let slot = recovery::encrypt(recovery::public_key(secret.expose()), id, &book.root_key, &book.epochs.iter().collect::<Vec<_>>())?;
         self.show(Sheet { sort: SheetSort::Code, slot: id, text: code::write(Sort::Code, secret.expose()) })?;
         // From here on only the paper counts.
         drop(secret);
         let opened = self.ask_until(Wanted::Again { number: 1 }, None, |typed| open_by_code(&slot, id, typed))?;
-        if opened.expose() == book.root_key.expose() { Ok(Kind::Recovery(slot)) } else { Err(ManageError::DoesNotOpen) }
+        if same(&opened, book) { Ok(Kind::Recovery(slot)) } else { Err(ManageError::DoesNotOpen) }
     }
 
     fn new_shares(&self, book: &Book, id: u32, threshold: u8, count: u8) -> Result<Kind, ManageError> {
@@ -65,7 +70,8 @@ impl<C: Clock> Desk<'_, C> {
         SystemRandom::new().fill(&mut set).map_err(|_| RandomError)?;
         let set = u16::from_be_bytes(set);
         let parts = shares::split(secret.expose(), threshold, count, set)?;
-        let encrypted = recovery::encrypt(recovery::public_key(secret.expose()), id, &book.root_key)?;
+        let encrypted =
+            recovery::encrypt(recovery::public_key(secret.expose()), id, &book.root_key, &book.epochs.iter().collect::<Vec<_>>())?;
         drop(secret);
         let slot = SharesSlot { encrypted, threshold, count, set };
         // Each trustee's in turn: the paper is written and typed before the next is shown.
@@ -79,14 +85,21 @@ impl<C: Clock> Desk<'_, C> {
             })?;
             typed.push(share);
         }
-        // Any so many are as good as any others; these first ones and those last ones between them hold every share.
-        let need = usize::from(threshold);
-        for some in [typed.get(..need), typed.get(typed.len().saturating_sub(need)..)].into_iter().flatten() {
+        // Any so many are as good as any others; every share is in one of these.
+        for some in typed.windows(usize::from(threshold)) {
             let opened = recovery::decrypt(&slot.encrypted, id, &join(some)?)?;
-            if opened.expose() != book.root_key.expose() {
+            if !same(&opened, book) {
                 return Err(ManageError::DoesNotOpen);
             }
         }
         Ok(Kind::Shares(slot))
     }
+}
+
+/// Whether a paper opens what the book has.
+fn same(opened: &Carried, book: &Book) -> bool {
+    let equal = |(one, other): (&Epoch, &Epoch)| one.number() == other.number() && one.secret().expose() == other.secret().expose();
+    opened.root_key.expose() == book.root_key.expose()
+        && opened.epochs.len() == book.epochs.len()
+        && opened.epochs.iter().zip(&book.epochs).all(equal)
 }

@@ -7,7 +7,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 
 use crate::base::clock::Clock;
 use crate::base::secret::SecretText;
-use crate::ipc::keyslots::{ApprovalFile, Conditions, KeysReport, Wanted};
+use crate::ipc::keyslots::{ApprovalFile, AuthorityFile, Conditions, KeysReport, Wanted};
 use crate::keeper::hierarchy::Purpose;
 use crate::keeper::keyslots::{Half, KeyslotsError, Kind, TpmSlot};
 use crate::keeper::slots::{make_tpm, open_tpm};
@@ -25,20 +25,17 @@ const APPROVALS_MAX: usize = 16;
 impl<C: Clock> Desk<'_, C> {
     pub(super) fn add_tpm(&self, conditions: &Conditions, with: Option<u32>) -> Result<KeysReport, ManageError> {
         let mut book = self.open(with, None)?;
-        let policy = self.policy_of(&book, conditions)?;
-        let (id, new) = self.make_again(&mut book, None, policy)?;
+        let policy = self.policy_of(&book, conditions, Policy::default())?;
+        let (id, new) = self.make_again(&mut book, None, policy, conditions.new_tpm)?;
         let left = self.settle(&mut book)?;
         Ok(self.report(&book, format!("slot {id} is made and opened once{}{left}", new_words(new))))
     }
 
-    pub(super) fn reseal(&self, slot: Option<u32>, conditions: Option<&Conditions>, with: Option<u32>) -> Result<KeysReport, ManageError> {
+    pub(super) fn reseal(&self, slot: Option<u32>, conditions: &Conditions, with: Option<u32>) -> Result<KeysReport, ManageError> {
         let mut book = self.open(with, None)?;
         let (id, old) = the_tpm_slot(&book, slot, |_| true)?;
-        let policy = match conditions {
-            Some(conditions) => self.policy_of(&book, conditions)?,
-            None => self.measured_again(&book, old.policy)?,
-        };
-        let (_, new) = self.make_again(&mut book, Some(id), policy)?;
+        let policy = self.policy_of(&book, conditions, old.policy)?;
+        let (_, new) = self.make_again(&mut book, Some(id), policy, conditions.new_tpm)?;
         let left = self.settle(&mut book)?;
         Ok(self.report(&book, format!("slot {id} is sealed anew and opened once{}{left}", new_words(new))))
     }
@@ -47,7 +44,7 @@ impl<C: Clock> Desk<'_, C> {
         let mut book = self.open(with, None)?;
         let (id, mut tpm) = the_tpm_slot(&book, slot, |slot| slot.policy.authority.is_some())?;
         let authority = tpm.policy.authority.as_mut().ok_or(ManageError::NotTpm(id))?;
-        let approval = approval(&authority.point, file)?;
+        let approval = approval(&authority.point, authority.pcrs, file)?;
         if !authority.approvals.contains(&approval) {
             authority.approvals.push(approval);
         }
@@ -62,26 +59,35 @@ impl<C: Clock> Desk<'_, C> {
     /// Forgives wrong PINs. Only a code or shares show that it is the operator who asks.
     pub(super) fn forgive(&self, with: Option<u32>) -> Result<KeysReport, ManageError> {
         let mut book = self.open_by_paper(with)?;
-        let ours = book.keyslots.lockout.clone();
-        let here = self.known_roots(&book).into_iter().find(|known| known.name == ours).ok_or(ManageError::NoPin)?;
-        drop(Tpm::connect(self.tpm, Some(&here))?);
+        let here = self.this_tpm(&book, false)?.0.storage_root().clone();
+        if !book.keyslots.lockout.contains(&here.name) {
+            return Err(ManageError::NoPin);
+        }
         lockout::reset(self.tpm.tcti, &book.root.derive(Purpose::TpmLockout)?)?;
         book.save()?;
         Ok(self.report(&book, "the TPM has forgiven all wrong PINs".to_owned()))
     }
 
-    /// Makes a slot under `policy`, in the place of `old` or besides; its number, and whether the TPM is new to this box.
-    pub(super) fn make_again(&self, book: &mut Book, old: Option<u32>, policy: Policy) -> Result<(u32, bool), ManageError> {
+    /// Makes a slot under `policy`, in the place of `old` or besides; its number, and whether the TPM is new to this box, if it may be.
+    pub(super) fn make_again(
+        &self,
+        book: &mut Book,
+        old: Option<u32>,
+        policy: Policy,
+        may_be_new: bool,
+    ) -> Result<(u32, bool), ManageError> {
+        // Before a PIN is asked for: a TPM that is not the box's own gets nothing.
+        drop(self.this_tpm(book, may_be_new)?);
         let pin = if policy.pin { Some(self.new_pin()?) } else { None };
-        let (mut tpm, new) = self.this_tpm(book)?;
+        let (mut tpm, new) = self.this_tpm(book, may_be_new)?;
         let storage_root = tpm.storage_root().clone();
         if pin.is_some() {
             tpm = self.guard(book, tpm, &storage_root)?;
         }
-        let half = Half { storage_root, index: tpm.free_index()? };
+        let half = Half { storage_root: storage_root.clone(), index: tpm.free_index()? };
         book.keyslots.leftovers.push(half.clone());
         book.save()?;
-        let made = make_tpm(&mut tpm, half.index, policy, pin.as_ref(), &book.root_key);
+        let made = make_tpm(&mut tpm, half.index, policy, pin.as_ref(), &book.root_key, &book.root);
         // TPMs hold few objects at a time: these go before the slot is opened by the whole way.
         drop(tpm);
         let opened = made.and_then(|slot| Ok((open_tpm(&slot, self.tpm, pin.as_ref())?, slot)));
@@ -97,6 +103,7 @@ impl<C: Clock> Desk<'_, C> {
             let _ = self.settle(book);
             return Err(ManageError::DoesNotOpen);
         }
+        self.move_epochs(book, &storage_root)?;
         book.keyslots.leftovers.retain(|left| *left != half);
         let id = match old {
             Some(id) => book.keyslots.exchange(id, Kind::Tpm(slot), self.now()).map(|()| id),
@@ -110,15 +117,16 @@ impl<C: Clock> Desk<'_, C> {
         Ok((id, new))
     }
 
-    /// The TPM that is here: by preference one that the box knows.
-    pub(super) fn this_tpm(&self, book: &Book) -> Result<(Tpm<'_>, bool), ManageError> {
+    /// The TPM that is here, and whether the box does not know it yet. Somebody between the box and its TPM looks like a new one too,
+    /// and would get what is sealed by it: it is taken only when the operator says so.
+    pub(super) fn this_tpm(&self, book: &Book, may_be_new: bool) -> Result<(Tpm<'_>, bool), ManageError> {
         for known in self.known_roots(book) {
             match Tpm::connect(self.tpm, Some(&known)) {
                 Err(TpmError::OtherTpm) => {}
                 other => return Ok((other?, false)),
             }
         }
-        Ok((Tpm::connect(self.tpm, None)?, true))
+        if may_be_new { Ok((Tpm::connect(self.tpm, None)?, true)) } else { Err(ManageError::UnknownTpm) }
     }
 
     fn known_roots(&self, book: &Book) -> Vec<StorageRoot> {
@@ -131,12 +139,11 @@ impl<C: Clock> Desk<'_, C> {
 
     /// Before the first PIN: the TPM's lockout gets a password that only this box knows, and sensible limits. Each step can be done again.
     fn guard<'t>(&'t self, book: &mut Book, mut tpm: Tpm<'t>, root: &StorageRoot) -> Result<Tpm<'t>, ManageError> {
-        let ours = book.keyslots.lockout == root.name;
-        if !ours && tpm.lockout()?.guarded {
-            return Err(TpmError::ForeignLockout.into());
-        }
-        if !ours {
-            book.keyslots.lockout.clone_from(&root.name);
+        if !book.keyslots.lockout.contains(&root.name) {
+            if tpm.lockout()?.guarded {
+                return Err(TpmError::ForeignLockout.into());
+            }
+            book.keyslots.lockout.push(root.name.clone());
             book.save()?;
         }
         let password = book.root.derive(Purpose::TpmLockout)?;
@@ -160,22 +167,27 @@ impl<C: Clock> Desk<'_, C> {
         })
     }
 
-    fn policy_of(&self, book: &Book, conditions: &Conditions) -> Result<Policy, ManageError> {
-        let pcrs = Pcrs::new(conditions.pcrs).ok_or(ManageError::Pcrs)?;
+    /// `before` with what `conditions` changes, measured now.
+    fn policy_of(&self, book: &Book, conditions: &Conditions, before: Policy) -> Result<Policy, ManageError> {
+        let pcrs = match conditions.pcrs {
+            Some(mask) => Pcrs::new(mask).ok_or(ManageError::Pcrs)?,
+            None => before.pcrs(),
+        };
         let authority = match &conditions.authority {
-            Some((point, file)) => Some(Authority { point: point.clone(), approvals: vec![approval(point, file)?] }),
-            None => None,
+            Some(Some(AuthorityFile { point, approval: file })) => {
+                let approvals = vec![approval(point, pcrs, file)?];
+                Some(Authority { pcrs, point: point.clone(), approvals })
+            }
+            Some(None) => None,
+            // It has approved of other PCRs.
+            None if before.authority.as_ref().is_some_and(|authority| authority.pcrs != pcrs) => return Err(ManageError::Approval),
+            None => before.authority,
         };
-        let measured = if pcrs.is_empty() || authority.is_some() { None } else { Some(self.this_tpm(book)?.0.measure(pcrs)?) };
-        Ok(Policy { measured, authority, pin: conditions.pin })
-    }
-
-    fn measured_again(&self, book: &Book, old: Policy) -> Result<Policy, ManageError> {
-        let measured = match &old.measured {
-            Some(measured) => Some(self.this_tpm(book)?.0.measure(measured.pcrs)?),
-            None => None,
+        let measured = match authority {
+            None if !pcrs.is_empty() => Some(self.this_tpm(book, conditions.new_tpm)?.0.measure(pcrs)?),
+            _ => None,
         };
-        Ok(Policy { measured, ..old })
+        Ok(Policy { measured, authority, pin: conditions.pin.unwrap_or(before.pin) })
     }
 }
 
@@ -201,10 +213,9 @@ fn the_tpm_slot(book: &Book, named: Option<u32>, fits: fn(&TpmSlot) -> bool) -> 
     }
 }
 
-/// An approval whose signature is right.
-fn approval(point: &[u8], file: &ApprovalFile) -> Result<Approval, ManageError> {
-    let pcrs = Pcrs::new(file.pcrs).filter(|pcrs| !pcrs.is_empty()).ok_or(ManageError::Pcrs)?;
-    let measured = approved_state(pcrs, &file.text).ok_or(ManageError::Approval)?;
+/// An approval of these PCRs whose signature is right.
+fn approval(point: &[u8], pcrs: Pcrs, file: &ApprovalFile) -> Result<Approval, ManageError> {
+    let measured = approved_state(pcrs, &file.text).filter(|_| !pcrs.is_empty()).ok_or(ManageError::Approval)?;
     let key = [&[4], point].concat();
     let signed = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key).verify(&file.text, &file.signature);
     signed.map_err(|_| ManageError::Approval)?;

@@ -10,14 +10,14 @@ use crate::ipc::keyslots::Wanted;
 use crate::keeper::code::{self, Sort};
 use crate::keeper::hierarchy::KEY_BYTES;
 use crate::keeper::keyslots::{Keyslots, KeyslotsError, Kind, SharesSlot, Slot, TpmSlot};
-use crate::keeper::recovery::{self, Encrypted};
+use crate::keeper::recovery::{self, Carried, Encrypted};
 use crate::keeper::shares::{Share, join};
 use crate::keeper::slots::{SlotError, open_tpm};
 use crate::keeper::tpm::TpmError;
 
 use super::{Desk, ManageError};
 
-type Opened = (Secret<KEY_BYTES>, u32);
+type Opened = (Carried, u32);
 
 impl<C: Clock> Desk<'_, C> {
     /// By the slot `with`; else by the first that opens: those of the TPM, then codes, then shares. Never by `without`.
@@ -49,46 +49,59 @@ impl<C: Clock> Desk<'_, C> {
         slots: impl Iterator<Item = &'s Slot> + Clone,
         refused: Option<ManageError>,
     ) -> Result<Opened, ManageError> {
-        let codes = slots.clone().filter(|slot| matches!(slot.kind, Kind::Recovery(_)));
-        match (codes.chain(slots.filter(|slot| matches!(slot.kind, Kind::Shares(_)))).next(), refused) {
-            (Some(slot), None | Some(ManageError::NothingPrinted)) => Ok((self.unlock_by(slot, None)?, slot.id)),
-            // The operator learns why the machine does not open by itself.
-            (Some(slot), Some(refused)) => Ok((self.unlock_by(slot, Some(told(&refused)))?, slot.id)),
+        let problem = refused.as_ref().filter(|refused| !matches!(refused, ManageError::NothingPrinted)).map(|refused| told(refused));
+        let codes: Vec<(u32, &Encrypted)> = slots.clone().filter_map(code_of).collect();
+        if !codes.is_empty() {
+            return self.unlock_codes(&codes, problem);
+        }
+        match (slots.into_iter().find(|slot| matches!(slot.kind, Kind::Shares(_))), refused) {
+            (Some(slot), _) => Ok((self.unlock_by(slot, problem)?, slot.id)),
             (None, Some(refused)) => Err(refused),
             (None, None) => Err(KeyslotsError::Last.into()),
         }
     }
 
-    fn unlock_by(&self, slot: &Slot, problem: Option<String>) -> Result<Secret<KEY_BYTES>, ManageError> {
+    fn unlock_by(&self, slot: &Slot, problem: Option<String>) -> Result<Carried, ManageError> {
         match &slot.kind {
             Kind::Tpm(tpm) => self.unlock_tpm(tpm, slot.id),
-            Kind::Recovery(encrypted) => self.unlock_code(encrypted, slot.id, problem),
+            Kind::Recovery(encrypted) => Ok(self.unlock_codes(&[(slot.id, encrypted)], problem)?.0),
             Kind::Shares(shares) => self.unlock_shares(shares, slot.id, problem),
         }
     }
 
-    fn unlock_tpm(&self, slot: &TpmSlot, id: u32) -> Result<Secret<KEY_BYTES>, ManageError> {
+    fn unlock_tpm(&self, slot: &TpmSlot, id: u32) -> Result<Carried, ManageError> {
         if slot.pin.is_none() {
-            return Ok(open_tpm(slot, self.tpm, None)?);
+            return Ok(by_tpm(open_tpm(slot, self.tpm, None)?));
         }
         match &self.pin {
-            Some(pin) => Ok(open_tpm(slot, self.tpm, Some(pin))?),
+            Some(pin) => Ok(by_tpm(open_tpm(slot, self.tpm, Some(pin))?)),
             None => {
                 // Only what a person can type better is asked for again.
                 let asked = self.ask_until(Wanted::Pin { slot: id }, None, |pin| match open_tpm(slot, self.tpm, Some(pin)) {
                     Err(SlotError::Tpm(TpmError::WrongPin(error))) => Err(TpmError::WrongPin(error).to_string()),
                     other => Ok(other),
                 })?;
-                Ok(asked?)
+                Ok(by_tpm(asked?))
             }
         }
     }
 
-    fn unlock_code(&self, encrypted: &Encrypted, id: u32, problem: Option<String>) -> Result<Secret<KEY_BYTES>, ManageError> {
-        self.ask_until(Wanted::Code { slot: id }, problem, |typed| open_by_code(encrypted, id, typed))
+    /// By whichever of these slots the typed code is for: people do not know the number of theirs.
+    fn unlock_codes(&self, slots: &[(u32, &Encrypted)], problem: Option<String>) -> Result<Opened, ManageError> {
+        let slot = slots.first().map_or(0, |(id, _)| *id);
+        self.ask_until(Wanted::Code { slot }, problem, |typed| {
+            let mut wrong = String::new();
+            for (id, encrypted) in slots {
+                match open_by_code(encrypted, *id, typed) {
+                    Ok(root_key) => return Ok((root_key, *id)),
+                    Err(words) => wrong = words,
+                }
+            }
+            Err(wrong)
+        })
     }
 
-    fn unlock_shares(&self, slot: &SharesSlot, id: u32, mut problem: Option<String>) -> Result<Secret<KEY_BYTES>, ManageError> {
+    fn unlock_shares(&self, slot: &SharesSlot, id: u32, mut problem: Option<String>) -> Result<Carried, ManageError> {
         let mut shares: Vec<Share> = Vec::new();
         while shares.len() < usize::from(slot.threshold) {
             let have = u8::try_from(shares.len()).unwrap_or(u8::MAX);
@@ -100,8 +113,20 @@ impl<C: Clock> Desk<'_, C> {
     }
 }
 
+const fn code_of(slot: &Slot) -> Option<(u32, &Encrypted)> {
+    match &slot.kind {
+        Kind::Recovery(encrypted) => Some((slot.id, encrypted)),
+        Kind::Tpm(_) | Kind::Shares(_) => None,
+    }
+}
+
+/// The TPM has the epochs elsewhere.
+const fn by_tpm(root_key: Secret<KEY_BYTES>) -> Carried {
+    Carried { root_key, epochs: Vec::new() }
+}
+
 /// What a typed code opens; in words what is wrong with it.
-pub(super) fn open_by_code(encrypted: &Encrypted, id: u32, typed: &SecretText) -> Result<Secret<KEY_BYTES>, String> {
+pub(super) fn open_by_code(encrypted: &Encrypted, id: u32, typed: &SecretText) -> Result<Carried, String> {
     let code = code::read(Sort::Code, typed).map_err(|error| error.to_string())?;
     recovery::decrypt(encrypted, id, &code).map_err(|error| error.to_string())
 }

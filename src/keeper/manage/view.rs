@@ -7,7 +7,6 @@ use crate::base::clock::{Clock, Timestamp};
 use crate::ipc::keyslots::{KeysReport, LockoutView, SlotView};
 use crate::keeper::directory::read_slots;
 use crate::keeper::keyslots::{Keyslots, Kind, Slot, TpmSlot};
-use crate::keeper::slots::Unopened;
 use crate::keeper::tpm::Tpm;
 use crate::keeper::tpm::policy::{Pcrs, approval_text, measured};
 
@@ -16,8 +15,8 @@ use super::{Desk, ManageError};
 
 impl<C: Clock> Desk<'_, C> {
     pub(super) fn list(&self) -> Result<KeysReport, ManageError> {
-        let keyslots = Unopened::read(&read_slots(self.directory)?)?.before_authentication();
-        Ok(self.report_of(&keyslots, String::new()))
+        let file = Keyslots::read(&read_slots(self.directory)?)?;
+        Ok(self.report_of(file.before_authentication(), String::new()))
     }
 
     pub(super) fn policy(&self, pcrs: u32, values: &[(u8, [u8; 32])]) -> Result<KeysReport, ManageError> {
@@ -44,6 +43,7 @@ impl<C: Clock> Desk<'_, C> {
             Kind::Tpm(tpm) => Some(tpm),
             Kind::Recovery(_) | Kind::Shares(_) => None,
         });
+        let guarded = first.is_some_and(|tpm| keyslots.lockout.contains(&tpm.storage_root.name));
         let state = first.map(|tpm| Tpm::connect(self.tpm, Some(&tpm.storage_root)).and_then(|mut tpm| tpm.lockout()));
         let (lockout, tpm_trouble) = match state {
             None => (None, None),
@@ -53,7 +53,7 @@ impl<C: Clock> Desk<'_, C> {
                     tries: state.tries,
                     forgiven_after: state.forgiven_after,
                     locked: state.locked,
-                    guarded: state.guarded && !keyslots.lockout.is_empty(),
+                    guarded: state.guarded && guarded,
                 };
                 (Some(view), None)
             }

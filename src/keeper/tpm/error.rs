@@ -111,6 +111,15 @@ pub enum TpmError {
         /// For example `7+11`.
         pcrs: String,
     },
+    /// The PCRs are none that the authority has approved.
+    #[error(
+        "what this machine has started (PCR {pcrs}) is in none of the states that the slot's authority has approved: if you changed it, open \
+         with a recovery code or shares and add an approval (salama keys policy, salama keys approve); if not, find out who did"
+    )]
+    NotApproved {
+        /// For example `7+11`.
+        pcrs: String,
+    },
     /// No SHA-256 bank.
     #[error("the TPM keeps no SHA-256 values of PCRs: switch its SHA-256 bank on in the firmware")]
     NoBank,
@@ -131,6 +140,17 @@ pub enum TpmError {
         "the TPM's counter of starts is gone since the key keeper was started: the TPM was cleared, or its owner removed it; restart the daemon"
     )]
     CounterGone,
+    /// The places of the erasure epoch are gone.
+    #[error(
+        "the erasure epoch is not in this TPM's NV memory: the box was moved here, or somebody removed it. Make the slot of this TPM anew with \
+         a recovery code or shares (salama keys reseal --with SLOT), which carry the epoch"
+    )]
+    EpochGone,
+    /// What was written is not what is read.
+    #[error(
+        "the TPM did not keep what was written into its NV memory: it may be worn out. Replace the machine, and reseal with a recovery code"
+    )]
+    NotWritten,
     /// NV memory is full.
     #[error("the TPM's NV memory is full: remove indices that nobody needs (tpm2_getcap handles-nv-index, tpm2_nvundefine)")]
     NvFull,

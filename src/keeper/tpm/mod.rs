@@ -7,6 +7,7 @@ pub mod counter;
 pub mod error;
 pub mod lockout;
 pub mod nv;
+pub mod places;
 pub mod policy;
 #[path = "../../sys/tpm.rs"]
 mod raw;
@@ -48,7 +49,7 @@ pub struct Tpm<'a> {
 
 /// A connection that is kept while nothing is asked of the TPM. TPMs hold few objects at a time: it holds none there meanwhile.
 pub struct RestingTpm {
-    /// Nothing while it is awake, and after a failure to wake.
+    /// Nothing while it is awake.
     resting: Option<Resting>,
 }
 
@@ -147,12 +148,10 @@ impl RestingTpm {
         };
         let mut tpm = Tpm { context, owner: None, root, root_record };
         let done = work(&mut tpm);
-        match tpm.rest() {
-            Ok(rested) => *self = rested,
-            // Its error is the second; the next use says that the connection is lost.
-            Err(error) if done.is_ok() => return Err(error.into()),
-            Err(_) => {}
-        }
+        let Tpm { mut context, root, root_record, .. } = tpm;
+        // What cannot be put down stays loaded, and is used from there the next time.
+        let root = put_down(&mut context, root, &root_record).unwrap_or(Root::There(root));
+        self.resting = Some(Resting { context, root, root_record });
         done
     }
 }

@@ -10,14 +10,16 @@ use tss_esapi::constants::{CapabilityType, SessionType};
 use tss_esapi::handles::{NvIndexHandle, NvIndexTpmHandle, TpmHandle};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::resource_handles::{NvAuth, Provision};
-use tss_esapi::structures::{Auth, CapabilityData, MaxNvBuffer, NvPublic};
+use tss_esapi::structures::{Auth, CapabilityData, Digest, MaxNvBuffer, NvPublic};
 
-use super::Tpm;
 use super::error::{Step, TpmError, kind};
+use super::{Tpm, places};
 use crate::base::secret::Secret;
 
 /// Bytes of a half.
 pub const HALF_BYTES: usize = 32;
+/// What tells the places of one box from those of another in the same TPM: stands in the public area as a policy that nobody satisfies.
+pub type Mark = [u8; 32];
 /// First of our indices: in the range that the TPM's owner defines (TCG "Registry of reserved TPM 2.0 handles", 2.2).
 const FIRST: u32 = 0x0181_5a00;
 /// How many there may be.
@@ -25,6 +27,10 @@ const COUNT: u32 = 128;
 
 /// The number of one of our indices.
 pub const fn is_ours(index: u32) -> bool {
+    is_half(index) || places::is_ours(index) || places::is_ours(index.saturating_sub(1))
+}
+
+const fn is_half(index: u32) -> bool {
     index >= FIRST && index < FIRST + COUNT
 }
 
@@ -46,9 +52,9 @@ impl Tpm<'_> {
     ///
     /// # Errors
     /// [`TpmError`]. The index may be there then.
-    pub fn write_half(&mut self, index: u32, auth: &Secret<HALF_BYTES>, half: &Secret<HALF_BYTES>) -> Result<(), TpmError> {
+    pub fn write_half(&mut self, index: u32, mark: &Mark, auth: &Secret<HALF_BYTES>, half: &Secret<HALF_BYTES>) -> Result<(), TpmError> {
         let handle = self.as_owner(Step::NvDefine, |tpm, session| {
-            let public = public(index)?;
+            let public = public(index, mark)?;
             let auth = Auth::try_from(auth.expose().as_slice())?;
             tpm.execute_with_session(Some(session), |tpm| tpm.nv_define_space(Provision::Owner, Some(auth), public))
         })?;
@@ -86,17 +92,14 @@ impl Tpm<'_> {
         })
     }
 
-    /// Destroys a half, if it is there and of our making.
+    /// Destroys a half, or a place of the erasure epoch, if it is there and has this box's mark.
     ///
     /// # Errors
     /// [`TpmError`].
-    pub fn destroy_half(&mut self, index: u32) -> Result<(), TpmError> {
+    pub fn destroy_half(&mut self, index: u32, mark: &Mark) -> Result<(), TpmError> {
         let Some(handle) = self.index(index)? else { return Ok(()) };
         let found = self.context.execute_without_session(|tpm| tpm.nv_read_public(handle)).map_err(TpmError::at(Step::NvUndefine))?.0;
-        let wanted = public(index).map_err(TpmError::at(Step::NvUndefine))?;
-        let written = found.attributes();
-        let ours = found.data_size() == wanted.data_size() && written.auth_read() && written.auth_write() && !written.owner_read();
-        if !is_ours(index) || !ours {
+        if !is_ours(index) || found.authorization_policy().value() != mark {
             return Ok(());
         }
         self.as_owner(Step::NvUndefine, |tpm, session| {
@@ -114,12 +117,13 @@ impl Tpm<'_> {
     }
 }
 
-fn public(index: u32) -> TssResult<NvPublic> {
+fn public(index: u32, mark: &Mark) -> TssResult<NvPublic> {
     let attributes = NvIndexAttributesBuilder::new().with_auth_read(true).with_auth_write(true).with_no_da(true).build()?;
     NvPublic::builder()
         .with_nv_index(NvIndexTpmHandle::new(index)?)
         .with_index_name_algorithm(HashingAlgorithm::Sha256)
         .with_index_attributes(attributes)
+        .with_index_auth_policy(Digest::try_from(mark.as_slice())?)
         .with_data_area_size(HALF_BYTES)
         .build()
 }

@@ -100,6 +100,8 @@ pub struct Measured {
 /// An offline key whose signature stands for PCR values: an update can be approved before it is installed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Authority {
+    /// Which PCRs.
+    pub pcrs: Pcrs,
     /// ECDSA P-256: the point, x then y.
     pub point: Vec<u8>,
     /// What it approved of.
@@ -115,18 +117,21 @@ pub struct Approval {
     pub signature: Vec<u8>,
 }
 
-/// Separates approvals for Salama from anything else that the same key signs (`policyRef`).
-const POLICY_REF: &[u8] = b"salama measured state 1";
+/// `policyRef`: separates approvals for Salama, and for one set of PCRs, from anything else that the same key signs; and tells the
+/// signer what the digest before it is of.
+fn policy_ref(pcrs: Pcrs) -> Vec<u8> {
+    format!("salama measured state 1, PCR {}", pcrs.words()).into_bytes()
+}
 
-/// The state that an approval's text stands for.
+/// The state that an approval's text stands for; nothing for a text of other PCRs.
 pub fn approved_state(pcrs: Pcrs, text: &[u8]) -> Option<Measured> {
-    let digest = text.strip_suffix(POLICY_REF)?.try_into().ok()?;
+    let digest = text.strip_suffix(&*policy_ref(pcrs))?.try_into().ok()?;
     Some(Measured { pcrs, digest })
 }
 
 /// What the authority signs.
 pub fn approval_text(measured: &Measured) -> Vec<u8> {
-    [&measured.digest[..], POLICY_REF].concat()
+    [&measured.digest[..], &policy_ref(measured.pcrs)].concat()
 }
 
 /// The digest of `PolicyPCR` over these values, in the order of their numbers.
@@ -145,7 +150,7 @@ impl Policy {
         let mut now = match (&self.authority, &self.measured) {
             (Some(authority), _) => {
                 let first = extended(&[0; DIGEST], POLICY_AUTHORIZE, &authority.name()?);
-                sha256(&[&first[..], POLICY_REF].concat())
+                sha256(&[&first[..], &policy_ref(authority.pcrs)].concat())
             }
             (None, Some(measured)) => measured.digest,
             (None, None) => [0; DIGEST],
@@ -158,8 +163,8 @@ impl Policy {
 
     /// The PCRs that must be right now, by name.
     pub fn pcrs(&self) -> Pcrs {
-        let approved = self.authority.iter().flat_map(|authority| &authority.approvals).map(|approval| approval.measured.pcrs);
-        Pcrs(self.measured.iter().map(|measured| measured.pcrs).chain(approved).fold(0, |mask, pcrs| mask | pcrs.0))
+        let measured = || self.measured.as_ref().map_or(Pcrs::default(), |measured| measured.pcrs);
+        self.authority.as_ref().map_or_else(measured, |authority| authority.pcrs)
     }
 }
 
@@ -227,15 +232,14 @@ impl Tpm<'_> {
 
     /// The approval that holds now, with the TPM's own word that the signature is right.
     pub(super) fn approval(&mut self, authority: &Authority) -> Result<(Measured, VerifiedTicket), TpmError> {
-        let mut tried = Pcrs::default();
+        let now = self.measure(authority.pcrs)?;
         for approval in &authority.approvals {
-            tried = Pcrs(tried.0 | approval.measured.pcrs.0);
-            if self.measure(approval.measured.pcrs)? == approval.measured {
+            if now == approval.measured {
                 let ticket = self.verified(authority, approval)?;
                 return Ok((approval.measured.clone(), ticket));
             }
         }
-        Err(TpmError::Measured { pcrs: tried.words() })
+        Err(TpmError::NotApproved { pcrs: authority.pcrs.words() })
     }
 
     fn verified(&mut self, authority: &Authority, approval: &Approval) -> Result<VerifiedTicket, TpmError> {
@@ -268,7 +272,13 @@ pub(super) fn satisfy(
     }
     if let Some((measured, ticket, name)) = approved {
         let name = tss_esapi::structures::Name::try_from(name)?;
-        tpm.policy_authorize(session, Digest::try_from(measured.digest.to_vec())?, Nonce::try_from(POLICY_REF.to_vec())?, &name, ticket)?;
+        tpm.policy_authorize(
+            session,
+            Digest::try_from(measured.digest.to_vec())?,
+            Nonce::try_from(policy_ref(measured.pcrs))?,
+            &name,
+            ticket,
+        )?;
     }
     if policy.pin {
         tpm.policy_auth_value(session)?;

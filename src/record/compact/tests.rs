@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use super::*;
 use crate::record::envelope::SealedRecord;
 use crate::record::schema::{Slot, Table};
+use crate::record::segments::SegmentDirectory;
 use crate::record::small_disk::SmallDisk;
 use crate::record::store::{Batch, OpenStore, Outcome, Store};
 use crate::record::tests::{call, index};
@@ -47,6 +48,24 @@ fn a_compaction_keeps_every_record_and_gives_the_room_of_the_erased_back() {
     assert_eq!(last, Some(Progress { stage: Stage::Comparing, done: report.records, of: report.records }));
     let mode = fs::metadata(state.path().join(database::FILE)).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn an_empty_file_in_the_stores_place_is_no_store_and_the_recordings_stay() {
+    let state = tempfile::tempdir().unwrap();
+    let segments = SegmentDirectory::open(state.path()).unwrap();
+    segments.create(call(1), index().envelope()).unwrap().finish().unwrap();
+    fs::write(state.path().join(database::FILE), b"").unwrap();
+    let refused = compact(state.path(), &mut |_| ()).unwrap_err();
+    assert!(matches!(&refused, CompactError::Open(error) if error.is_damage()), "{refused:?}");
+    assert_eq!(on_disk(&state.path().join(database::FILE)).unwrap(), 0);
+    assert!(matches!(OpenStore::open(state.path(), 0, &index()), Err(OpenStoreError::Missing { .. })));
+    // Neither is a database without a table.
+    let (away, empty) = (segments.remove(call(1)), SegmentDirectory::open(state.path()).unwrap());
+    away.unwrap();
+    drop(database::open(&state.path().join(database::FILE)).unwrap());
+    empty.create(call(1), index().envelope()).unwrap().finish().unwrap();
+    assert!(matches!(OpenStore::open(state.path(), 0, &index()), Err(OpenStoreError::Missing { .. })));
 }
 
 #[test]

@@ -1,0 +1,412 @@
+//! The erasure epoch: a secret in the TPM's NV memory, mixed into the record KEK and replaced after calls were erased.
+//! Trusts: that what is overwritten in NV memory is gone.
+//! Touches: nothing; [`Places`] does.
+//! Next: `moving` runs the protocol for the core, `recovery` carries epochs to paper.
+//!
+//! ```text
+//! place = number u32 BE | secret 32 B                          two of them; ff.. where nothing is (any more)
+//! begin      [place of n <- n+1]  [recovery slots carry n and n+1]
+//! core       every live DEK under n+1, and the number n+1, in one durable commit: from here on n+1 counts
+//! committed  [place of n-1 <- ff] [recovery slots carry n]
+//! start      the store says which counts: the one before it is finished off, the one after it is never used and overwritten by the next move
+//! ```
+//! `[ ]` is one write. Wherever it is cut off, the epoch that counts is in a place and in every recovery slot.
+
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::base::secret::Secret;
+
+use super::hierarchy::{DeriveError, KEY_BYTES, epoch_kek};
+use super::random::RandomError;
+
+/// Bytes of a place.
+pub const PLACE_BYTES: usize = size_of::<u32>() + KEY_BYTES;
+/// No epoch has this number: the place is empty.
+const EMPTY: u32 = u32::MAX;
+
+/// One epoch. Number 0 is none: boxes that were set up before there were epochs have their record KEK without a secret.
+pub struct Epoch {
+    number: u32,
+    secret: Secret<KEY_BYTES>,
+}
+
+impl Epoch {
+    /// Without a secret.
+    ///
+    /// # Errors
+    /// None; the type is the shared one.
+    pub fn none() -> Result<Self, RandomError> {
+        Ok(Self { number: 0, secret: Secret::try_fill(|_| Ok(()))? })
+    }
+
+    /// A new one of this number.
+    ///
+    /// # Errors
+    /// [`RandomError`].
+    pub fn new(number: u32) -> Result<Self, RandomError> {
+        Ok(Self { number, secret: Secret::try_fill(|to| SystemRandom::new().fill(to).map_err(|_| RandomError))? })
+    }
+
+    /// From number and secret.
+    pub fn from_parts(number: u32, secret: &[u8; KEY_BYTES]) -> Option<Self> {
+        let secret = Secret::try_fill(|to| {
+            to.copy_from_slice(secret);
+            Ok::<(), RandomError>(())
+        });
+        secret.ok().filter(|_| number != EMPTY).map(|secret| Self { number, secret })
+    }
+
+    /// Its number.
+    pub const fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Its secret, to be carried elsewhere.
+    pub const fn secret(&self) -> &Secret<KEY_BYTES> {
+        &self.secret
+    }
+
+    /// The record KEK of this epoch.
+    ///
+    /// # Errors
+    /// [`DeriveError`].
+    pub fn kek(&self, record_kek: &Secret<KEY_BYTES>) -> Result<Secret<KEY_BYTES>, DeriveError> {
+        if self.number == 0 {
+            return Secret::try_fill(|to| {
+                to.copy_from_slice(record_kek.expose());
+                Ok(())
+            });
+        }
+        epoch_kek(record_kek, &self.secret)
+    }
+
+    /// As a place holds it.
+    ///
+    /// # Errors
+    /// None; the type is the shared one.
+    pub fn to_place(epoch: Option<&Self>) -> Result<Secret<PLACE_BYTES>, RandomError> {
+        Secret::try_fill(|to| {
+            to.fill(0xff);
+            if let (Some(epoch), Some((number, secret))) = (epoch, to.split_first_chunk_mut()) {
+                *number = epoch.number.to_be_bytes();
+                secret.copy_from_slice(epoch.secret.expose());
+            }
+            Ok(())
+        })
+    }
+
+    /// What a place holds.
+    pub fn of_place(place: &Secret<PLACE_BYTES>) -> Option<Self> {
+        let (number, secret) = place.expose().split_first_chunk()?;
+        Self::from_parts(u32::from_be_bytes(*number), secret.try_into().ok()?)
+    }
+}
+
+/// Where epochs are kept. Each write is durable when it returns, or it may not have happened.
+pub trait Places {
+    /// Why it failed.
+    type Error;
+
+    /// Reads a place, 0 or 1.
+    fn read(&mut self, place: usize) -> Result<Option<Epoch>, Self::Error>;
+
+    /// Writes a place, and looks that it was written.
+    fn write(&mut self, place: usize, epoch: Option<&Epoch>) -> Result<(), Self::Error>;
+
+    /// The numbers that the recovery slots carry.
+    fn carried(&mut self) -> Result<Vec<u32>, Self::Error>;
+
+    /// Encrypts these, and the root key, to all recovery slots.
+    fn carry(&mut self, epochs: &[&Epoch]) -> Result<(), Self::Error>;
+}
+
+/// The two places, and which of them counts.
+pub struct Epochs {
+    here: [Option<Epoch>; 2],
+    /// The place that counts; unknown while both could.
+    current: Option<usize>,
+    /// The other place is the next epoch's, and the core re-wraps.
+    begun: bool,
+}
+
+impl Epochs {
+    /// Reads both places.
+    ///
+    /// # Errors
+    /// That of the places.
+    pub fn open<P: Places + ?Sized>(places: &mut P) -> Result<Self, P::Error> {
+        let here = [places.read(0)?, places.read(1)?];
+        let current = match &here {
+            [Some(_), None] => Some(0),
+            [None, Some(_)] => Some(1),
+            _ => None,
+        };
+        Ok(Self { here, current, begun: false })
+    }
+
+    /// The epoch that counts, once that is known.
+    pub fn current(&self) -> Option<&Epoch> {
+        self.here.get(self.current?)?.as_ref()
+    }
+
+    /// The epoch that the core is moving to.
+    pub fn next(&self) -> Option<&Epoch> {
+        let current = self.current.filter(|_| self.begun)?;
+        self.here.get(1 - current)?.as_ref()
+    }
+
+    /// Whether an epoch of this number is in a place.
+    pub fn holds(&self, number: u32) -> bool {
+        self.here.iter().flatten().any(|epoch| epoch.number == number)
+    }
+
+    /// The store says which epoch counts: the last one that it committed; nothing when it has never held a call. Finishes what was cut off.
+    ///
+    /// # Errors
+    /// [`EpochError::Other`] when that epoch is gone: the store is a copy from before an erasure.
+    pub fn settle<P: Places + ?Sized>(&mut self, places: &mut P, store: Option<u32>) -> Result<u32, EpochError<P::Error>> {
+        let numbers = self.here.each_ref().map(|epoch| epoch.as_ref().map(Epoch::number));
+        let newest = numbers.into_iter().flatten().max();
+        let Some(number) = store.or(newest) else { return Err(EpochError::Nothing) };
+        let Some(current) = numbers.iter().position(|here| *here == Some(number)) else {
+            return Err(EpochError::Other { here: newest.unwrap_or_default() });
+        };
+        self.current = Some(current);
+        self.begun = false;
+        self.finish(places)?;
+        Ok(number)
+    }
+
+    /// Makes the next epoch.
+    ///
+    /// # Errors
+    /// [`EpochError`]; then the one that counts still does.
+    pub fn begin<P: Places + ?Sized>(&mut self, places: &mut P) -> Result<u32, EpochError<P::Error>> {
+        let (Some(current), Some(now)) = (self.current, self.current()) else { return Err(EpochError::Unsettled) };
+        let number = now.number.checked_add(1).filter(|number| *number != EMPTY).ok_or(EpochError::Nothing)?;
+        let next = Epoch::new(number)?;
+        self.begun = false;
+        places.write(1 - current, Some(&next)).map_err(EpochError::Places)?;
+        if let Some(now) = self.current() {
+            places.carry(&[now, &next]).map_err(EpochError::Places)?;
+        }
+        if let Some(place) = self.here.get_mut(1 - current) {
+            *place = Some(next);
+        }
+        self.begun = true;
+        Ok(number)
+    }
+
+    /// The core has committed: the epoch before is destroyed. Doing it again finishes what failed.
+    ///
+    /// # Errors
+    /// [`EpochError`].
+    pub fn committed<P: Places + ?Sized>(&mut self, places: &mut P, number: u32) -> Result<(), EpochError<P::Error>> {
+        if let (Some(current), Some(next)) = (self.current, self.next())
+            && next.number == number
+        {
+            self.current = Some(1 - current);
+            self.begun = false;
+        }
+        match self.current() {
+            Some(current) if current.number == number => self.finish(places),
+            _ => Err(EpochError::Unsettled),
+        }
+    }
+
+    /// The core has given the move up. What was made for it is never used.
+    pub const fn abort(&mut self) {
+        self.begun = false;
+    }
+
+    /// Destroys what is older than the epoch that counts, everywhere.
+    fn finish<P: Places + ?Sized>(&mut self, places: &mut P) -> Result<(), EpochError<P::Error>> {
+        let (Some(current), Some(now)) = (self.current, self.current()) else { return Err(EpochError::Unsettled) };
+        let (number, other) = (now.number, 1 - current);
+        if self.here.get(other).and_then(Option::as_ref).is_some_and(|epoch| epoch.number < number) {
+            places.write(other, None).map_err(EpochError::Places)?;
+            if let Some(place) = self.here.get_mut(other) {
+                *place = None;
+            }
+        }
+        let carried = places.carried().map_err(EpochError::Places)?;
+        if let Some(now) = self.current()
+            && (!carried.contains(&number) || carried.iter().any(|carried| *carried < number))
+        {
+            places.carry(&[now]).map_err(EpochError::Places)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why an epoch did not move or settle.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EpochError<E> {
+    /// The store's is not there.
+    #[error("the store is of an epoch that the TPM does not have; it has {here}")]
+    Other {
+        /// The newest that is there.
+        here: u32,
+    },
+    /// None is there, or none can follow.
+    #[error("the TPM holds no epoch")]
+    Nothing,
+    /// Out of order.
+    #[error("no epoch was begun, or the store has not said which one counts")]
+    Unsettled,
+    /// Writing or reading.
+    #[error("{0}")]
+    Places(E),
+    /// Randomness.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The memory of a machine whose power fails after so many writes.
+    #[derive(Default)]
+    struct Machine {
+        places: [Option<(u32, [u8; 32])>; 2],
+        paper: Vec<(u32, [u8; 32])>,
+        left: Option<usize>,
+    }
+
+    #[derive(Debug, PartialEq, Eq)]
+    struct PowerCut;
+
+    fn parts(epoch: &Epoch) -> (u32, [u8; 32]) {
+        (epoch.number, *epoch.secret.expose())
+    }
+
+    impl Machine {
+        fn write(&mut self) -> Result<(), PowerCut> {
+            match &mut self.left {
+                Some(0) => Err(PowerCut),
+                Some(left) => {
+                    *left -= 1;
+                    Ok(())
+                }
+                None => Ok(()),
+            }
+        }
+    }
+
+    impl Places for Machine {
+        type Error = PowerCut;
+
+        fn read(&mut self, place: usize) -> Result<Option<Epoch>, PowerCut> {
+            Ok(self.places[place].and_then(|(number, secret)| Epoch::from_parts(number, &secret)))
+        }
+
+        fn write(&mut self, place: usize, epoch: Option<&Epoch>) -> Result<(), PowerCut> {
+            self.write()?;
+            self.places[place] = epoch.map(parts);
+            Ok(())
+        }
+
+        fn carried(&mut self) -> Result<Vec<u32>, PowerCut> {
+            Ok(self.paper.iter().map(|(number, _)| *number).collect())
+        }
+
+        fn carry(&mut self, epochs: &[&Epoch]) -> Result<(), PowerCut> {
+            self.write()?;
+            self.paper = epochs.iter().map(|epoch| parts(epoch)).collect();
+            Ok(())
+        }
+    }
+
+    /// A machine at epoch 1, and the store's word on it: number and the secret that opens its DEKs.
+    fn machine() -> (Machine, (u32, [u8; 32])) {
+        let first = parts(&Epoch::new(1).unwrap());
+        (Machine { places: [Some(first), None], paper: vec![first], left: None }, first)
+    }
+
+    /// One move as core and keeper do it: `committed` is what the store then says.
+    fn step(machine: &mut Machine, store: &mut (u32, [u8; 32])) -> Result<(), EpochError<PowerCut>> {
+        let mut epochs = Epochs::open(machine).map_err(EpochError::Places)?;
+        epochs.settle(machine, Some(store.0))?;
+        let number = epochs.begin(machine)?;
+        // The store's commit is a write, too.
+        machine.write().map_err(EpochError::Places)?;
+        *store = parts(epochs.next().unwrap());
+        assert_eq!(store.0, number);
+        epochs.committed(machine, number)
+    }
+
+    #[test]
+    fn a_power_cut_after_any_write_loses_nothing_and_brings_nothing_back() {
+        for cut in 0..=5 {
+            for second_cut in 0..=5 {
+                let (mut machine, mut store) = machine();
+                let erased = store;
+                machine.left = Some(cut);
+                let whole = step(&mut machine, &mut store).is_ok();
+                assert_eq!(whole, cut >= 5, "five writes, the store's among them");
+                machine.left = Some(second_cut);
+                let _ = step(&mut machine, &mut store);
+                machine.left = None;
+
+                let mut epochs = Epochs::open(&mut machine).unwrap();
+                assert_eq!(epochs.settle(&mut machine, Some(store.0)), Ok(store.0), "{cut} {second_cut}");
+                assert_eq!(epochs.current().unwrap().secret.expose(), &store.1, "{cut} {second_cut}");
+                assert!(machine.paper.contains(&store), "the paper opens what the TPM does: {cut} {second_cut}");
+                if store.0 > 1 {
+                    let left = machine.places.iter().flatten().chain(&machine.paper);
+                    assert!(left.clone().all(|epoch| *epoch != erased), "{cut} {second_cut}");
+                    assert_eq!(epochs.settle(&mut machine, Some(1)), Err(EpochError::Other { here: epochs_max(&machine) }));
+                }
+            }
+        }
+    }
+
+    fn epochs_max(machine: &Machine) -> u32 {
+        machine.places.iter().flatten().map(|(number, _)| *number).max().unwrap()
+    }
+
+    #[test]
+    fn an_epoch_that_was_not_committed_is_never_used_and_written_over() {
+        let (mut machine, mut store) = machine();
+        let mut epochs = Epochs::open(&mut machine).unwrap();
+        epochs.settle(&mut machine, Some(1)).unwrap();
+        epochs.begin(&mut machine).unwrap();
+        let given_up = parts(epochs.next().unwrap());
+        epochs.abort();
+        assert!(epochs.next().is_none());
+        assert_eq!(epochs.committed(&mut machine, 2), Err(EpochError::Unsettled));
+        step(&mut machine, &mut store).unwrap();
+        assert_eq!(store.0, 2);
+        assert!(machine.places.iter().flatten().all(|epoch| *epoch != given_up));
+    }
+
+    #[test]
+    fn while_both_could_count_the_store_must_say_which() {
+        let (mut machine, _) = machine();
+        let mut epochs = Epochs::open(&mut machine).unwrap();
+        epochs.settle(&mut machine, Some(1)).unwrap();
+        epochs.begin(&mut machine).unwrap();
+        let mut again = Epochs::open(&mut machine).unwrap();
+        assert!(again.current().is_none());
+        assert_eq!(again.begin(&mut machine), Err(EpochError::Unsettled));
+        assert_eq!(again.settle(&mut machine, Some(7)), Err(EpochError::Other { here: 2 }));
+        assert_eq!(again.settle(&mut machine, Some(2)), Ok(2));
+        assert!(machine.places[0].is_none());
+    }
+
+    #[test]
+    fn a_store_that_never_held_a_call_takes_the_newest() {
+        let (mut machine, _) = machine();
+        assert_eq!(Epochs::open(&mut machine).unwrap().settle(&mut machine, None), Ok(1));
+        assert_eq!(Epochs::open(&mut Machine::default()).unwrap().settle(&mut Machine::default(), None), Err(EpochError::Nothing));
+    }
+
+    #[test]
+    fn what_a_place_holds_is_read_back_and_an_empty_one_is_none() {
+        let epoch = Epoch::new(7).unwrap();
+        let read = Epoch::of_place(&Epoch::to_place(Some(&epoch)).unwrap()).unwrap();
+        assert_eq!(parts(&read), parts(&epoch));
+        assert!(Epoch::of_place(&Epoch::to_place(None).unwrap()).is_none());
+    }
+}

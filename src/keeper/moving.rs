@@ -1,0 +1,320 @@
+//! The calls' DEKs under the record KEK of the epoch that counts, and the moves from one epoch to the next that the core asks for.
+//! Trusts: nothing that the core says but how its store is; it could destroy its calls anyway.
+//! Touches: by [`Places`] the TPM and the key directory.
+//! Next: `serve` answers with what is done here.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::base::clock::Timestamp;
+use crate::base::ids::CallId;
+use crate::base::secret::Secret;
+use crate::base::told::told;
+use crate::ipc::keeper::{DEK_BYTES, EpochReply, EpochRequest, ErasureClaim, KeeperDenial, REWRAP_MAX, WrappedDek};
+
+use super::epoch::{Epoch, EpochError, Epochs, Places};
+use super::erasure;
+use super::hierarchy::{DeriveError, KEY_BYTES};
+use super::places::PlacesError;
+use super::signer::EcKey;
+use super::wrap::{DekWrapper, UnwrapError, WrapError};
+
+/// Moves in an hour, at most: each writes the TPM's NV memory twice, which bears it some 100 000 times.
+pub const MOVES_PER_HOUR: usize = 12;
+const HOUR: Duration = Duration::from_hours(1);
+
+type BoxedPlaces = Box<dyn Places<Error = PlacesError>>;
+
+/// Makes and opens the calls' DEKs.
+pub struct Deks {
+    record_kek: Secret<KEY_BYTES>,
+    places: BoxedPlaces,
+    epochs: Epochs,
+    /// Of the epoch that counts; nothing until that is known.
+    now: Option<DekWrapper>,
+    /// Of the epoch that the core moves to.
+    next: Option<DekWrapper>,
+    signer: EcKey,
+    moves: VecDeque<Timestamp>,
+}
+
+/// What was done, for the journal.
+pub struct Said {
+    /// In a word.
+    pub what: &'static str,
+    /// The epoch that counts then.
+    pub number: Option<u32>,
+    /// Calls concerned.
+    pub calls: usize,
+    /// The call, of a certificate.
+    pub call: Option<CallId>,
+    /// Why not.
+    pub failure: Option<String>,
+}
+
+impl Deks {
+    /// Reads the places.
+    ///
+    /// # Errors
+    /// [`DeksError`].
+    pub fn open(record_kek: Secret<KEY_BYTES>, mut places: BoxedPlaces, signer: EcKey) -> Result<Self, DeksError> {
+        let epochs = Epochs::open(places.as_mut())?;
+        let mut deks = Self { record_kek, places, epochs, now: None, next: None, signer, moves: VecDeque::new() };
+        deks.derive()?;
+        Ok(deks)
+    }
+
+    /// A new random DEK for `call`, open and wrapped.
+    ///
+    /// # Errors
+    /// [`WrapError`], also while it is not known which epoch counts.
+    pub fn new_dek(&self, call: CallId) -> Result<(Secret<DEK_BYTES>, WrappedDek), WrapError> {
+        self.now.as_ref().ok_or(WrapError)?.new_dek(call)
+    }
+
+    /// Opens the DEK of `call`, of the epoch that counts or of the one that the core moves to.
+    ///
+    /// # Errors
+    /// [`UnwrapError`]: damaged, another call's, or of an epoch that is gone.
+    pub fn open_dek(&self, call: CallId, wrapped: &WrappedDek) -> Result<Secret<DEK_BYTES>, UnwrapError> {
+        let by = |wrapper: &Option<DekWrapper>| wrapper.as_ref().ok_or(UnwrapError)?.open(call, wrapped);
+        by(&self.now).or_else(|_| by(&self.next))
+    }
+
+    /// Does what the core asks; and says it for the journal.
+    pub fn epoch(&mut self, request: EpochRequest, now: Timestamp) -> (Said, Result<EpochReply, KeeperDenial>) {
+        let mut said = Said { what: word(&request), number: None, calls: 0, call: None, failure: None };
+        let done = match request {
+            EpochRequest::Settle { store } => self.epochs.settle(self.places.as_mut(), store).map(|number| EpochReply::At { number }),
+            EpochRequest::Begin if !self.may_move(now) => {
+                said.failure = Some(KeeperDenial::RateLimited.to_string());
+                return (said, Err(KeeperDenial::RateLimited));
+            }
+            EpochRequest::Begin => self.epochs.begin(self.places.as_mut()).map(|number| EpochReply::At { number }),
+            EpochRequest::Committed { number } => self.epochs.committed(self.places.as_mut(), number).map(|()| EpochReply::Done),
+            EpochRequest::Abort => {
+                self.epochs.abort();
+                Ok(EpochReply::Done)
+            }
+            EpochRequest::Rewrap(calls) => {
+                said.calls = calls.len();
+                return self.answered(said, |deks| deks.rewrap(&calls));
+            }
+            EpochRequest::Certify(claim) => {
+                said.call = Some(claim.call);
+                return self.answered(said, |deks| deks.certify(&claim, now));
+            }
+        };
+        let done = done.map_err(|error| {
+            said.failure = Some(told(&error));
+            denial(&error)
+        });
+        let derived = self.derive();
+        said.number = self.epochs.current().map(Epoch::number);
+        (said, derived.map_err(|_| KeeperDenial::Internal).and(done))
+    }
+
+    fn answered(
+        &self,
+        mut said: Said,
+        answer: impl FnOnce(&Self) -> Result<EpochReply, KeeperDenial>,
+    ) -> (Said, Result<EpochReply, KeeperDenial>) {
+        let done = answer(self);
+        said.number = self.epochs.current().map(Epoch::number);
+        said.failure = done.as_ref().err().map(ToString::to_string);
+        (said, done)
+    }
+
+    /// Each in its place; what is of the next epoch already stays as it is, what does not open is left out: nobody could read it before.
+    fn rewrap(&self, calls: &[(CallId, WrappedDek)]) -> Result<EpochReply, KeeperDenial> {
+        let (Some(now), Some(next)) = (&self.now, &self.next) else { return Err(KeeperDenial::EpochOutOfOrder) };
+        if calls.len() > REWRAP_MAX {
+            return Err(KeeperDenial::BadRequest);
+        }
+        let one = |(call, wrapped): &(CallId, WrappedDek)| {
+            now.rewrap(*call, wrapped, next).ok().or_else(|| next.open(*call, wrapped).ok().map(|_| wrapped.clone()))
+        };
+        Ok(EpochReply::Rewrapped(calls.iter().map(one).collect()))
+    }
+
+    /// Only what can be opened by nobody any more is certified to be erased.
+    fn certify(&self, claim: &ErasureClaim, now: Timestamp) -> Result<EpochReply, KeeperDenial> {
+        let number = self.epochs.current().map(Epoch::number).filter(|number| claim.epoch < *number);
+        let number = number.filter(|_| !self.epochs.holds(claim.epoch)).ok_or(KeeperDenial::EpochOutOfOrder)?;
+        erasure::certify(&self.signer, claim, number, now).map(EpochReply::Certificate).map_err(|_| KeeperDenial::Internal)
+    }
+
+    fn may_move(&mut self, now: Timestamp) -> bool {
+        while self.moves.front().is_some_and(|first| now.since(*first) >= HOUR) {
+            self.moves.pop_front();
+        }
+        let may = self.moves.len() < MOVES_PER_HOUR;
+        if may {
+            self.moves.push_back(now);
+        }
+        may
+    }
+
+    fn derive(&mut self) -> Result<(), DeksError> {
+        let wrapper = |epoch: Option<&Epoch>| -> Result<Option<DekWrapper>, DeksError> {
+            epoch.map(|epoch| Ok(DekWrapper::new(&epoch.kek(&self.record_kek)?, epoch.number())?)).transpose()
+        };
+        (self.now, self.next) = (wrapper(self.epochs.current())?, wrapper(self.epochs.next())?);
+        Ok(())
+    }
+}
+
+const fn word(request: &EpochRequest) -> &'static str {
+    match request {
+        EpochRequest::Settle { .. } => "settle",
+        EpochRequest::Begin => "begin",
+        EpochRequest::Rewrap(_) => "rewrap",
+        EpochRequest::Committed { .. } => "committed",
+        EpochRequest::Abort => "abort",
+        EpochRequest::Certify(_) => "certify",
+    }
+}
+
+const fn denial<E>(error: &EpochError<E>) -> KeeperDenial {
+    match error {
+        EpochError::Other { .. } => KeeperDenial::OtherEpoch,
+        EpochError::Unsettled => KeeperDenial::EpochOutOfOrder,
+        EpochError::Nothing | EpochError::Places(_) | EpochError::Random(_) => KeeperDenial::EpochFailed,
+    }
+}
+
+/// Why the DEKs' keys are not there.
+#[derive(Debug, thiserror::Error)]
+pub enum DeksError {
+    /// The places.
+    #[error(transparent)]
+    Places(#[from] PlacesError),
+    /// Derivation.
+    #[error(transparent)]
+    Derive(#[from] DeriveError),
+    /// The cipher.
+    #[error(transparent)]
+    Wrap(#[from] WrapError),
+}
+
+/// Places of a test's own.
+#[cfg(test)]
+pub mod memory {
+    use super::*;
+
+    /// Two, and no recovery slot.
+    #[derive(Default)]
+    pub struct Memory {
+        places: [Option<(u32, [u8; KEY_BYTES])>; 2],
+        carried: Vec<u32>,
+    }
+
+    impl Places for Memory {
+        type Error = PlacesError;
+
+        fn read(&mut self, place: usize) -> Result<Option<Epoch>, PlacesError> {
+            Ok(self.places[place].and_then(|(number, secret)| Epoch::from_parts(number, &secret)))
+        }
+
+        fn write(&mut self, place: usize, epoch: Option<&Epoch>) -> Result<(), PlacesError> {
+            self.places[place] = epoch.map(|epoch| (epoch.number(), *epoch.secret().expose()));
+            Ok(())
+        }
+
+        fn carried(&mut self) -> Result<Vec<u32>, PlacesError> {
+            Ok(self.carried.clone())
+        }
+
+        fn carry(&mut self, epochs: &[&Epoch]) -> Result<(), PlacesError> {
+            self.carried = epochs.iter().map(|epoch| epoch.number()).collect();
+            Ok(())
+        }
+    }
+
+    /// DEKs at epoch 1.
+    pub fn deks() -> Deks {
+        let mut places = Memory::default();
+        places.write(0, Some(&Epoch::new(1).unwrap())).unwrap();
+        let kek = Secret::try_fill(|_| Ok::<(), ()>(())).unwrap();
+        Deks::open(kek, Box::new(places), EcKey::generate().unwrap().0).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::memory::deks;
+    use super::*;
+    use crate::ipc::keeper::ErasedClass;
+
+    const NOW: Timestamp = Timestamp::from_unix_millis(1_700_000_000_000);
+    const CALL: CallId = CallId::from_bytes([1; 16]);
+    const OTHER: CallId = CallId::from_bytes([2; 16]);
+
+    fn asked(deks: &mut Deks, request: EpochRequest) -> Result<EpochReply, KeeperDenial> {
+        deks.epoch(request, NOW).1
+    }
+
+    fn rewrapped(deks: &mut Deks, call: CallId, wrapped: &WrappedDek) -> Option<WrappedDek> {
+        match asked(deks, EpochRequest::Rewrap(vec![(call, wrapped.clone())])) {
+            Ok(EpochReply::Rewrapped(mut all)) => all.remove(0),
+            _ => panic!("not re-wrapped"),
+        }
+    }
+
+    #[test]
+    fn what_was_rewrapped_opens_before_and_after_the_move_and_what_was_not_never_again() {
+        let mut deks = deks();
+        let (kept, erased) = (deks.new_dek(CALL).unwrap(), deks.new_dek(OTHER).unwrap());
+        assert!(matches!(asked(&mut deks, EpochRequest::Settle { store: Some(1) }), Ok(EpochReply::At { number: 1 })));
+        assert!(matches!(asked(&mut deks, EpochRequest::Begin), Ok(EpochReply::At { number: 2 })));
+        let new = rewrapped(&mut deks, CALL, &kept.1).unwrap();
+        assert!(rewrapped(&mut deks, OTHER, &kept.1).is_none(), "another call's");
+        assert!(rewrapped(&mut deks, CALL, &new).as_ref() == Some(&new), "again");
+        for wrapped in [&kept.1, &new] {
+            assert_eq!(deks.open_dek(CALL, wrapped).unwrap().expose(), kept.0.expose());
+        }
+        assert!(matches!(asked(&mut deks, EpochRequest::Committed { number: 2 }), Ok(EpochReply::Done)));
+        assert_eq!(deks.open_dek(CALL, &new).unwrap().expose(), kept.0.expose());
+        assert!(deks.open_dek(CALL, &kept.1).is_err());
+        assert!(deks.open_dek(OTHER, &erased.1).is_err());
+        assert_eq!(asked(&mut deks, EpochRequest::Settle { store: Some(1) }).err(), Some(KeeperDenial::OtherEpoch));
+        assert!(deks.open_dek(OTHER, &erased.1).is_err(), "a core that lies gets nothing");
+    }
+
+    #[test]
+    fn nothing_is_rewrapped_or_committed_out_of_turn() {
+        let mut deks = deks();
+        let (_, wrapped) = deks.new_dek(CALL).unwrap();
+        for early in [EpochRequest::Rewrap(vec![(CALL, wrapped.clone())]), EpochRequest::Committed { number: 2 }] {
+            assert_eq!(asked(&mut deks, early).err(), Some(KeeperDenial::EpochOutOfOrder));
+        }
+        asked(&mut deks, EpochRequest::Begin).unwrap();
+        let flood = vec![(CALL, wrapped.clone()); REWRAP_MAX + 1];
+        assert_eq!(asked(&mut deks, EpochRequest::Rewrap(flood)).err(), Some(KeeperDenial::BadRequest));
+        asked(&mut deks, EpochRequest::Abort).unwrap();
+        assert_eq!(asked(&mut deks, EpochRequest::Rewrap(vec![(CALL, wrapped)])).err(), Some(KeeperDenial::EpochOutOfOrder));
+    }
+
+    #[test]
+    fn a_core_cannot_wear_the_tpm_out() {
+        let mut deks = deks();
+        for _ in 0..MOVES_PER_HOUR {
+            asked(&mut deks, EpochRequest::Begin).unwrap();
+        }
+        assert_eq!(asked(&mut deks, EpochRequest::Begin).err(), Some(KeeperDenial::RateLimited));
+        let later = Timestamp::from_unix_millis(NOW.unix_millis() + 3_600_000);
+        assert!(deks.epoch(EpochRequest::Begin, later).1.is_ok());
+    }
+
+    #[test]
+    fn nothing_is_certified_that_could_still_be_opened() {
+        let mut deks = deks();
+        let claim = || ErasureClaim { call: CALL, erased: NOW, classes: vec![ErasedClass::Recording], epoch: 1 };
+        for request in [EpochRequest::Settle { store: Some(1) }, EpochRequest::Begin] {
+            asked(&mut deks, request).unwrap();
+            assert_eq!(asked(&mut deks, EpochRequest::Certify(claim())).err(), Some(KeeperDenial::EpochOutOfOrder));
+        }
+        asked(&mut deks, EpochRequest::Committed { number: 2 }).unwrap();
+        assert!(matches!(asked(&mut deks, EpochRequest::Certify(claim())), Ok(EpochReply::Certificate(_))));
+    }
+}

@@ -1,0 +1,289 @@
+//! Moves of the erasure epoch on a real (software) TPM: done, killed at any step, from an old image, in another machine.
+
+use std::fs;
+use std::path::Path;
+
+use nix::unistd::geteuid;
+use salama::base::ids::CallId;
+use salama::ipc::keeper::{EpochReply, EpochRequest, KeeperDenial, UnwrapPurpose, WrappedDek};
+use salama::ipc::keyslots::{Conditions, NewSlot, Task};
+use salama::keys::{Keeper, KeeperError};
+use tempfile::TempDir;
+
+use crate::box_with_keys::{Bench, Process};
+use crate::faulty_tpm::FaultyTpm;
+use crate::keeper::code::{self, Sort};
+use crate::keeper::keyslots::{Keyslots, Kind};
+use crate::keeper::recovery;
+use crate::keeper::replace::Exclusive;
+use crate::key_console::Operator;
+use crate::swtpm::Swtpm;
+
+const KEPT: CallId = CallId::from_bytes([1; 16]);
+const ERASED: CallId = CallId::from_bytes([2; 16]);
+/// `TPM_RC_NV_RATE`'s neighbour for failures of the chip: `TPM_RC_FAILURE`.
+const FAILURE: u32 = 0x101;
+
+type Opened = Result<[u8; 32], KeeperDenial>;
+
+fn served(bench: &Bench, tcti: &str) -> (Keeper, Process) {
+    let (channel, process) = bench.start("serve", tcti, &[]);
+    let (keeper, _) = Keeper::connect(channel).unwrap_or_else(|error| panic!("the keeper starts: {error}"));
+    (keeper, process)
+}
+
+fn serve(bench: &Bench) -> (Keeper, Process) {
+    served(bench, &bench.tpm.tcti())
+}
+
+fn said(answer: Result<EpochReply, KeeperError>) -> Result<EpochReply, KeeperDenial> {
+    answer.map_err(|error| match error {
+        KeeperError::Denied(denial) => denial,
+        error => panic!("not a denial: {error}"),
+    })
+}
+
+fn settle(keeper: &Keeper, store: Option<u32>) -> Result<u32, KeeperDenial> {
+    said(keeper.epoch(EpochRequest::Settle { store })).map(number)
+}
+
+fn begin(keeper: &Keeper) -> Result<u32, KeeperDenial> {
+    said(keeper.epoch(EpochRequest::Begin)).map(number)
+}
+
+fn number(reply: EpochReply) -> u32 {
+    match reply {
+        EpochReply::At { number } => number,
+        _ => panic!("no number"),
+    }
+}
+
+fn committed(keeper: &Keeper, number: u32) -> Result<(), KeeperDenial> {
+    said(keeper.epoch(EpochRequest::Committed { number })).map(drop)
+}
+
+fn rewrap(keeper: &Keeper, call: CallId, wrapped: &WrappedDek) -> WrappedDek {
+    match said(keeper.epoch(EpochRequest::Rewrap(vec![(call, wrapped.clone())]))) {
+        Ok(EpochReply::Rewrapped(mut all)) => all.remove(0).expect("it opens"),
+        _ => panic!("not re-wrapped"),
+    }
+}
+
+fn opened(keeper: &Keeper, call: CallId, wrapped: &WrappedDek) -> Opened {
+    match keeper.unwrap_dek(call, wrapped, UnwrapPurpose::Read) {
+        Ok(dek) => Ok(*dek.expose()),
+        Err(KeeperError::Denied(denial)) => Err(denial),
+        Err(error) => panic!("not a denial: {error}"),
+    }
+}
+
+/// What the core would have in its store: the epoch's number and the one call that is kept.
+struct Store {
+    number: u32,
+    wrapped: WrappedDek,
+}
+
+/// One move; the core commits between the two steps of the keeper.
+fn move_on(keeper: &Keeper, store: &mut Store) -> Result<(), KeeperDenial> {
+    let number = begin(keeper)?;
+    *store = Store { number, wrapped: rewrap(keeper, KEPT, &store.wrapped) };
+    committed(keeper, number)
+}
+
+fn copy(from: &Path) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    copy
+}
+
+/// Puts the files back byte for byte; they keep their owner.
+fn put_back(copy: &TempDir, to: &Path) {
+    for entry in fs::read_dir(copy.path()).unwrap().map(Result::unwrap) {
+        fs::write(to.join(entry.file_name()), fs::read(entry.path()).unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn what_was_erased_before_a_move_opens_nowhere_from_an_old_image_on_this_machine_neither() {
+    let bench = Bench::provisioned();
+    let (keeper, process) = serve(&bench);
+    assert_eq!(settle(&keeper, None), Ok(1));
+    let (kept, wrapped) = keeper.new_dek(KEPT).unwrap();
+    let (_, erased) = keeper.new_dek(ERASED).unwrap();
+    let image = copy(&bench.keys());
+    let old = Store { number: 1, wrapped: wrapped.clone() };
+    let mut store = Store { number: 1, wrapped };
+    move_on(&keeper, &mut store).unwrap();
+    assert_eq!(opened(&keeper, KEPT, &store.wrapped), Ok(*kept.expose()));
+    assert_eq!(opened(&keeper, ERASED, &erased), Err(KeeperDenial::WrongKey));
+    drop((keeper, process));
+
+    // The old key directory and the old store on the same machine with the same TPM.
+    put_back(&image, &bench.keys());
+    let (keeper, _process) = serve(&bench);
+    for lie in [Some(1), None, Some(2), Some(3)] {
+        let told = settle(&keeper, lie);
+        assert_eq!(told.is_ok(), matches!(lie, None | Some(2)), "{lie:?}");
+        for (call, wrapped) in [(KEPT, &old.wrapped), (ERASED, &erased)] {
+            assert_eq!(opened(&keeper, call, wrapped), Err(KeeperDenial::WrongKey), "{lie:?}");
+        }
+    }
+    assert_eq!(opened(&keeper, KEPT, &store.wrapped), Ok(*kept.expose()));
+}
+
+#[test]
+fn a_keeper_that_is_killed_at_any_step_of_a_move_loses_nothing_and_brings_nothing_back() {
+    assert!(geteuid().is_root(), "run the tests as root: they start keepers as several users");
+    let bench = Bench::provisioned();
+    let proxy = FaultyTpm::before(&bench.tpm, FAILURE);
+    let (keeper, process) = serve(&bench);
+    settle(&keeper, None).unwrap();
+    let (kept, wrapped) = keeper.new_dek(KEPT).unwrap();
+    let mut store = Store { number: 1, wrapped };
+    drop((keeper, process));
+    let (mut failed_begins, mut failed_ends) = (0, 0);
+    // Both steps, killed at each command to the TPM in turn; then between TPM and file; then not at all.
+    for step in 0.. {
+        let (keeper, process) = served(&bench, &proxy.tcti());
+        assert_eq!(settle(&keeper, Some(store.number)), Ok(store.number), "step {step}");
+        assert_eq!(opened(&keeper, KEPT, &store.wrapped), Ok(*kept.expose()), "step {step}");
+        let (_, erased) = keeper.new_dek(ERASED).unwrap();
+        proxy.refuse(step);
+        let whole = move_on(&keeper, &mut store).is_ok();
+        let refused = proxy.has_refused();
+        proxy.refuse(usize::MAX);
+        let before = opened(&keeper, ERASED, &erased);
+        drop((keeper, process));
+        assert_eq!(whole, !refused, "step {step}");
+        // As the kernel's resource manager does for who was killed.
+        bench.tpm.tool("tpm2_flushcontext", &["-l"]);
+        bench.tpm.tool("tpm2_flushcontext", &["-t"]);
+
+        let (keeper, _process) = serve(&bench);
+        assert_eq!(settle(&keeper, Some(store.number)), Ok(store.number), "step {step}");
+        assert_eq!(opened(&keeper, KEPT, &store.wrapped), Ok(*kept.expose()), "step {step}");
+        match opened(&keeper, ERASED, &erased) {
+            // The store did not commit: what it still has opens.
+            Ok(_) => failed_begins += usize::from(before.is_ok()),
+            Err(denial) => {
+                failed_ends += usize::from(!whole);
+                assert_eq!(denial, KeeperDenial::WrongKey);
+            }
+        }
+        if whole {
+            break;
+        }
+    }
+    assert!(failed_begins > 3 && failed_ends > 3, "{failed_begins} {failed_ends}");
+}
+
+#[test]
+fn a_move_whose_file_cannot_be_written_is_finished_later() {
+    let bench = Bench::provisioned();
+    let (keeper, process) = serve(&bench);
+    settle(&keeper, None).unwrap();
+    let (kept, wrapped) = keeper.new_dek(KEPT).unwrap();
+    let mut store = Store { number: 1, wrapped };
+    // Somebody is at `salama keys` just now.
+    let console = Exclusive::take(&bench.keys()).unwrap();
+    assert_eq!(begin(&keeper), Err(KeeperDenial::EpochFailed));
+    assert_eq!(opened(&keeper, KEPT, &store.wrapped), Ok(*kept.expose()));
+    drop(console);
+    let number = begin(&keeper).unwrap();
+    store = Store { number, wrapped: rewrap(&keeper, KEPT, &store.wrapped) };
+    let console = Exclusive::take(&bench.keys()).unwrap();
+    assert_eq!(committed(&keeper, number), Err(KeeperDenial::EpochFailed));
+    assert_eq!(opened(&keeper, KEPT, &store.wrapped), Ok(*kept.expose()));
+    drop((keeper, process, console));
+    let (keeper, _process) = serve(&bench);
+    assert_eq!(settle(&keeper, Some(number)), Ok(number));
+    assert_eq!(carried(&bench), [number]);
+    assert_eq!(committed(&keeper, number), Ok(()), "again, which changes nothing");
+    assert_eq!(opened(&keeper, KEPT, &store.wrapped), Ok(*kept.expose()));
+}
+
+fn keyslots(directory: &Path) -> Keyslots {
+    Keyslots::read(&fs::read(directory.join("keyslots")).unwrap()).unwrap().before_authentication().clone()
+}
+
+fn carried(bench: &Bench) -> Vec<u32> {
+    keyslots(&bench.keys()).epoch.unwrap().carried
+}
+
+fn add_code(bench: &Bench) -> String {
+    let mut operator = Operator::default();
+    operator.asks(bench, Task::Add { new: NewSlot::Recovery, with: None }).done();
+    operator.sheets.remove(0)
+}
+
+#[test]
+fn a_code_brings_the_epoch_into_another_machine_however_often_it_moved() {
+    let mut bench = Bench::provisioned();
+    let code = add_code(&bench);
+    let (keeper, process) = serve(&bench);
+    settle(&keeper, None).unwrap();
+    let (kept, wrapped) = keeper.new_dek(KEPT).unwrap();
+    let mut store = Store { number: 1, wrapped };
+    for _ in 0..3 {
+        move_on(&keeper, &mut store).unwrap();
+    }
+    drop((keeper, process));
+
+    // The mainboard died.
+    bench.tpm = Swtpm::start();
+    Operator::who_answers(&[&code])
+        .asks(&bench, Task::Reseal { slot: None, conditions: Conditions { new_tpm: true, ..Conditions::default() }, with: None })
+        .done();
+    let (keeper, _process) = serve(&bench);
+    assert_eq!(settle(&keeper, Some(4)), Ok(4));
+    assert_eq!(opened(&keeper, KEPT, &store.wrapped), Ok(*kept.expose()));
+    move_on(&keeper, &mut store).unwrap();
+    assert_eq!(opened(&keeper, KEPT, &store.wrapped), Ok(*kept.expose()));
+}
+
+/// What a sheet opens in a key directory: the numbers of the epochs.
+fn sheet_opens(directory: &Path, sheet: &str) -> Option<Vec<u32>> {
+    let code = code::read(Sort::Code, &salama::base::secret::SecretText::new(sheet.to_owned())).unwrap();
+    let slots = keyslots(directory).slots;
+    let opened = slots.iter().find_map(|slot| match &slot.kind {
+        Kind::Recovery(encrypted) => recovery::decrypt(encrypted, slot.id, &code).ok(),
+        Kind::Tpm(_) | Kind::Shares(_) => None,
+    });
+    opened.map(|carried| carried.epochs.iter().map(|epoch| epoch.number()).collect())
+}
+
+#[test]
+fn an_old_image_opens_by_its_own_sheet_and_no_more_once_that_was_replaced() {
+    let bench = Bench::provisioned();
+    let sheet = add_code(&bench);
+    let image = copy(&bench.keys());
+    let (keeper, process) = serve(&bench);
+    settle(&keeper, None).unwrap();
+    let (_, wrapped) = keeper.new_dek(KEPT).unwrap();
+    let mut store = Store { number: 1, wrapped };
+    move_on(&keeper, &mut store).unwrap();
+    drop((keeper, process));
+    assert_eq!(sheet_opens(&bench.keys(), &sheet), Some(vec![2]));
+    assert_eq!(sheet_opens(image.path(), &sheet), Some(vec![1]), "the limit that docs/KEYS.md states");
+
+    let mut operator = Operator::default();
+    operator.asks(&bench, Task::Rotate { slot: None, with: None }).done();
+    let new_sheet = operator.sheets.remove(0);
+    assert_eq!(sheet_opens(&bench.keys(), &new_sheet), Some(vec![2]));
+    assert_eq!(sheet_opens(image.path(), &new_sheet), None, "the old paper is destroyed, and the new one is of no use to the old image");
+    assert_eq!(sheet_opens(&bench.keys(), &sheet), None);
+}
+
+#[test]
+fn tpm2_tools_see_two_places_that_only_their_password_reads_and_writes() {
+    let bench = Bench::provisioned();
+    let first = keyslots(&bench.keys()).epoch.unwrap().first;
+    for index in [first, first + 1] {
+        let shown = bench.tpm.tool("tpm2_nvreadpublic", &[&format!("0x{index:x}")]);
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        assert!(shown.contains("friendly: authwrite|authread|no_da|written"), "{shown}");
+        assert!(shown.contains("size: 36"), "{shown}");
+    }
+}
