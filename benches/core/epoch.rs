@@ -53,10 +53,11 @@ pub fn run(arguments: &Arguments) {
     let appliance = Appliance::provision(&Settings::default());
     let keys = appliance.keys();
     let limits = ["--new-deks-per-minute", "100000000", "--user", "salama-keeper"];
-    let words = ["serve", "--directory", keys.to_str().unwrap(), "--tpm", &appliance.tpm()].into_iter().chain(limits);
+    let tpm = appliance.tpm();
+    let words = ["serve", "--directory", keys.to_str().unwrap(), "--tpm", &tpm].into_iter().chain(limits);
     let (keeper, greeting) = Keeper::connect(program::spawn(&built("salama-keeper"), words).unwrap().channel).unwrap();
     let index = IndexKeys::derive(&greeting.index_key).unwrap();
-    let store = OpenStore::open(&arguments.folder, 1 << 16).unwrap().start().unwrap();
+    let store = OpenStore::open(&arguments.folder, 1 << 16, &index).unwrap().start().unwrap();
     let calls = Calls::open(CallsParts {
         store: store.clone(),
         index: IndexKeys::derive(&greeting.index_key).unwrap(),

@@ -49,11 +49,14 @@ struct Statement<'a> {
     issued_at: String,
 }
 
-/// A new key: its files, name and bytes.
+/// Files of the key directory: name and bytes.
+type NewFiles = [(&'static str, Vec<u8>); 2];
+
+/// A new key, and its files.
 ///
 /// # Errors
 /// [`ErasureKeyError`].
-pub fn create(root: &Root) -> Result<(EcKey, [(&'static str, Vec<u8>); 2]), ErasureKeyError> {
+pub fn create(root: &Root) -> Result<(EcKey, NewFiles), ErasureKeyError> {
     let (key, pkcs8) = EcKey::generate()?;
     let file = container::write(FILE, &Stored { wrapped: wrapping(root)?.wrap(OWNER, &pkcs8)? }, &file_mac(root)?)?;
     let public = pem::encode(&pem::Pem::new("PUBLIC KEY", [SPKI, key.der_bytes()].concat()));
