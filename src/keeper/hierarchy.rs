@@ -2,7 +2,7 @@
 //! Trusts: the root key is uniformly random.
 //! Touches: nothing.
 //! A TPM slot has keys of its own, from what its TPM seals ([`SlotKey`]).
-//! Next: `wrap`, `keyring`, `container` and the greeting take one key each; the root is dropped after start-up.
+//! Next: `wrap`, `keyring`, `container` and the greeting take one key each; the daemon's keeper keeps the root for its recovery slots.
 
 use ring::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use zeroize::Zeroizing;
