@@ -73,7 +73,8 @@ impl KeySource for TestKeeper {
     fn new_dek(&self, call: CallId) -> Result<(Secret<DEK_BYTES>, WrappedDek), KeyError> {
         let dek = Secret::try_fill(|to| ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), to)).unwrap();
         let wrapped = dek.expose().iter().zip(pad(call)).map(|(byte, pad)| byte ^ pad);
-        Ok((dek, WrappedDek(std::iter::once(self.now()).chain(wrapped).collect())))
+        let wrapped = WrappedDek(std::iter::once(self.now()).chain(wrapped).collect());
+        Ok((dek, wrapped))
     }
 
     fn epoch(&self, request: EpochRequest) -> Result<EpochReply, KeyError> {
