@@ -30,7 +30,7 @@ use std::path::Path;
 use std::process::Command;
 
 use box_with_keys::{Bench, KEEPER, holds};
-use keeper::keyslots::{Keyslots, Kind, TpmSlot};
+use keeper::keyslots::{Keyslots, Kind, RootKey, TpmSlot};
 use keeper::slots;
 use keeper::tpm::policy::Policy;
 use keeper::tpm::{Address, Tpm};
@@ -288,6 +288,8 @@ fn a_slot_that_is_cut_damaged_or_of_another_version_is_refused_by_name() {
     let bench = Bench::provisioned();
     let slot = bench.keys().join("keyslots");
     let whole = fs::read(&slot).unwrap();
+    let RootKey::Wrapped { wrapped, .. } = first_slot(&bench).root else { panic!("a box of today wraps its root key") };
+    let root_key = whole.windows(wrapped.len()).position(|window| window == wrapped).unwrap();
     let refusal_of = |bytes: &[u8]| {
         fs::write(&slot, bytes).unwrap();
         bench.refusal(&bench.tpm.tcti()).0
@@ -301,11 +303,13 @@ fn a_slot_that_is_cut_damaged_or_of_another_version_is_refused_by_name() {
     older[17] = 0;
     assert!(refusal_of(&with_checksum_repaired(older)).contains("has version 0, this program reads version 1"));
     // Whoever repairs the checksum is caught by the TPM, by the cipher, or by the authentication that only the root key can make.
-    let mut forged = whole.clone();
-    let last_of_body = forged.len() - 65;
-    forged[last_of_body] ^= 1;
-    let reason = refusal_of(&with_checksum_repaired(forged));
-    assert!(reason.contains("the root key in the file does not open with it"), "{reason}");
+    for (at, said) in [(root_key + 40, "the root key in the file does not open with it"), (whole.len() - 65, "was not written by this box")]
+    {
+        let mut forged = whole.clone();
+        forged[at] ^= 1;
+        let reason = refusal_of(&with_checksum_repaired(forged));
+        assert!(reason.contains(said), "{reason}");
+    }
     fs::remove_file(&slot).unwrap();
     assert!(bench.refusal(&bench.tpm.tcti()).0.contains("keyslots is missing"));
 }

@@ -614,7 +614,7 @@ fn a_tpm_that_fails_at_any_command_loses_nothing_and_the_next_try_succeeds() {
 fn with_every_call_failing(bench: &Bench, how: &str, task: &Task) -> usize {
     let before = opens(bench, &[]);
     let mut hits = 0;
-    for call in ["write", "fsync", "rename", "fchown", "unlink"] {
+    for call in ["write", "fsync", "renameat", "fchown", "unlinkat"] {
         for nth in 1.. {
             let inject = format!("inject={call}:{how}:when={nth}");
             let log = bench.base().join("strace");
@@ -642,7 +642,7 @@ fn with_every_call_failing(bench: &Bench, how: &str, task: &Task) -> usize {
             }
             assert_eq!((keyslots(bench).leftovers, nv_indices(&bench.tpm)), (Vec::new(), 1), "{call} {nth}");
             let files = fs::read_dir(bench.keys()).unwrap().count();
-            assert_eq!(files, 3, "{call} {nth}");
+            assert_eq!(files, 5, "{call} {nth}");
             if !hit {
                 end.done();
                 break;

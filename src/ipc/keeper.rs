@@ -252,6 +252,12 @@ pub enum KeeperDenial {
          directory back. This one opens no call any more, on this machine neither"
     )]
     OtherEpoch,
+    /// The store's epoch is newer than the TPM's.
+    #[error(
+        "the store is newer than the keys: the key directory, or what a recovery code brought into this TPM, is from before calls were last erased \
+         for good. Put the newest key directory back (salama keys reseal, on another machine)"
+    )]
+    OlderKeys,
     /// Nothing was settled or begun, or the erasure is not yet final.
     #[error("the key keeper is asked about erasure epochs out of order")]
     EpochOutOfOrder,

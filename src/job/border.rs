@@ -139,7 +139,7 @@ fn key_error(error: KeeperError) -> KeyError {
     match error {
         KeeperError::Denied(KeeperDenial::RateLimited) => KeyError::RateLimited,
         KeeperError::Denied(KeeperDenial::WrongKey) => KeyError::WrongKey,
-        KeeperError::Denied(denial @ KeeperDenial::OtherEpoch) => KeyError::OtherEpoch(denial),
+        KeeperError::Denied(denial @ (KeeperDenial::OtherEpoch | KeeperDenial::OlderKeys)) => KeyError::OtherEpoch(denial),
         KeeperError::Denied(_)
         | KeeperError::Refused { .. }
         | KeeperError::Gone(_)

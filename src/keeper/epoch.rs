@@ -169,7 +169,8 @@ impl Epochs {
         let newest = numbers.into_iter().flatten().max();
         let Some(number) = store.or(newest) else { return Err(EpochError::Nothing) };
         let Some(current) = numbers.iter().position(|here| *here == Some(number)) else {
-            return Err(EpochError::Other { here: newest.unwrap_or_default() });
+            let here = newest.unwrap_or_default();
+            return Err(if number > here { EpochError::Older { here } } else { EpochError::Other { here } });
         };
         self.current = Some(current);
         self.begun = false;
@@ -245,6 +246,12 @@ pub enum EpochError<E> {
     /// The store's is not there.
     #[error("the store is of an epoch that the TPM does not have; it has {here}")]
     Other {
+        /// The newest that is there.
+        here: u32,
+    },
+    /// The store's is of a time after these.
+    #[error("the store is of an epoch that the TPM has not yet had; it has {here}")]
+    Older {
         /// The newest that is there.
         here: u32,
     },
@@ -390,7 +397,7 @@ mod tests {
         let mut again = Epochs::open(&mut machine).unwrap();
         assert!(again.current().is_none());
         assert_eq!(again.begin(&mut machine), Err(EpochError::Unsettled));
-        assert_eq!(again.settle(&mut machine, Some(7)), Err(EpochError::Other { here: 2 }));
+        assert_eq!(again.settle(&mut machine, Some(7)), Err(EpochError::Older { here: 2 }));
         assert_eq!(again.settle(&mut machine, Some(2)), Ok(2));
         assert!(machine.places[0].is_none());
     }

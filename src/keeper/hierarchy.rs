@@ -1,7 +1,7 @@
 //! All long-term keys from one root: HKDF-SHA-256, one label a purpose.
 //! Trusts: the root key is uniformly random.
 //! Touches: nothing.
-//! Next: `wrap`, `keyring`, `container` and the greeting take one key each; the root is dropped after start-up.
+//! Next: `wrap`, `keyring`, `container` and the greeting take one key each; the daemon's keeper keeps the root for its recovery slots.
 //!
 //! A TPM slot has keys of its own, from what its TPM seals ([`SlotKey`]).
 

@@ -170,6 +170,7 @@ const fn denial_word(denial: KeeperDenial) -> &'static str {
         KeeperDenial::CounterElsewhere => "counter_elsewhere",
         KeeperDenial::Internal => "internal",
         KeeperDenial::OtherEpoch => "other_epoch",
+        KeeperDenial::OlderKeys => "older_keys",
         KeeperDenial::EpochOutOfOrder => "epoch_out_of_order",
         KeeperDenial::EpochFailed => "epoch_failed",
     }

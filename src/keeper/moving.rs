@@ -178,6 +178,7 @@ const fn word(request: &EpochRequest) -> &'static str {
 const fn denial<E>(error: &EpochError<E>) -> KeeperDenial {
     match error {
         EpochError::Other { .. } => KeeperDenial::OtherEpoch,
+        EpochError::Older { .. } => KeeperDenial::OlderKeys,
         EpochError::Unsettled => KeeperDenial::EpochOutOfOrder,
         EpochError::Nothing | EpochError::Places(_) | EpochError::Random(_) => KeeperDenial::EpochFailed,
     }

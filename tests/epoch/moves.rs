@@ -156,7 +156,8 @@ fn a_keeper_that_is_killed_at_any_step_of_a_move_loses_nothing_and_brings_nothin
         proxy.refuse(usize::MAX);
         let before = opened(&keeper, ERASED, &erased);
         drop((keeper, process));
-        assert_eq!(whole, !refused, "step {step}");
+        // What cannot be put down in the TPM afterwards stays loaded: that alone spoils no move.
+        assert!(whole || refused, "step {step}");
         // As the kernel's resource manager does for who was killed.
         bench.tpm.tool("tpm2_flushcontext", &["-l"]);
         bench.tpm.tool("tpm2_flushcontext", &["-t"]);
@@ -172,7 +173,7 @@ fn a_keeper_that_is_killed_at_any_step_of_a_move_loses_nothing_and_brings_nothin
                 assert_eq!(denial, KeeperDenial::WrongKey);
             }
         }
-        if whole {
+        if !refused {
             break;
         }
     }

@@ -105,7 +105,7 @@ async fn an_interrupted_certificate_is_made_at_the_next_start() {
     assert!(!certified(&office, erased).await);
     office.calls.erase_for_good(&Scope::All, erased).await.unwrap();
     assert!(certified(&office, erased).await);
-    drop(office);
+    office.close();
     let office = Office::open(state.path(), good);
     assert!(office.calls.export(&Scope::All, kept).await.is_ok());
     office.close();
