@@ -6,13 +6,12 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTableMetadata, TableHandle};
 
-use super::database::{self, Definition, is_full, transact};
+use super::database::{self, Definition, guarded, is_full, transact};
 
 /// Bytes of records in one transaction of the copy.
 const BATCH_BYTES: usize = 4 << 20;
@@ -65,9 +64,7 @@ pub enum CopyError {
 /// part that the next opening of the store removes.
 pub(in crate::record) fn write(from: &Database, to: &Path, tell: &mut dyn FnMut(CopyProgress)) -> Result<u64, CopyError> {
     let part = unfinished(to);
-    // redb panics over pages that lead nowhere.
-    let written = catch_unwind(AssertUnwindSafe(|| write_part(from, &part, tell)));
-    let written = written.unwrap_or_else(|_| Err(CopyError::Read(redb::Error::Corrupted("pages lead nowhere".to_owned()))));
+    let written = guarded(|| Ok(write_part(from, &part, tell))).unwrap_or_else(|nowhere| Err(CopyError::Read(nowhere)));
     let copied = written.and_then(|records| {
         put_in_place(&part, to)?;
         Ok(records)

@@ -76,9 +76,13 @@ impl<C: Clock> Desk<'_, C> {
         policy: Policy,
         may_be_new: bool,
     ) -> Result<(u32, bool), ManageError> {
-        // Before a PIN is asked for: a TPM that is not the box's own gets nothing.
-        drop(self.this_tpm(book, may_be_new)?);
-        let pin = if policy.pin { Some(self.new_pin()?) } else { None };
+        let pin = if policy.pin {
+            // A PIN is not asked for in vain; the TPM is not held while somebody types.
+            drop(self.this_tpm(book, may_be_new)?);
+            Some(self.new_pin()?)
+        } else {
+            None
+        };
         let (mut tpm, new) = self.this_tpm(book, may_be_new)?;
         let storage_root = tpm.storage_root().clone();
         if pin.is_some() {
