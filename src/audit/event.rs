@@ -43,6 +43,15 @@ pub enum Ruling {
     Refused(Code),
 }
 
+impl Ruling {
+    const fn words(self) -> (Code, Option<Code>) {
+        match self {
+            Self::Allowed => ("allowed", None),
+            Self::Refused(reason) => ("refused", Some(reason)),
+        }
+    }
+}
+
 /// What of a call was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
@@ -218,6 +227,22 @@ pub enum Event {
     },
     /// Uploads are refused: the disk is nearly full.
     SpaceLow,
+    /// The keeper's limit is reached: nothing is opened until it says.
+    KeyLimit {
+        /// What wanted a key.
+        step: Code,
+        /// Of which call.
+        call: Option<CallId>,
+        /// For how long it is refused, seconds.
+        wait_s: u64,
+    },
+    /// The keeper took a grant, or refused it: more calls than usual may be opened for a while.
+    KeyBurst {
+        /// Who signed it.
+        who: Who,
+        /// How it went.
+        ruling: Ruling,
+    },
     /// An administrator changed something.
     AdminActed {
         /// Who.
@@ -280,6 +305,8 @@ impl Event {
             Self::Fault { .. } => "fault",
             Self::Swept { .. } => "swept",
             Self::SpaceLow => "space_low",
+            Self::KeyLimit { .. } => "key_limit",
+            Self::KeyBurst { .. } => "key_burst",
             Self::AdminActed { .. } => "admin_acted",
         }
     }
@@ -292,6 +319,8 @@ impl Event {
             | Self::Decided { ruling: Ruling::Refused(_), .. }
             | Self::CallFailed { .. }
             | Self::SpaceLow
+            | Self::KeyLimit { .. }
+            | Self::KeyBurst { .. }
             | Self::Swept { .. } => Severity::Warning,
             _ => Severity::Notice,
         }
@@ -308,10 +337,7 @@ impl Event {
                 Line { peer: Some(*peer), outcome: Some("refused"), reason: Some(failure.code()), ..none }
             }
             Self::Decided { who, peer, action, call, ruling } => {
-                let (outcome, reason) = match ruling {
-                    Ruling::Allowed => ("allowed", None),
-                    Ruling::Refused(reason) => ("refused", Some(*reason)),
-                };
+                let (outcome, reason) = ruling.words();
                 Line { who: who.as_ref(), peer: Some(*peer), action: Some(action), call: *call, outcome: Some(outcome), reason, ..none }
             }
             Self::CallAccepted { call, who, bytes } => Line { call: Some(*call), who: Some(who), bytes: Some(*bytes), ..none },
@@ -327,6 +353,11 @@ impl Event {
             Self::TextRedacted { redacted: count } | Self::Swept { files: count } => Line { count: Some(*count), ..none },
             Self::Fault { call, step, cause } => Line { call: *call, reason: Some(step), detail: Some(cause), ..none },
             Self::AdminActed { who, action } => Line { who: Some(who), action: Some(action), ..none },
+            Self::KeyLimit { step, call, wait_s } => Line { call: *call, reason: Some(step), count: Some(*wait_s), ..none },
+            Self::KeyBurst { who, ruling } => {
+                let (outcome, reason) = ruling.words();
+                Line { who: Some(who), outcome: Some(outcome), reason, ..none }
+            }
             Self::KeeperStarted | Self::KeeperLost | Self::WorkerLost | Self::SpaceLow => none,
         }
     }
@@ -388,6 +419,16 @@ impl fmt::Display for Event {
             Self::Swept { files } => write!(f, "{files} files that an earlier crash had left were removed"),
             Self::SpaceLow => write!(f, "the disk is nearly full: uploads are refused; erase calls or enlarge the disk"),
             Self::AdminActed { who, action } => write!(f, "{who} {action}"),
+            Self::KeyLimit { step, wait_s, .. } => {
+                write!(f, "{step}: the key keeper's limit is reached for {wait_s} s; find out who opens so many")
+            }
+            Self::KeyBurst { who, ruling } => {
+                write!(f, "{who} asks for more calls to be opened: ")?;
+                match ruling {
+                    Ruling::Allowed => write!(f, "granted"),
+                    Ruling::Refused(reason) => write!(f, "refused ({reason})"),
+                }
+            }
         }
     }
 }

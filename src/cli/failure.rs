@@ -14,6 +14,7 @@ use super::keys::KeysError;
 use super::model::{GoldenError, ImportModelError};
 use super::output::clean;
 use crate::base::exit::Exit;
+use crate::ipc::key_log::LogFault;
 use crate::ipc::worker::CallFailure;
 use crate::job::spec::CallState;
 use crate::model::verify::VerifyError;
@@ -156,6 +157,9 @@ pub enum Failure {
     /// `model list` found models that are not as their manifests say.
     #[error("{0} of the models must not be used; import them again")]
     ModelsRefused(usize),
+    /// The keeper's lines are not whole.
+    #[error("{0}")]
+    KeyLog(#[from] LogFault),
     /// There is no journal to read.
     #[error("{0}")]
     NoJournal(String),
@@ -183,6 +187,7 @@ impl Failure {
             Self::Enrol(error) => of_enrol(error),
             Self::Keys(error) => error.exit(),
             Self::Import(ImportModelError::Name { .. }) => Exit::Usage,
+            Self::KeyLog(_) => Exit::BadInput,
             Self::Import(ImportModelError::Import(_)) | Self::Verify(_) | Self::ModelsRefused(_) => Exit::BadInput,
             Self::Golden(error) | Self::Import(ImportModelError::Golden(error)) => match error {
                 GoldenError::Refused(_) => Exit::BadInput,

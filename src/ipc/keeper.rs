@@ -7,6 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::burst::{GrantFault, SignedGrant};
+use crate::base::clock::Timestamp;
 use crate::base::ids::CallId;
 use crate::base::secret::SecretInTransit;
 
@@ -53,6 +55,8 @@ pub enum KeeperRequest {
     },
     /// How often each kind of request was served and refused.
     Counters,
+    /// Allow more calls to be opened for a while, because a person with a permit signed that.
+    Burst(SignedGrant),
     /// Issue a client certificate. Console only: the daemon's keeper refuses it.
     IssueCertificate {
         /// PKCS#10, DER. Only its public key is used.
@@ -79,6 +83,8 @@ pub enum KeeperReply {
         client_ca: Vec<u8>,
         /// Key of keyed hashes and of sealed record headers (HKDF label `index`).
         index_key: SecretInTransit<DEK_BYTES>,
+        /// What the keeper says of itself.
+        standing: Standing,
     },
     /// Start-up failed; the text is for the operator. The keeper exits after it.
     Refused {
@@ -98,10 +104,41 @@ pub enum KeeperReply {
     Signature(Vec<u8>),
     /// Counted since the keeper's start.
     Counters(KeeperCounters),
+    /// A grant counts from now on.
+    BurstTaken,
     /// A certificate and the chain above it, DER, leaf first.
     Certificate(Vec<Vec<u8>>),
     /// The request was refused.
     Denied(KeeperDenial),
+}
+
+/// What the keeper says of itself, once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// The box, as its certificates name it.
+    pub box_name: String,
+    /// This start of the keeper: random; grants and signed lines name it.
+    pub start: StartId,
+    /// The Ed25519 key that its lines verify with.
+    pub log_key: [u8; 32],
+    /// The TPM's protection against guessing, as it was at the start; none when the TPM did not tell.
+    pub lockout: Option<TpmLockout>,
+}
+
+/// A start of the keeper.
+pub type StartId = [u8; 16];
+
+/// The TPM's protection against guessing PINs, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TpmLockout {
+    /// When it was read.
+    pub at: Timestamp,
+    /// Wrong tries that were not forgiven.
+    pub failed: u32,
+    /// Tries until it locks.
+    pub tries: u32,
+    /// It took no PIN.
+    pub locked: bool,
 }
 
 /// Uses of keys since the keeper's start.
@@ -117,14 +154,23 @@ pub struct KeeperCounters {
     pub tls_signatures: u64,
     /// Requests refused for any reason.
     pub denied: u64,
+    /// Requests refused for a limit.
+    pub limited: u64,
+    /// Incidents in the keeper's own stream.
+    pub incidents: u64,
+    /// Grants that were taken.
+    pub grants: u64,
 }
 
 /// Why the keeper refused a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum KeeperDenial {
     /// The limit of this kind of use is reached.
-    #[error("the key keeper's limit for this kind of use is reached; try again later")]
-    RateLimited,
+    #[error("the key keeper's limit for this kind of use is reached; try again in {seconds} s")]
+    RateLimited {
+        /// Until when.
+        seconds: u32,
+    },
     /// The wrapped key is not this call's, or damaged.
     #[error("the call's wrapped key does not open: it is damaged or belongs to another call")]
     WrongKey,
@@ -137,6 +183,9 @@ pub enum KeeperDenial {
     /// The certificate request is malformed.
     #[error("the certificate request is malformed or its key is not ECDSA P-256")]
     BadRequest,
+    /// The grant is not one.
+    #[error(transparent)]
+    Grant(GrantFault),
     /// The random number generator or a cipher failed.
     #[error("a cryptographic operation failed in the key keeper")]
     Internal,

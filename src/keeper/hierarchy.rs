@@ -34,10 +34,12 @@ pub enum Purpose {
     FileMac,
     /// The password of the TPM's lockout hierarchy.
     TpmLockout,
+    /// Signs the keeper's own lines: the seed of an Ed25519 key.
+    AuditSign,
 }
 
 /// Every purpose with its label. A label is never changed or reused: that would change or mix keys of boxes in use.
-pub const LABELS: [(Purpose, &str); 8] = [
+pub const LABELS: [(Purpose, &str); 9] = [
     (Purpose::RecordKek, "record kek"),
     (Purpose::Index, "index"),
     (Purpose::Audit, "audit"),
@@ -46,6 +48,7 @@ pub const LABELS: [(Purpose, &str); 8] = [
     (Purpose::TlsWrap, "tls wrap"),
     (Purpose::FileMac, "file mac"),
     (Purpose::TpmLockout, "tpm lockout"),
+    (Purpose::AuditSign, "audit sign"),
 ];
 
 /// As [`SALT`], for what a TPM slot seals.

@@ -6,26 +6,37 @@
 use nix::unistd::geteuid;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use crate::base::clock::{Clock, SystemClock};
 use crate::base::exit::Exit;
 use crate::base::secret::Secret;
+use crate::ipc::keeper::{Standing, TpmLockout};
 use crate::sandbox::privilege::PrivilegeError;
 use crate::sandbox::process::{ConfineError, HardenError, LockMemoryError};
 
 use super::args::ServeArgs;
+use super::chain::{Chain, ChainError};
 use super::directory::{self, DirectoryError};
+use super::grant::Grants;
 use super::hierarchy::{DeriveError, Purpose, Root};
 use super::keyring::{self, Keyring, KeyringError};
+use super::limits::{Limits, LimitsError};
 use super::owner::{OwnerAuth, OwnerAuthError};
 use super::pin::{self, PinError};
 use super::serve::{Greeting, Keys};
 use super::slots::{self, SlotError};
-use super::tpm::{Address, TpmError};
+use super::tpm::{Address, TpmError, lockout};
 use super::wrap::{DekWrapper, WrapError};
 
 /// Keys and greeting of one mode.
 pub struct Opened {
     /// What it answers with.
     pub keys: Keys,
+    /// How often.
+    pub limits: Limits,
+    /// Who may allow more; nobody at the console.
+    pub grants: Option<Grants>,
+    /// What signs its lines.
+    pub chain: Chain,
     /// What it says first.
     pub greeting: Greeting,
 }
@@ -48,10 +59,12 @@ pub fn account(args: &ServeArgs) -> Result<Option<String>, StartError> {
 /// # Errors
 /// [`StartError`].
 pub fn open_daemon(args: &ServeArgs) -> Result<Opened, StartError> {
-    let (root, keyring) = open_root(args)?;
+    let OpenBox { root, keyring, limits, chain } = open_box(args)?;
     let deks = DekWrapper::new(&root.derive(Purpose::RecordKek)?)?;
     let keys = Keys::Daemon { deks: Box::new(deks), tls: Box::new(keyring.open_tls_key(&root)?) };
-    Ok(Opened { keys, greeting: greeting(&keyring, root.derive(Purpose::Index)?) })
+    let grants = Some(Grants::new(keyring.ca(), keyring.box_name().to_owned(), chain.start()));
+    let greeting = greeting(&keyring, &chain, root.derive(Purpose::Index)?, lockout_now(args));
+    Ok(Opened { keys, limits, grants, chain, greeting })
 }
 
 /// For the console: the CA's key only.
@@ -59,24 +72,42 @@ pub fn open_daemon(args: &ServeArgs) -> Result<Opened, StartError> {
 /// # Errors
 /// [`StartError`].
 pub fn open_console(args: &ServeArgs) -> Result<Opened, StartError> {
-    let (root, keyring) = open_root(args)?;
+    let OpenBox { root, keyring, limits, chain } = open_box(args)?;
     let keys = Keys::Console { authority: Box::new(keyring.open_authority(&root)?) };
     let nothing = Secret::try_fill(|to| SystemRandom::new().fill(to).map_err(|_| WrapError))?;
-    Ok(Opened { keys, greeting: greeting(&keyring, nothing) })
+    let greeting = greeting(&keyring, &chain, nothing, None);
+    Ok(Opened { keys, limits, grants: None, chain, greeting })
+}
+
+/// What both modes begin with.
+struct OpenBox {
+    root: Root,
+    keyring: Keyring,
+    limits: Limits,
+    chain: Chain,
 }
 
 /// TPM > root key > TPM closed: no context outlives [`slots::open`].
-fn open_root(args: &ServeArgs) -> Result<(Root, Keyring), StartError> {
+fn open_box(args: &ServeArgs) -> Result<OpenBox, StartError> {
     let files = directory::read(&args.directory)?;
+    let limits = Limits::read(&files.limits)?;
     let owner = args.owner_auth.as_deref().map(OwnerAuth::read).transpose()?;
     let pin = args.pin.as_deref().map(pin::read).transpose()?;
     let root = slots::open(&files.slots, Address { tcti: &args.tpm, owner: owner.as_ref() }, pin.as_ref())?;
     let keyring = keyring::open(&root, &files.keyring)?;
-    Ok((root, keyring))
+    let chain = Chain::begin(&root)?;
+    Ok(OpenBox { root, keyring, limits, chain })
 }
 
-fn greeting(keyring: &Keyring, index_key: Secret<{ super::hierarchy::KEY_BYTES }>) -> Greeting {
-    Greeting { server_chain: keyring.server_chain(), client_ca: keyring.ca(), index_key }
+/// For `salama status`. A TPM that does not tell keeps nobody from starting.
+fn lockout_now(args: &ServeArgs) -> Option<TpmLockout> {
+    let lockout::Lockout { failed, tries, locked, .. } = lockout::read(&args.tpm).ok()?;
+    Some(TpmLockout { at: SystemClock.now(), failed, tries, locked })
+}
+
+fn greeting(keyring: &Keyring, chain: &Chain, index_key: Secret<{ super::hierarchy::KEY_BYTES }>, lockout: Option<TpmLockout>) -> Greeting {
+    let standing = Standing { box_name: keyring.box_name().to_owned(), start: chain.start(), log_key: chain.public_key(), lockout };
+    Greeting { server_chain: keyring.server_chain(), client_ca: keyring.ca(), index_key, standing }
 }
 
 /// Why the keeper did not come to answer.
@@ -103,6 +134,12 @@ pub enum StartError {
     /// The keyring.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
+    /// The limits.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
+    /// The lines' key.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
     /// Derivation.
     #[error(transparent)]
     Derive(#[from] DeriveError),
@@ -122,12 +159,18 @@ impl StartError {
     pub const fn exit(&self) -> Exit {
         match self {
             Self::Directory(DirectoryError::NotOperator) => Exit::Denied,
-            Self::Directory(DirectoryError::Absent(_)) => Exit::Config,
+            Self::Directory(DirectoryError::Absent(_)) | Self::Limits(_) => Exit::Config,
             // Started again and again, a service would use up the tries of the PIN.
             Self::Slot(SlotError::PinNeeded | SlotError::Tpm(TpmError::WrongPin(_) | TpmError::LockedOut(_))) => Exit::Config,
             Self::Directory(_) | Self::Pin(_) | Self::OwnerAuth(_) | Self::Slot(_) | Self::Keyring(_) => Exit::Io,
             Self::Privilege(PrivilegeError::Root | PrivilegeError::UnknownUser { .. }) => Exit::Config,
-            Self::Harden(_) | Self::LockMemory(_) | Self::Derive(_) | Self::Wrap(_) | Self::Privilege(_) | Self::Confine(_) => Exit::Failed,
+            Self::Harden(_)
+            | Self::LockMemory(_)
+            | Self::Chain(_)
+            | Self::Derive(_)
+            | Self::Wrap(_)
+            | Self::Privilege(_)
+            | Self::Confine(_) => Exit::Failed,
         }
     }
 }

@@ -41,13 +41,6 @@ impl Office {
         office
     }
 
-    /// One more setting in a section that the settings file has already.
-    pub fn set(&self, section: &str, setting: &str) {
-        let file = self.appliance.path("salama.toml");
-        let text = fs::read_to_string(&file).unwrap().replace(section, &format!("{section}\n{setting}"));
-        fs::write(&file, text).unwrap();
-    }
-
     /// Waits until no process of the appliance is left, as systemd does before it starts a service again. Without it a keeper that is
     /// still starting would share the TPM with the next one, and a TPM without a resource manager has room for one.
     pub fn until_all_are_gone(&self) {

@@ -28,6 +28,9 @@ pub(super) const OWNER: &str = "counsellor/amina";
 /// What the scripted child heard in clear; must never be found on disk.
 pub(super) const CLEAR: &str = "Zuberi Planted-Name";
 
+/// How long the keeper refuses.
+pub(super) const WAIT: Duration = Duration::from_millis(30);
+
 /// Wraps with XOR of a fixed pad and the call id: enough to tell calls apart.
 #[derive(Default)]
 pub(super) struct TestKeeper {
@@ -51,7 +54,7 @@ impl KeySource for TestKeeper {
 
     fn unwrap_dek(&self, call: CallId, wrapped: &WrappedDek, _: UnwrapPurpose) -> Result<Secret<DEK_BYTES>, KeyError> {
         if self.limited.swap(false, Ordering::SeqCst) {
-            return Err(KeyError::RateLimited);
+            return Err(KeyError::RateLimited { wait: WAIT });
         }
         self.opened.fetch_add(1, Ordering::SeqCst);
         Secret::try_fill(|to| {
