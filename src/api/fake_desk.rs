@@ -27,8 +27,8 @@ pub(crate) use crate::job::spec::CallState;
 /// A keeper that keeps the grants and answers as a test wants.
 #[derive(Default)]
 pub(crate) struct FakeBursts {
-    pub(crate) relayed: std::sync::Mutex<Vec<SignedGrant>>,
-    pub(crate) refuses: std::sync::Mutex<Option<BurstRefusal>>,
+    pub(crate) relayed: Mutex<Vec<SignedGrant>>,
+    pub(crate) refuses: Mutex<Option<BurstRefusal>>,
 }
 
 impl KeyBursts for FakeBursts {

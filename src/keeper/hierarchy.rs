@@ -160,6 +160,7 @@ mod tests {
             (Purpose::TlsWrap, "4178975dfa0742b8bf12a9c044b8bb0970055ec92b08c6f782f5c13928c6b796"),
             (Purpose::FileMac, "095be9d125401c52b99e22ccd242422ae90af05a166f75db7f4c87e30a1b30bb"),
             (Purpose::TpmLockout, "1994ef9e1313e0913bbaa0321569cb7914c50304a74d4b6a668b616632199160"),
+            (Purpose::AuditSign, "82909ffacedf645fef9ca32046b8fd8f37ec6b9b2a86eec6e43be5135fb2db0d"),
         ];
         for (purpose, expected) in known {
             assert_eq!(hex(root().derive(purpose).unwrap().expose()), expected, "{purpose:?}");

@@ -88,17 +88,19 @@ impl Meter {
 
     fn take(&mut self, now: Duration) -> Result<(), Exceeded> {
         let Limit { per_minute, per_hour, ceiling_per_hour } = self.limit;
-        if self.all.used(now) >= ceiling_per_hour {
-            let wait = self.all.wait(ceiling_per_hour, now);
-            return Err(self.exceeded(Bound::Ceiling, wait, now));
-        }
+        let ceiling = self.all.wait(ceiling_per_hour, now);
         let (minute, hour) = (self.minute.wait(per_minute, now), self.hour.wait(per_hour, now));
-        if minute.is_zero() && hour.is_zero() {
+        if ceiling.is_zero() && minute.is_zero() && hour.is_zero() {
             self.minute.count(now);
             self.hour.count(now);
-        } else if !self.take_extra(now) {
-            let bound = if hour.is_zero() { Bound::Minute } else { Bound::Hour };
-            return Err(self.exceeded(bound, minute.max(hour), now));
+        } else if !ceiling.is_zero() || !self.take_extra(now) {
+            // Where no grant reaches, the ceiling is the hour's limit.
+            let bound = match ceiling_per_hour > per_hour && !ceiling.is_zero() {
+                true => Bound::Ceiling,
+                false if hour > minute => Bound::Hour,
+                false => Bound::Minute,
+            };
+            return Err(self.exceeded(bound, ceiling.max(hour).max(minute), now));
         }
         self.all.count(now);
         Ok(())
@@ -275,14 +277,15 @@ mod tests {
         let mut quota = quota();
         assert_eq!(takes(&mut quota, READ), 3);
         quota.clock().advance(seconds(61));
+        assert_eq!(takes(&mut quota, READ), 1);
         let exceeded = quota.take(READ).unwrap_err();
         assert_eq!((exceeded.bound, exceeded.used), (Bound::Hour, 10));
         let mut gained = 0;
-        for _ in 0..62 {
+        for _ in 0..55 {
             quota.clock().advance(seconds(60));
             gained += takes(&mut quota, READ);
         }
-        assert!((10..=11).contains(&gained), "{gained}");
+        assert_eq!(gained, 6);
     }
 
     #[test]

@@ -38,11 +38,10 @@ impl Window {
     /// Counts what may have happened before the start, evenly over the whole span.
     #[must_use]
     pub fn with_past(mut self, uses: u32) -> Self {
-        let (each, odd) = (u64::from(uses) / SPAN, u64::from(uses) % SPAN);
+        let before = |slots: u64| u64::from(uses) * slots / SPAN;
         for back in 1..=SPAN {
-            let share = each + u64::from(back <= odd);
-            let slot = self.newest.saturating_sub(back);
-            self.count_in(slot, u32::try_from(share).unwrap_or(u32::MAX));
+            let share = before(back) - before(back - 1);
+            self.count_in(self.newest.saturating_sub(back), u32::try_from(share).unwrap_or(u32::MAX));
         }
         self
     }
@@ -152,8 +151,9 @@ mod tests {
     fn a_past_is_forgotten_evenly() {
         let mut window = Window::of_an_hour(at(0)).with_past(61);
         assert_eq!(window.used(at(0)), 61);
-        assert_eq!(window.used(at(60)), 60);
-        assert_eq!(window.used(at(59 * 60)), 2);
+        assert_eq!(window.used(at(60)), 59);
+        assert_eq!(window.used(at(31 * 60)), 29);
+        assert_eq!(window.used(at(59 * 60)), 1);
         assert_eq!(window.used(at(60 * 60)), 0);
     }
 
