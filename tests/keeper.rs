@@ -199,6 +199,26 @@ fn each_use_is_logged_with_its_call_and_without_its_key() {
 }
 
 #[test]
+fn the_greeting_says_how_many_wrong_tries_the_tpm_has_counted() {
+    let bench = Bench::provisioned();
+    let wrong = "tpm2_createprimary -Q -C o -p right -c primary && tpm2_create -Q -C primary -P wrong -u public -r private";
+    bench.tpm.tool("sh", &["-c", &format!("{{ {wrong}; }} 2>/dev/null; tpm2_flushcontext -t")]);
+    let (_, greeting, _process) = bench.serve(&[]);
+    let lockout = greeting.standing.lockout.expect("the TPM tells");
+    assert_eq!((lockout.failed, lockout.locked), (1, false));
+    assert!(lockout.tries > 1 && lockout.at.unix_millis() > 0);
+}
+
+#[test]
+fn limits_that_cannot_be_stop_the_start_and_are_named() {
+    let bench = Bench::provisioned();
+    bench.set_limits("[read]\nper_minute = 100000\n");
+    let (reason, code) = bench.refusal(&bench.tpm.tcti());
+    assert!(reason.contains("read.per_minute must be a whole number from 1 to 600"), "{reason}");
+    assert_eq!(code, 78);
+}
+
+#[test]
 fn an_absent_tpm_is_named() {
     let bench = Bench::provisioned();
     let (reason, code) = bench.refusal("swtpm:host=127.0.0.1,port=1");

@@ -90,10 +90,12 @@ impl Verifier {
     /// # Errors
     /// [`LogFault`]: the first thing that is wrong. What follows is not judged.
     pub fn line(&mut self, number: u64, line: &[u8]) -> Result<(), LogFault> {
-        if !line.starts_with(HEAD.as_bytes()) {
+        // Whoever shares the stream may have left the piece of a line before it.
+        let begins = line.windows(HEAD.len()).rposition(|piece| piece == HEAD.as_bytes());
+        let Some(line) = begins.and_then(|at| line.get(at..)) else {
             self.report.others = self.report.others.saturating_add(1);
             return Ok(());
-        }
+        };
         let parts = Parts::of(line).ok_or(LogFault::Damaged { line: number })?;
         let message = [CONTEXT, parts.signed].concat();
         UnparsedPublicKey::new(&ED25519, self.key)

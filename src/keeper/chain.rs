@@ -138,6 +138,13 @@ pub mod tests {
     }
 
     #[test]
+    fn a_piece_that_another_left_before_a_line_takes_nothing_from_it() {
+        let mut mixed = lines(1, 3);
+        mixed[2] = [b"no line feed".as_slice(), &mixed[2]].concat();
+        assert_eq!(verify(&mixed).unwrap().lines, 5);
+    }
+
+    #[test]
     fn a_line_that_is_missing_moved_or_doubled_is_named() {
         let whole = lines(1, 5);
         let without = |at: usize| [&whole[..at], &whole[at + 1..]].concat();

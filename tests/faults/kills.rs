@@ -399,7 +399,6 @@ fn no_kill_loses_what_was_acknowledged() {
     let (mut chance, began) = (Chance::seeded(), Instant::now());
     let mut office = Office::provision(SETTINGS);
     let appliance = &office.appliance;
-    std::fs::write(appliance.keys().join("limits.toml"), "[read]\nper_minute = 600\n[job]\nper_minute = 600\n").unwrap();
     let callers = ["recorder", "supervisor"].map(|role| Caller::new(&appliance.path("ca.pem"), &appliance.identity(role, "kill")));
     let ledger = Mutex::new(Ledger::default());
     let started = Instant::now();

@@ -32,7 +32,11 @@ impl Office {
         }
         copy(&std::env::current_exe().unwrap(), &programs.path().join(stand_in::NAME));
         let settings = Settings { more: more.to_owned(), programs: Some(programs.path().to_owned()), ..Settings::default() };
-        Self { appliance: Appliance::provision(&settings), programs }
+        let appliance = Appliance::provision(&settings);
+        // These clients read more in a minute than an office in an hour.
+        let limits = ["job", "read"].map(|kind| format!("[{kind}]\nper_minute = 600\nper_hour = 6000\nceiling_per_hour = 6000\n"));
+        fs::write(appliance.keys().join("limits.toml"), limits.concat()).unwrap();
+        Self { appliance, programs }
     }
 
     pub fn start(more: &str) -> Self {
