@@ -6,10 +6,14 @@
 use std::cell::OnceCell;
 use std::os::fd::{AsFd, OwnedFd};
 
+use salama::base::clock::Timestamp;
 use salama::base::ids::CallId;
 use salama::base::secret::SecretInTransit;
+use salama::ipc::burst::{GrantFault, SignedGrant};
 use salama::ipc::channel::{Channel, ChannelError, FRAME_MAX};
-use salama::ipc::keeper::{Counter, KeeperCounters, KeeperDenial, KeeperReply, KeeperRequest, UnwrapPurpose, WrappedDek};
+use salama::ipc::keeper::{
+    Counter, KeeperCounters, KeeperDenial, KeeperReply, KeeperRequest, Standing, TpmLockout, UnwrapPurpose, WrappedDek,
+};
 use salama::ipc::transcript::{Entity, EntityCount, EntityKind, Utterance, Word};
 use salama::ipc::worker::{
     AudioInfo, CallFailure, ChildEvent, ChildExit, ChildId, ForkEvent, ForkRequest, LoadedModel, RawSamples, Stage, StageTime, Summary,
@@ -131,6 +135,11 @@ fn keeper_seeds() -> Vec<Vec<u8>> {
         KeeperRequest::SignTls { content: vec![b' '; 130] },
         KeeperRequest::Counters,
         KeeperRequest::Count { from: Some(7) },
+        KeeperRequest::Burst(SignedGrant {
+            text: "salama burst grant 1\nbox box-1\n".into(),
+            signature: vec![0x30; 70],
+            certificate: vec![0x30; 600],
+        }),
         KeeperRequest::IssueCertificate { csr_der: vec![0x30; 200], role: "counsellor".into(), name: "asha".into(), valid_days: 90 },
     ];
     let replies = [
@@ -140,6 +149,12 @@ fn keeper_seeds() -> Vec<Vec<u8>> {
             client_ca: vec![3; 300],
             index_key: SecretInTransit(secret(7)),
             counter: Counter { value: Some(7), leave: true },
+            standing: Standing {
+                box_name: "box-1".into(),
+                start: [6; 16],
+                log_key: [8; 32],
+                lockout: Some(TpmLockout { at: Timestamp::from_unix_millis(9), failed: 1, tries: 10, locked: false }),
+            },
         },
         KeeperReply::Refused { reason: "no TPM".into(), exit: 74 },
         KeeperReply::NewDek { dek: SecretInTransit(secret(7)), wrapped },
@@ -148,7 +163,9 @@ fn keeper_seeds() -> Vec<Vec<u8>> {
         KeeperReply::Counters(KeeperCounters { new_deks: u64::MAX, ..KeeperCounters::default() }),
         KeeperReply::Counted(8),
         KeeperReply::Certificate(vec![vec![5; 300]]),
-        KeeperReply::Denied(KeeperDenial::RateLimited),
+        KeeperReply::BurstTaken,
+        KeeperReply::Denied(KeeperDenial::RateLimited { seconds: 61 }),
+        KeeperReply::Denied(KeeperDenial::Grant(GrantFault::Used)),
     ];
     [frames(0, &requests), frames(1, &replies)].concat()
 }

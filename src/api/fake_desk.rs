@@ -9,17 +9,40 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::bursts::KeyBursts;
 use super::desk::{Desk, Incoming};
 use crate::base::ids::CallId;
+use crate::ipc::burst::SignedGrant;
+use crate::ipc::keeper::StartId;
 use crate::ipc::transcript::{EntityCount, EntityKind, Utterance, Word};
 use crate::ipc::worker::{Stage, TextLanguage};
 use crate::job::spec::{
     CallEvent, CallExport, CallHappening, CallMetadata, CallPage, CallView, Certificate, ErasureView, RedactedText, Scope, Transcript,
 };
 
+pub(crate) use super::bursts::BurstRefusal;
+pub(crate) use crate::ipc::burst::GrantFault;
 pub(crate) use crate::ipc::worker::CallFailure;
 pub(crate) use crate::job::calls::{Arrival, CallsError};
 pub(crate) use crate::job::spec::CallState;
+
+/// A keeper that keeps the grants and answers as a test wants.
+#[derive(Default)]
+pub(crate) struct FakeBursts {
+    pub(crate) relayed: Mutex<Vec<SignedGrant>>,
+    pub(crate) refuses: Mutex<Option<BurstRefusal>>,
+}
+
+impl KeyBursts for FakeBursts {
+    fn start(&self) -> StartId {
+        [9; 16]
+    }
+
+    fn burst(&self, grant: SignedGrant) -> Result<(), BurstRefusal> {
+        self.relayed.lock().unwrap().push(grant);
+        self.refuses.lock().unwrap().map_or(Ok(()), Err)
+    }
+}
 
 /// The paths that the router serves.
 pub(crate) fn served_paths() -> Vec<&'static str> {

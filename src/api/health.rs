@@ -16,6 +16,8 @@ use super::state::Api;
 use super::vitals::{Part, Reading, Trouble};
 use crate::authz::action::ReadHealth;
 use crate::authz::permit::Permit;
+use crate::ipc::burst::hex;
+use crate::ipc::keeper::{KeeperCounters, Standing, TpmLockout};
 use crate::ipc::worker::LoadedModel;
 
 /// The daemon answers.
@@ -38,6 +40,45 @@ pub(super) struct Readiness {
     queue: u64,
     /// The models that are loaded.
     models: Vec<LoadedModel>,
+    /// The key keeper.
+    keys: Option<KeyView>,
+}
+
+/// How the key keeper is.
+#[derive(Serialize, ToSchema)]
+struct KeyView {
+    /// The Ed25519 key that its lines in the journal verify with, hexadecimal. `salama keys verify` says it at the console, past the daemon.
+    log_key: String,
+    /// Uses of keys that were refused for a limit, since the start.
+    limited: u64,
+    /// Incidents that it wrote down, since the start.
+    incidents: u64,
+    /// The TPM's protection against guessing, when the TPM told.
+    lockout: Option<LockoutView>,
+}
+
+/// The TPM's protection against guessing PINs, as it was when the keeper started.
+#[derive(Serialize, ToSchema)]
+struct LockoutView {
+    /// When it was read, RFC 3339.
+    at: String,
+    /// Wrong tries that were not forgiven.
+    failed: u32,
+    /// Tries until it locks.
+    tries: u32,
+    /// It took no PIN.
+    locked: bool,
+}
+
+impl KeyView {
+    fn of(standing: &Standing, counters: Option<KeeperCounters>) -> Self {
+        let KeeperCounters { limited, incidents, .. } = counters.unwrap_or_default();
+        let view = |lockout: TpmLockout| {
+            let TpmLockout { at, failed, tries, locked } = lockout;
+            LockoutView { at: at.rfc3339(), failed, tries, locked }
+        };
+        Self { log_key: hex(&standing.log_key), limited, incidents, lockout: standing.lockout.map(view) }
+    }
 }
 
 /// One part in trouble.
@@ -74,8 +115,9 @@ pub(super) async fn ready<D: Desk>(_permit: Permit<ReadHealth>, State(api): Stat
     let reading = read(&api).await?;
     let (code, status) =
         if reading.troubles.is_empty() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "degraded") };
+    let keys = reading.standing.as_ref().map(|standing| KeyView::of(standing, reading.keeper));
     let troubles = reading.troubles.into_iter().map(|(part, trouble)| PartTrouble { part, trouble }).collect();
-    Ok((code, Json(Readiness { status, troubles, queue: reading.queue, models: api.models().to_vec() })).into_response())
+    Ok((code, Json(Readiness { status, troubles, queue: reading.queue, models: api.models().to_vec(), keys })).into_response())
 }
 
 /// The vitals, read on a thread that may block.

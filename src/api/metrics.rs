@@ -103,9 +103,14 @@ impl Collector for ReadingCollector {
                 ("unwrap_read", keeper.unwraps_read),
                 ("tls_signature", keeper.tls_signatures),
                 ("denied", keeper.denied),
+                ("limited", keeper.limited),
+                ("grant", keeper.grants),
             ] {
                 uses.encode_family(&[("kind", kind)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
             }
+            encoder
+                .encode_descriptor("key_incidents", "Incidents that the key keeper wrote down", None, MetricType::Counter)?
+                .encode_counter::<NoLabelSet, u64, u64>(&keeper.incidents, None)?;
         }
         let mut exits =
             encoder.encode_descriptor("child_exits", "Ends of worker children, by exit code or signal", None, MetricType::Counter)?;
@@ -145,7 +150,7 @@ mod tests {
             calls: vec![(CallState::Done, 3)],
             queue: 2,
             disk_free: 10,
-            keeper: Some(KeeperCounters { new_deks: 5, ..KeeperCounters::default() }),
+            keeper: Some(KeeperCounters { new_deks: 5, limited: 7, incidents: 2, ..KeeperCounters::default() }),
             exits: vec![(ChildExit::Signal(31), 1)],
             real_time_factor: Distribution { buckets: vec![(0.25, 4), (0.5, 1)], sum: 1.5, count: 6 },
             ..Reading::default()
@@ -159,6 +164,8 @@ mod tests {
             "salama_disk_free_bytes 10",
             "salama_ready 1",
             "salama_key_uses_total{kind=\"new_dek\"} 5",
+            "salama_key_uses_total{kind=\"limited\"} 7",
+            "salama_key_incidents_total 2",
             "salama_child_exits_total{how=\"signal_31\"} 1",
             "salama_real_time_factor_bucket{le=\"0.5\"} 5",
             "salama_real_time_factor_bucket{le=\"+Inf\"} 6",

@@ -5,6 +5,7 @@
 
 pub mod audited;
 mod body;
+pub mod bursts;
 mod calls;
 pub mod desk;
 mod events;
@@ -41,7 +42,7 @@ pub use gate::Connected;
 pub use upload::METADATA_HEADER;
 
 /// Every route.
-fn routes<D: Desk>() -> [(&'static str, MethodRouter<Api<D>>); 13] {
+fn routes<D: Desk>() -> [(&'static str, MethodRouter<Api<D>>); 14] {
     [
         ("/api/v1/calls", post(calls::create).get(calls::list)),
         ("/api/v1/calls/{id}", get(calls::view).delete(calls::erase)),
@@ -50,6 +51,7 @@ fn routes<D: Desk>() -> [(&'static str, MethodRouter<Api<D>>); 13] {
         ("/api/v1/calls/{id}/events", get(events::watch)),
         ("/api/v1/calls/{id}/cancel", post(calls::cancel)),
         ("/api/v1/calls/{id}/export", get(export::export)),
+        ("/api/v1/key-bursts", get(bursts::terms).post(bursts::grant)),
         ("/api/v1/text/redact", post(text::redact)),
         ("/api/v1/whoami", get(whoami::whoami)),
         ("/api/v1/openapi.json", get(openapi::document)),

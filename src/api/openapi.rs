@@ -30,6 +30,8 @@ use crate::job::spec::CallMetadata;
         super::transcript::read,
         super::events::watch,
         super::export::export,
+        super::bursts::terms,
+        super::bursts::grant,
         super::text::redact,
         super::whoami::whoami,
         super::health::live,
@@ -40,6 +42,7 @@ use crate::job::spec::CallMetadata;
     components(schemas(ProblemDocument, CallMetadata)),
     tags(
         (name = "calls", description = "Recordings and what becomes of them"),
+        (name = "keys", description = "How many calls may be opened"),
         (name = "text", description = "Redaction of text"),
         (name = "status", description = "The box and the peer"),
     ),

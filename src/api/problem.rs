@@ -99,7 +99,9 @@ kinds! {
     /// No room.
     DiskFull, "disk-full", INSUFFICIENT_STORAGE, "The disk is full";
     /// The keeper's limit.
-    KeyLimit, "key-limit", SERVICE_UNAVAILABLE, "Too many calls were opened in a short time";
+    KeyLimit, "key-limit", TOO_MANY_REQUESTS, "Too many calls were opened in a short time";
+    /// A grant that the keeper does not take.
+    GrantRefused, "grant-refused", UNPROCESSABLE_ENTITY, "The grant does not count";
     /// No child is free.
     Busy, "busy", SERVICE_UNAVAILABLE, "All workers are busy";
     /// As many requests as allowed are being served.
@@ -219,7 +221,9 @@ impl From<CallsError> for Problem {
             CallsError::AlreadyFinal(state) => Self::new(Kind::AlreadyFinal, format!("The call is `{}`.", state.word())),
             CallsError::QueueFull => Self::retry(Kind::QueueFull, "Send the recording again later.", Duration::from_secs(60)),
             CallsError::Full => Self::new(Kind::DiskFull, "Erase calls or give the appliance a larger disk, then send again."),
-            CallsError::KeyLimit => Self::retry(Kind::KeyLimit, "Try again in a minute.", Duration::from_secs(60)),
+            CallsError::KeyLimit { wait } => {
+                Self::retry(Kind::KeyLimit, "Try again later. A supervisor can allow more for a while: `salama burst`.", wait)
+            }
             CallsError::TextLength { .. } => Self::new(Kind::TextLength, detail),
             CallsError::BadCursor => Self::new(Kind::BadCursor, "Take `next` of the page before, or none for the first page."),
             CallsError::Worker(failure) => Self::new(Kind::WorkerFailed, failure.to_string()),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
 
+use super::bursts::KeyBursts;
 use super::desk::Desk;
 use super::metrics::Metrics;
 use super::vitals::Vitals;
@@ -26,6 +27,8 @@ pub struct ApiParts<D> {
     pub desk: D,
     /// How the machine is.
     pub vitals: Arc<dyn Vitals>,
+    /// The keeper, as far as grants go.
+    pub bursts: Arc<dyn KeyBursts>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// What the fork server loaded.
@@ -73,6 +76,11 @@ impl<D: Desk> Api<D> {
     /// How the machine is.
     pub fn vitals(&self) -> Arc<dyn Vitals> {
         Arc::clone(&self.0.parts.vitals)
+    }
+
+    /// The keeper, as far as grants go.
+    pub(super) fn bursts(&self) -> Arc<dyn KeyBursts> {
+        Arc::clone(&self.0.parts.bursts)
     }
 
     /// Time.

@@ -6,7 +6,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::ipc::keeper::KeeperCounters;
+use crate::ipc::keeper::{KeeperCounters, Standing};
 use crate::ipc::worker::ChildExit;
 use crate::job::spec::CallState;
 use crate::job::tally::Distribution;
@@ -58,6 +58,8 @@ pub struct Reading {
     pub disk_free: u64,
     /// Uses of keys, when the keeper answers.
     pub keeper: Option<KeeperCounters>,
+    /// What the keeper said of itself at its start.
+    pub standing: Option<Standing>,
     /// How children ended, since the start.
     pub exits: Vec<(ChildExit, u64)>,
     /// Wall time of a finished call divided by its length, since the start.

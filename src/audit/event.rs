@@ -43,6 +43,15 @@ pub enum Ruling {
     Refused(Code),
 }
 
+impl Ruling {
+    const fn words(self) -> (Code, Option<Code>) {
+        match self {
+            Self::Allowed => ("allowed", None),
+            Self::Refused(reason) => ("refused", Some(reason)),
+        }
+    }
+}
+
 /// What of a call was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
@@ -256,6 +265,22 @@ pub enum Event {
         /// To what the TPM had counted.
         counted: u64,
     },
+    /// The keeper's limit is reached: nothing is opened until it says.
+    KeyLimit {
+        /// What wanted a key.
+        step: Code,
+        /// Of which call.
+        call: Option<CallId>,
+        /// For how long it is refused, seconds.
+        wait_s: u64,
+    },
+    /// The keeper took a grant, or refused it: more calls than usual may be opened for a while.
+    KeyBurst {
+        /// Who signed it.
+        who: Who,
+        /// How it went.
+        ruling: Ruling,
+    },
     /// An administrator changed something.
     AdminActed {
         /// Who.
@@ -325,6 +350,8 @@ impl Event {
             Self::StoreCompacted { .. } => "store_compacted",
             Self::StoreRefused { .. } => "store_refused",
             Self::StoreTakenWithLeave { .. } => "store_taken_with_leave",
+            Self::KeyLimit { .. } => "key_limit",
+            Self::KeyBurst { .. } => "key_burst",
             Self::AdminActed { .. } => "admin_acted",
         }
     }
@@ -339,6 +366,8 @@ impl Event {
             | Self::CallFailed { .. }
             | Self::SpaceLow
             | Self::StoreTakenWithLeave { .. }
+            | Self::KeyLimit { .. }
+            | Self::KeyBurst { .. }
             | Self::Swept { .. } => Severity::Warning,
             _ => Severity::Notice,
         }
@@ -355,10 +384,7 @@ impl Event {
                 Line { peer: Some(*peer), outcome: Some("refused"), reason: Some(failure.code()), ..none }
             }
             Self::Decided { who, peer, action, call, ruling } => {
-                let (outcome, reason) = match ruling {
-                    Ruling::Allowed => ("allowed", None),
-                    Ruling::Refused(reason) => ("refused", Some(*reason)),
-                };
+                let (outcome, reason) = ruling.words();
                 Line { who: who.as_ref(), peer: Some(*peer), action: Some(action), call: *call, outcome: Some(outcome), reason, ..none }
             }
             Self::CallAccepted { call, who, bytes } => Line { call: Some(*call), who: Some(who), bytes: Some(*bytes), ..none },
@@ -382,6 +408,11 @@ impl Event {
             Self::StoreCompacted { freed } => Line { bytes: Some(*freed), ..none },
             Self::StoreRefused { counted } => Line { outcome: Some("refused"), count: *counted, ..none },
             Self::StoreTakenWithLeave { counted, .. } => Line { outcome: Some("allowed"), count: Some(*counted), ..none },
+            Self::KeyLimit { step, call, wait_s } => Line { call: *call, reason: Some(step), count: Some(*wait_s), ..none },
+            Self::KeyBurst { who, ruling } => {
+                let (outcome, reason) = ruling.words();
+                Line { who: Some(who), outcome: Some(outcome), reason, ..none }
+            }
             Self::KeeperStarted | Self::KeeperLost | Self::WorkerLost | Self::SpaceLow => none,
         }
     }
@@ -458,6 +489,16 @@ impl fmt::Display for Event {
                 )
             }
             Self::AdminActed { who, action } => write!(f, "{who} {action}"),
+            Self::KeyLimit { step, wait_s, .. } => {
+                write!(f, "{step}: the key keeper's limit is reached for {wait_s} s; find out who opens so many")
+            }
+            Self::KeyBurst { who, ruling } => {
+                write!(f, "{who} asks for more calls to be opened: ")?;
+                match ruling {
+                    Ruling::Allowed => write!(f, "granted"),
+                    Ruling::Refused(reason) => write!(f, "refused ({reason})"),
+                }
+            }
         }
     }
 }

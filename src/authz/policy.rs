@@ -47,6 +47,8 @@ const fn row(action: Action) -> [Grant; 8] {
         Action::CancelCall      => [Deny,   Own,       Deny,       All,       Deny, Deny,         Deny,   Deny],
         // Erasure destroys what a duty of care may need: one role, not the uploader's own.
         Action::DeleteCall      => [Deny,   Deny,      Deny,       All,       Deny, Deny,         Deny,   Deny],
+        // Who may read every call and erase them. Not the auditor, who reads none, nor the administrator.
+        Action::BurstKeys       => [Deny,   Deny,      Deny,       All,       Deny, Deny,         Deny,   Deny],
         Action::RedactText      => [Deny,   All,       Deny,       All,       Deny, Deny,         Deny,   Deny],
         Action::WhoAmI          => [All,    All,       All,        All,       All,  All,          All,    Deny],
         Action::ReadApiDocument => [All,    All,       All,        All,       All,  All,          All,    Deny],
@@ -68,7 +70,7 @@ mod tests {
             (_, "whoami" | "openapi") => All,
             ("recorder", "call.create" | "call.list" | "call.view" | "call.watch") => Own,
             ("counsellor", "text.redact") => All,
-            ("counsellor", "call.delete") => Deny,
+            ("counsellor", "call.delete" | "keys.burst") => Deny,
             ("counsellor", _) => Own,
             ("supervisor", "call.create") => Deny,
             ("supervisor", _) => All,
@@ -82,6 +84,13 @@ mod tests {
             for action in Action::ALL {
                 assert_eq!(grant(role, *action), by_the_design(role, action.word()), "{role} {action:?}");
             }
+        }
+    }
+
+    #[test]
+    fn the_role_that_may_grant_is_the_one_that_the_keeper_asks_for() {
+        for role in Role::ALL {
+            assert_eq!(grant(role, Action::BurstKeys) == All, role.word() == "supervisor", "{role}");
         }
     }
 

@@ -3,8 +3,9 @@
 //! Touches: `clock_gettime`.
 //! Next: whoever needs the time asks a [`Clock`] it was handed.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -43,6 +44,9 @@ impl Timestamp {
 pub trait Clock: Send + Sync {
     /// Wall-clock time.
     fn now(&self) -> Timestamp;
+
+    /// Time since some moment of this process. Nobody sets it, and it never goes back: what is measured by it cannot be had twice.
+    fn steady(&self) -> Duration;
 }
 
 /// The machine's own clock.
@@ -54,28 +58,46 @@ impl Clock for SystemClock {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
+
+    fn steady(&self) -> Duration {
+        static FIRST: OnceLock<Instant> = OnceLock::new();
+        FIRST.get_or_init(Instant::now).elapsed()
+    }
 }
 
 /// A clock that moves only when told to; for tests of decisions that depend on time.
 #[derive(Debug)]
-pub struct ManualClock(AtomicU64);
+pub struct ManualClock {
+    wall: AtomicU64,
+    steady: AtomicU64,
+}
 
 impl ManualClock {
     /// Starts at `start`.
     pub const fn at(start: Timestamp) -> Self {
-        Self(AtomicU64::new(start.0))
+        Self { wall: AtomicU64::new(start.0), steady: AtomicU64::new(0) }
+    }
+
+    /// Sets wall-clock time, as an administrator does.
+    pub fn set_wall(&self, to: Timestamp) {
+        self.wall.store(to.0, Ordering::SeqCst);
     }
 
     /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
         let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-        self.0.fetch_add(millis, Ordering::SeqCst);
+        self.wall.fetch_add(millis, Ordering::SeqCst);
+        self.steady.fetch_add(millis, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.0.load(Ordering::SeqCst))
+        Timestamp(self.wall.load(Ordering::SeqCst))
+    }
+
+    fn steady(&self) -> Duration {
+        Duration::from_millis(self.steady.load(Ordering::SeqCst))
     }
 }
 

@@ -13,13 +13,14 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use crate::keeper::args::{Arguments, KeysArgs, Mode, ProvisionArgs, ServeArgs};
+use crate::keeper::journal::Journal;
 use crate::keeper::manage;
 use crate::keeper::owner::OwnerAuth;
 use crate::keeper::provision::{Plan, provision};
 use crate::keeper::serve::Keeper;
 use crate::keeper::startup::{Opened, StartError, account, open_console, open_daemon};
 use clap::Parser;
-use salama::base::clock::SystemClock;
+use salama::base::clock::{Clock as _, SystemClock};
 use salama::base::exit::Exit;
 use salama::base::told::told;
 use salama::ipc::CHANNEL_FD;
@@ -65,7 +66,8 @@ fn serve(args: &ServeArgs, open: Open) -> Exit {
         Ok(started) => started,
         Err(error) => return refuse(&channel, &error),
     };
-    let keeper = Keeper::new(opened.keys, opened.held, &args.limits, SystemClock, io::stderr());
+    let journal = Journal::new(io::stderr(), opened.chain, SystemClock.steady());
+    let keeper = Keeper::new(opened.keys, opened.held, &opened.limits, opened.grants, journal, SystemClock);
     match keeper.answer(&confined, &channel, opened.greeting) {
         Ok(()) => Exit::Ok,
         Err(error) => say(&error, "salama-keeper ends", Exit::Failed),
@@ -78,7 +80,7 @@ fn start(hardened: Hardened, args: &ServeArgs, open: Open) -> Result<(Opened, Co
     hardened.lock_memory()?;
     let opened = open(args)?;
     let unprivileged = hardened.drop_privileges(account.as_deref())?;
-    let confined = unprivileged.confine(opened.policy, &opened.grants)?;
+    let confined = unprivileged.confine(opened.policy, &opened.access)?;
     if let Some(held) = &opened.held {
         held.borrow_mut().try_out()?;
     }

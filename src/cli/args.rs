@@ -8,8 +8,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::burst::BurstArgs;
 use super::enrol::EnrolArgs;
 use super::init::InitArgs;
+use super::key_log::VerifyArgs;
 use super::keys::{KeysArgs, RecoverArgs};
 use super::model::ModelCommand;
 use super::store::StoreCommand;
@@ -78,6 +80,8 @@ pub enum Command {
     /// Audit entries in this machine's journal.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Allow more calls to be opened for a while than the limits do. Signed with your key; for supervisors.
+    Burst(BurstArgs),
     /// Is the appliance ready, and which models does it run?
     Status(StatusArgs),
     /// Which identity and rights your certificate gives you.
@@ -245,6 +249,8 @@ pub enum TextCommand {
 pub enum AuditCommand {
     /// Print the latest entries.
     Tail(TailArgs),
+    /// Read the service's journal from standard input and say whether the key keeper's signed lines are whole.
+    Verify(VerifyArgs),
 }
 
 /// Arguments of `salama audit tail`.

@@ -24,7 +24,7 @@ use tokio_rustls::TlsConnector;
 
 use super::failure::{Failure, Refusal};
 use super::profile::Settings;
-use super::tls;
+use super::tls::{self, Signer};
 
 /// Until TCP and TLS stand.
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
@@ -49,6 +49,11 @@ impl Client {
             .map_err(|_| Failure::Configuration(format!("`{}` is neither a host name nor an address", settings.host)))?;
         let connector = TlsConnector::from(Arc::new(tls::config(&settings)?));
         Ok(Self { settings, name, connector })
+    }
+
+    /// Signs with the key of the identity.
+    pub(super) fn signer(&self) -> Result<Signer, Failure> {
+        Signer::read(&self.settings)
     }
 
     /// Sends a request and returns a reply of success.

@@ -14,6 +14,7 @@ use super::keys::KeysError;
 use super::model::{GoldenError, ImportModelError};
 use super::output::clean;
 use crate::base::exit::Exit;
+use crate::ipc::key_log::LogFault;
 use crate::ipc::maintenance::{Refusal as StoreRefusal, RefusalKind};
 use crate::ipc::worker::CallFailure;
 use crate::job::spec::CallState;
@@ -175,6 +176,9 @@ pub enum Failure {
     /// `salamad` did not start.
     #[error(transparent)]
     StoreStart(SpawnError),
+    /// The keeper's lines are not whole.
+    #[error("{0}")]
+    KeyLog(#[from] LogFault),
     /// There is no journal to read.
     #[error("{0}")]
     NoJournal(String),
@@ -204,6 +208,7 @@ impl Failure {
             Self::Enrol(error) => of_enrol(error),
             Self::Keys(error) => error.exit(),
             Self::Import(ImportModelError::Name { .. }) => Exit::Usage,
+            Self::KeyLog(_) => Exit::BadInput,
             Self::Import(ImportModelError::Import(_)) | Self::Verify(_) | Self::ModelsRefused(_) => Exit::BadInput,
             Self::Golden(error) | Self::Import(ImportModelError::Golden(error)) => match error {
                 GoldenError::Refused(_) => Exit::BadInput,

@@ -15,7 +15,7 @@ use super::client::Client;
 use super::failure::Failure;
 use super::output::{Output, clean, warn};
 use super::profile::Settings;
-use super::{audit, call, keys, local, status, store, text};
+use super::{audit, burst, call, key_log, keys, local, status, store, text};
 use crate::base::exit::Exit;
 
 /// Runs the command line.
@@ -44,6 +44,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Call(command) => online(connection, async |client| call(client, output, command).await),
         Command::Text(TextCommand::Redact { text }) => online(connection, async |client| text::redact(client, output, text).await),
+        Command::Burst(args) => online(connection, async |client| burst::burst(client, output, &args).await),
         Command::Status(args) => online(connection, async |client| status::status(client, output, args.wait).await),
         Command::Whoami => online(connection, async |client| status::whoami(client, output).await),
         Command::Init(args) => local::init(output, &args),
@@ -53,6 +54,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Model(command) => local::model(output, &command),
         Command::Store(command) => store::store(output, &command),
         Command::Audit(AuditCommand::Tail(args)) => audit::tail(output, args),
+        Command::Audit(AuditCommand::Verify(args)) => key_log::verify(output, args),
         Command::Completions { shell } => completions(output, shell),
     }
 }

@@ -23,6 +23,23 @@ struct Readiness {
     queue: u64,
     #[serde(default)]
     models: Vec<LoadedModel>,
+    keys: Option<KeyState>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct KeyState {
+    log_key: String,
+    limited: u64,
+    incidents: u64,
+    lockout: Option<Lockout>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Lockout {
+    at: String,
+    failed: u32,
+    tries: u32,
+    locked: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -76,9 +93,26 @@ pub(super) async fn status(client: &Client, output: Output, wait: u64) -> Result
             let digest: String = model.manifest_sha256.chars().take(16).collect();
             rows.push(vec!["model".to_owned(), cell(&format!("{} {}  {digest}", model.name, model.version))]);
         }
+        rows.extend(readiness.keys.iter().flat_map(of_keys));
         table(&rows)
     })?;
     degraded.map_or(Ok(()), Err)
+}
+
+fn of_keys(keys: &KeyState) -> Vec<Vec<String>> {
+    let KeyState { log_key, limited, incidents, lockout } = keys;
+    let wrong_pins = lockout.as_ref().map_or_else(
+        || "not known: the TPM did not tell".to_owned(),
+        |Lockout { at, failed, tries, locked }| {
+            let state = if *locked { "LOCKED, it takes no PIN (salama keys unlock)" } else { "not locked" };
+            format!("{failed} of {tries} at the start, {}; {state}", cell(at))
+        },
+    );
+    vec![
+        vec!["wrong PINs".to_owned(), wrong_pins],
+        vec!["key incidents".to_owned(), format!("{incidents}; {limited} uses refused for a limit")],
+        vec!["key log".to_owned(), cell(log_key)],
+    ]
 }
 
 /// The document of a degraded appliance comes with status 503.

@@ -10,7 +10,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::{AlertDescription, ClientConfig, Error as TlsError, RootCertStore};
+use rustls::crypto::ring::sign::any_ecdsa_type;
+use rustls::{AlertDescription, ClientConfig, Error as TlsError, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
@@ -40,6 +41,34 @@ pub(super) fn config(settings: &Settings) -> Result<ClientConfig, Failure> {
         .map_err(|error| wrong(&settings.identity, &format!("is no usable identity ({error})")))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// The identity, for signing something else than a handshake.
+pub(super) struct Signer {
+    certificate: CertificateDer<'static>,
+    key: Box<dyn rustls::sign::Signer>,
+}
+
+impl Signer {
+    /// Reads the identity's file.
+    pub(super) fn read(settings: &Settings) -> Result<Self, Failure> {
+        let path = &settings.identity;
+        let pem = read(path)?;
+        let certificate = certificates(path, &pem)?.into_iter().next().ok_or_else(|| wrong(path, "holds no certificate in PEM"))?;
+        let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| wrong(path, "holds no private key in PEM"))?;
+        let key = any_ecdsa_type(&key).ok().and_then(|key| key.choose_scheme(&[SignatureScheme::ECDSA_NISTP256_SHA256]));
+        Ok(Self { certificate, key: key.ok_or_else(|| wrong(path, "holds no ECDSA P-256 key"))? })
+    }
+
+    /// Whose key signs, DER.
+    pub(super) fn certificate(&self) -> &[u8] {
+        &self.certificate
+    }
+
+    /// ASN.1 DER signature over SHA-256 of `message`.
+    pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Failure> {
+        self.key.sign(message).map_err(|error| Failure::Configuration(format!("your key does not sign: {error}")))
+    }
 }
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {

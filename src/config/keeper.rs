@@ -1,4 +1,4 @@
-//! `[keeper]`: where the keys are and how fast they may be used.
+//! `[keeper]`: where the keys are. How often they may be used is the keeper's own business: `limits.toml` in its directory.
 //! Trusts: nothing.
 //! Touches: nothing.
 //! Next: `lifecycle` makes the keeper's command line of it.
@@ -15,10 +15,6 @@ pub struct Keeper {
     pub directory: PathBuf,
     /// The TPM.
     pub tpm: Tcti,
-    /// Calls that may be opened in a minute, for jobs and for reading each.
-    pub unwraps_per_minute: u32,
-    /// TLS handshakes that may be signed in a minute.
-    pub handshakes_per_minute: u32,
 }
 
 /// How the TPM is reached, in the notation of tpm2-tss.
@@ -51,8 +47,6 @@ impl Keeper {
         Self {
             directory: section.path("directory", "/var/lib/salama-keeper"),
             tpm: section.text("tpm", Tcti("device:/dev/tpmrm0".to_owned()), rule, Tcti::parse),
-            unwraps_per_minute: section.number("unwraps_per_minute", 240, 1..=600),
-            handshakes_per_minute: section.number("handshakes_per_minute", 3000, 60..=60_000),
         }
     }
 }

@@ -28,7 +28,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::serve::Server;
 use super::tls::server_config;
-use crate::api::fake_desk::FakeDesk;
+use crate::api::fake_desk::{FakeBursts, FakeDesk};
 use crate::api::router;
 use crate::api::state::{Api, ApiParts};
 use crate::api::vitals::{Reading, Vitals};
@@ -114,6 +114,7 @@ pub(crate) struct Appliance {
     pub(crate) address: SocketAddr,
     pub(crate) desk: FakeDesk,
     pub(crate) vitals: Arc<FakeVitals>,
+    pub(crate) bursts: Arc<FakeBursts>,
     tls: Arc<rustls::ServerConfig>,
     stop: watch::Sender<bool>,
     server: JoinHandle<std::io::Result<()>>,
@@ -138,10 +139,11 @@ impl Appliance {
         let key = any_supported_type(&server.private()).unwrap();
         let tls = server_config(server.chain, key, authority.0.der().clone()).unwrap();
         let (stop, stopped) = watch::channel(false);
-        let (desk, vitals) = (FakeDesk::default(), Arc::new(FakeVitals::default()));
+        let (desk, vitals, bursts) = (FakeDesk::default(), Arc::new(FakeVitals::default()), Arc::new(FakeBursts::default()));
         let parts = ApiParts {
             desk: desk.clone(),
             vitals: vitals.clone(),
+            bursts: bursts.clone(),
             clock: Arc::new(SystemClock),
             models: vec![],
             draining: stopped.clone(),
@@ -150,7 +152,7 @@ impl Appliance {
         let listener = super::listener::open(config.listen.address).unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(Server::new(tls.clone(), router(api), &config.listen, &config.limits).run(listener, stopped));
-        Self { authority, address, desk, vitals, tls, stop, server }
+        Self { authority, address, desk, vitals, bursts, tls, stop, server }
     }
 
     /// How the server does TLS.

@@ -125,8 +125,7 @@ impl PeerIdentity {
 
     fn from_leaf(der: &[u8]) -> Result<Self, PeerError> {
         let claim = Claim::read(der)?;
-        let hash = digest::digest(&digest::SHA256, der);
-        Ok(Self { claim, fingerprint: hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect() })
+        Ok(Self { claim, fingerprint: fingerprint(der) })
     }
 
     /// Its role.
@@ -158,6 +157,11 @@ impl PeerIdentity {
     pub const fn valid_until(&self) -> Timestamp {
         self.claim.valid_until
     }
+}
+
+/// SHA-256 of a certificate, DER; hexadecimal.
+pub fn fingerprint(der: &[u8]) -> String {
+    digest::digest(&digest::SHA256, der).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Claim {

@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::burst::{GrantFault, SignedGrant};
 use crate::base::clock::Timestamp;
 use crate::base::ids::CallId;
 use crate::base::secret::SecretInTransit;
@@ -61,6 +62,8 @@ pub enum KeeperRequest {
     },
     /// About the erasure epoch.
     Epoch(EpochRequest),
+    /// Allow more calls to be opened for a while, because a person with a permit signed that.
+    Burst(SignedGrant),
     /// Issue a client certificate. Console only: the daemon's keeper refuses it.
     IssueCertificate {
         /// PKCS#10, DER. Only its public key is used.
@@ -89,6 +92,8 @@ pub enum KeeperReply {
         index_key: SecretInTransit<DEK_BYTES>,
         /// Against older copies of the store.
         counter: Counter,
+        /// What the keeper says of itself.
+        standing: Standing,
     },
     /// Start-up failed; the text is for the operator. The keeper exits after it.
     Refused {
@@ -112,6 +117,8 @@ pub enum KeeperReply {
     Counters(KeeperCounters),
     /// The counter, which was counted up.
     Counted(u64),
+    /// A grant counts from now on.
+    BurstTaken,
     /// A certificate and the chain above it, DER, leaf first.
     Certificate(Vec<Vec<u8>>),
     /// About the erasure epoch.
@@ -207,6 +214,35 @@ pub struct ErasureCertificate {
     pub signature: Vec<u8>,
 }
 
+/// What the keeper says of itself, once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// The box, as its certificates name it.
+    pub box_name: String,
+    /// This start of the keeper: random; grants and signed lines name it.
+    pub start: StartId,
+    /// The Ed25519 key that its lines verify with.
+    pub log_key: [u8; 32],
+    /// The TPM's protection against guessing, as it was at the start; none when the TPM did not tell.
+    pub lockout: Option<TpmLockout>,
+}
+
+/// A start of the keeper.
+pub type StartId = [u8; 16];
+
+/// The TPM's protection against guessing PINs, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TpmLockout {
+    /// When it was read.
+    pub at: Timestamp,
+    /// Wrong tries that were not forgiven.
+    pub failed: u32,
+    /// Tries until it locks.
+    pub tries: u32,
+    /// It took no PIN.
+    pub locked: bool,
+}
+
 /// Uses of keys since the keeper's start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeeperCounters {
@@ -220,14 +256,23 @@ pub struct KeeperCounters {
     pub tls_signatures: u64,
     /// Requests refused for any reason.
     pub denied: u64,
+    /// Requests refused for a limit.
+    pub limited: u64,
+    /// Incidents in the keeper's own stream.
+    pub incidents: u64,
+    /// Grants that were taken.
+    pub grants: u64,
 }
 
 /// Why the keeper refused a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum KeeperDenial {
     /// The limit of this kind of use is reached.
-    #[error("the key keeper's limit for this kind of use is reached; try again later")]
-    RateLimited,
+    #[error("the key keeper's limit for this kind of use is reached; try again in {seconds} s")]
+    RateLimited {
+        /// Until when.
+        seconds: u32,
+    },
     /// The wrapped key is not this call's, or damaged.
     #[error("the call's wrapped key does not open: it is damaged or belongs to another call")]
     WrongKey,
@@ -243,6 +288,9 @@ pub enum KeeperDenial {
     /// The counter is not where the core believes it to be.
     #[error("the TPM's counter of starts is elsewhere than salamad believes; restart the daemon")]
     CounterElsewhere,
+    /// The grant is not one.
+    #[error(transparent)]
+    Grant(GrantFault),
     /// The random number generator or a cipher failed.
     #[error("a cryptographic operation, or the TPM, failed in the key keeper")]
     Internal,

@@ -3,15 +3,17 @@
 //! Touches: one inherited `SOCK_SEQPACKET` socket a channel.
 //! Next: `keys` and `keeper` speak [`keeper`]; `cli` and `lifecycle` [`maintenance`]; `supervisor` and `worker` speak [`worker`].
 
+pub mod burst;
 pub mod channel;
 pub mod keeper;
+pub mod key_log;
 pub mod keyslots;
 pub mod maintenance;
 pub mod transcript;
 pub mod worker;
 
 /// Raised whenever a message of this folder changes; both ends refuse another number.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// The descriptor on which a started program finds its channel.
 pub const CHANNEL_FD: i32 = 3;

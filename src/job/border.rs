@@ -39,7 +39,10 @@ pub trait KeySource: Send + Sync {
 pub enum KeyError {
     /// Too many uses in a short time.
     #[error("the key keeper's limit is reached")]
-    RateLimited,
+    RateLimited {
+        /// Until when.
+        wait: Duration,
+    },
     /// The wrapped key is damaged or another call's.
     #[error("the call's wrapped key does not open")]
     WrongKey,
@@ -137,7 +140,7 @@ impl KeySource for Keeper {
 
 fn key_error(error: KeeperError) -> KeyError {
     match error {
-        KeeperError::Denied(KeeperDenial::RateLimited) => KeyError::RateLimited,
+        KeeperError::Denied(KeeperDenial::RateLimited { seconds }) => KeyError::RateLimited { wait: Duration::from_secs(seconds.into()) },
         KeeperError::Denied(KeeperDenial::WrongKey) => KeyError::WrongKey,
         KeeperError::Denied(denial @ (KeeperDenial::OtherEpoch | KeeperDenial::OlderKeys)) => KeyError::OtherEpoch(denial),
         KeeperError::Denied(_)

@@ -181,7 +181,10 @@ pub enum CallsError {
     Full,
     /// The keeper's limit is reached.
     #[error("too many calls were opened in a short time; try again later")]
-    KeyLimit,
+    KeyLimit {
+        /// Until when.
+        wait: Duration,
+    },
     /// The text is empty or too long.
     #[error("the text must have 1 to {max} characters")]
     TextLength {

@@ -87,7 +87,10 @@ impl DeskError {
                 audit::record(&Event::SpaceLow);
                 CallsError::Full
             }
-            Self::Key(KeyError::RateLimited) => CallsError::KeyLimit,
+            Self::Key(KeyError::RateLimited { wait }) => {
+                audit::record(&Event::KeyLimit { step, call, wait_s: wait.as_secs() });
+                CallsError::KeyLimit { wait }
+            }
             error => {
                 record_fault(step, call, &error);
                 CallsError::Internal

@@ -25,6 +25,8 @@ use crate::record::schema::{Slot, Table};
 use crate::record::segments::{SegmentError, SegmentReader};
 use crate::record::store::StoreError;
 
+/// The keeper says how long its limit lasts, which is up to an hour; somebody may lift it sooner.
+const KEY_LIMIT_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Writes that are tried again when the store failed.
 const STORE_CHANCES: u32 = 3;
 
@@ -55,6 +57,8 @@ enum Stopped {
     Verdict(CallFailure, Option<ChildExit>),
     /// It is to be tried again as soon as may be: what stopped it ends by itself. `counted` says whether the attempt counts.
     Again { reason: &'static str, counted: bool },
+    /// The keeper's limit is reached. No attempt counts: it was not the call's fault, nor a fault at all.
+    Limited { wait: Duration },
     /// Something outside the call, that may last. `counted` as above.
     Hindered { by: Hindrance, counted: bool },
     /// The store failed.
@@ -65,7 +69,7 @@ impl From<DeskError> for Stopped {
     fn from(error: DeskError) -> Self {
         match error {
             DeskError::NotFound | DeskError::Impossible(_) => Self::Superseded,
-            DeskError::Key(KeyError::RateLimited) => Self::Again { reason: "the key keeper's limit is reached", counted: false },
+            DeskError::Key(KeyError::RateLimited { wait }) => Self::Limited { wait },
             DeskError::Key(KeyError::Unavailable) => Self::Hindered { by: Hindrance::Keeper, counted: false },
             error => Self::Fault(error),
         }
@@ -297,7 +301,8 @@ fn settle(desk: &Desk, job: u64, call: CallId, stopped: Stopped) {
     let written = match stopped {
         Stopped::Superseded => Ok(Settled::Ended),
         Stopped::Verdict(failure, exit) => fail(desk, call, failure, exit),
-        Stopped::Again { reason, counted } => again(desk, job, call, reason, counted),
+        Stopped::Again { reason, counted } => again(desk, job, call, reason, counted, desk.settings.pause),
+        Stopped::Limited { wait } => limited(desk, job, call, wait),
         Stopped::Hindered { by, counted } => hindered(desk, job, call, by, counted),
         Stopped::Fault(error) => {
             record_fault("run call", Some(call), &error);
@@ -329,10 +334,16 @@ fn fail(desk: &Desk, call: CallId, failure: CallFailure, exit: Option<ChildExit>
     Ok(Settled::Ended)
 }
 
+/// The runner waits with its call for as long as the keeper said: no other call would get its key either.
+fn limited(desk: &Desk, job: u64, call: CallId, wait: Duration) -> Result<Settled, DeskError> {
+    audit::record(&Event::KeyLimit { step: "run call", call: Some(call), wait_s: wait.as_secs() });
+    again(desk, job, call, "the key keeper's limit is reached", false, wait.min(KEY_LIMIT_PAUSE_MAX))
+}
+
 /// The runner waits with its call.
-fn again(desk: &Desk, job: u64, call: CallId, reason: &'static str, counted: bool) -> Result<Settled, DeskError> {
+fn again(desk: &Desk, job: u64, call: CallId, reason: &'static str, counted: bool, pause: Duration) -> Result<Settled, DeskError> {
     interrupt(desk, call, reason, counted)?;
-    desk.queue.pause(desk.settings.pause);
+    desk.queue.pause(pause);
     desk.queue.push(job, call);
     Ok(Settled::Waits)
 }

@@ -7,8 +7,6 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::quota::Limits;
-
 /// Holds Salama's keys. Started by `salamad` and by `salama`, not by hand.
 #[derive(Debug, Parser)]
 #[command(name = "salama-keeper", version)]
@@ -66,9 +64,6 @@ pub struct ServeArgs {
     /// The user to become once the keys are open; needed when started by root.
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
-    /// How often each kind of use is allowed.
-    #[command(flatten)]
-    pub limits: Limits,
 }
 
 /// What the new box is.

@@ -17,6 +17,9 @@ pub const KEYRING: &str = "keyring";
 /// The authority's certificate in PEM, for clients; not read by the keeper.
 pub const CA_PEM: &str = "ca.pem";
 
+/// How often keys may be used, where the defaults do not do.
+pub const LIMITS: &str = "limits.toml";
+
 /// Longest file that is read, bytes; real ones have about 3 KiB.
 pub const FILE_MAX: u64 = 64 * 1024;
 
@@ -26,6 +29,8 @@ pub struct KeyFiles {
     pub slots: Vec<u8>,
     /// Of [`KEYRING`].
     pub keyring: Vec<u8>,
+    /// Of [`LIMITS`]; empty where there is none.
+    pub limits: Vec<u8>,
 }
 
 /// Reads the directory, once its owner and mode are right.
@@ -34,7 +39,11 @@ pub struct KeyFiles {
 /// [`DirectoryError`].
 pub fn read(directory: &Path) -> Result<KeyFiles, DirectoryError> {
     check_private(directory)?;
-    Ok(KeyFiles { slots: read_slots(directory)?, keyring: read_file(&directory.join(KEYRING))? })
+    let limits = match read_file(&directory.join(LIMITS)) {
+        Err(DirectoryError::Missing(_)) => Vec::new(),
+        read => read?,
+    };
+    Ok(KeyFiles { slots: read_slots(directory)?, keyring: read_file(&directory.join(KEYRING))?, limits })
 }
 
 /// Reads the file with the ways to the root key.

@@ -43,10 +43,12 @@ pub enum Purpose {
     TpmEpoch,
     /// Wraps the private key that signs certificates of erasure.
     ErasureWrap,
+    /// Signs the keeper's own lines: the seed of an Ed25519 key.
+    AuditSign,
 }
 
 /// Every purpose with its label. A label is never changed or reused: that would change or mix keys of boxes in use.
-pub const LABELS: [(Purpose, &str); 12] = [
+pub const LABELS: [(Purpose, &str); 13] = [
     (Purpose::RecordKek, "record kek"),
     (Purpose::Index, "index"),
     (Purpose::Audit, "audit"),
@@ -59,6 +61,7 @@ pub const LABELS: [(Purpose, &str); 12] = [
     (Purpose::NvMark, "nv mark"),
     (Purpose::TpmEpoch, "tpm epoch"),
     (Purpose::ErasureWrap, "erasure wrap"),
+    (Purpose::AuditSign, "audit sign"),
 ];
 
 /// As [`SALT`], for what a TPM slot seals.
@@ -191,6 +194,7 @@ mod tests {
             (Purpose::NvMark, "00f44f6c53e2613214afea0684eb65f1cb0e7e096daf0422ce2d613b6258794a"),
             (Purpose::TpmEpoch, "1bfe272051de7c3a18cbfeddb810c617a10f8c9adc5acf9ade06e78ef3faf0cd"),
             (Purpose::ErasureWrap, "fb182ebd25914c87a4ec8d96da7ca2ab47b58a0052f929457d70ef74eb415690"),
+            (Purpose::AuditSign, "82909ffacedf645fef9ca32046b8fd8f37ec6b9b2a86eec6e43be5135fb2db0d"),
         ];
         for (purpose, expected) in known {
             assert_eq!(hex(root().derive(purpose).unwrap().expose()), expected, "{purpose:?}");

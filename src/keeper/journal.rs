@@ -1,19 +1,26 @@
-//! One line of JSON on standard error for each use of a key; the service's journal takes it from there.
-//! Trusts: nothing that a request carries: call ids and our own words only, no names, no bytes of a request.
+//! One signed line of JSON on standard error for each use of a key; the service's journal takes it from there.
+//! Trusts: nothing that a request carries: call ids and our own words only, no bytes of a request, no name but that of a verified
+//! certificate.
 //! Touches: standard error.
 //! Next: `serve` replies once the line is written.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::base::clock::Timestamp;
 use crate::base::ids::CallId;
+use crate::ipc::burst::{GrantFault, hex, purpose_word};
 use crate::ipc::keeper::{KeeperDenial, UnwrapPurpose};
+use crate::ipc::key_log::{BEGUN, ENDED, INCIDENT};
 use crate::sandbox::process::ConfinementReport;
 
+use super::chain::Chain;
+use super::grant::Accepted;
 use super::moving::Said;
-use super::quota::{Bucket, Use};
+use super::quota::{Bound, Use};
+use super::window::Window;
 
 /// Handshakes and refusals that get a line each minute. A stranger can cause both at will, so a flood is summed up; a DEK's use never is.
 const COMMON_LINES_PER_MINUTE: u32 = 600;
@@ -21,8 +28,53 @@ const COMMON_LINES_PER_MINUTE: u32 = 600;
 /// Writes the lines.
 pub struct Journal<W> {
     out: W,
-    common: Bucket,
+    chain: Chain,
+    common: Window,
     suppressed: u64,
+    /// The last write failed: a piece of a line may stand there, and the next must not be taken for its end.
+    torn: bool,
+}
+
+/// A chain's first line.
+#[derive(Serialize)]
+struct BegunLine {
+    event: &'static str,
+    time: String,
+    key: String,
+}
+
+/// What needs somebody's eyes.
+#[derive(Serialize)]
+struct IncidentLine {
+    event: &'static str,
+    time: String,
+    reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used_in_hour: Option<u32>,
+}
+
+/// A grant that counts.
+#[derive(Serialize)]
+struct GrantLine<'a> {
+    event: &'static str,
+    time: String,
+    by: &'a str,
+    kind: &'static str,
+    extra: u32,
+    seconds: u64,
+}
+
+/// Why an incident is one.
+#[derive(Clone, Copy, Debug)]
+pub enum Incident {
+    /// A limit was met.
+    Limit(Bound, u32),
+    /// Somebody relayed a grant that is none.
+    Grant(GrantFault),
+    /// The other side broke the protocol; the keeper ends.
+    Protocol,
 }
 
 /// What is said of one use.
@@ -85,16 +137,16 @@ pub struct KeyUse {
 }
 
 impl<W: Write> Journal<W> {
-    /// Onto `out`.
-    pub fn new(out: W, now: Timestamp) -> Self {
-        Self { out, common: Bucket::new(COMMON_LINES_PER_MINUTE, now), suppressed: 0 }
+    /// Onto `out`; `steady` is the time by which floods are summed up.
+    pub fn new(out: W, chain: Chain, steady: Duration) -> Self {
+        Self { out, chain, common: Window::of_a_minute(steady), suppressed: 0, torn: false }
     }
 
     /// Writes how this process is confined, once.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn confined(&mut self, report: &ConfinementReport) -> io::Result<()> {
+    pub fn confined(&mut self, report: &ConfinementReport, now: Timestamp) -> io::Result<()> {
         let line = ConfinedLine {
             event: "keeper_confined",
             uid: report.identity.uid.as_raw(),
@@ -103,18 +155,60 @@ impl<W: Write> Journal<W> {
             acts_denied: report.acts_denied,
             self_check_ms: report.self_check.as_millis(),
         };
-        self.write(&line)
+        self.write(&line, now)
+    }
+
+    /// Writes what needs somebody's eyes. Never summed up: the callers see to it that one story is one incident.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn incident(&mut self, incident: Incident, kind: Option<Use>, now: Timestamp) -> io::Result<()> {
+        let (reason, used_in_hour) = match incident {
+            Incident::Limit(Bound::Minute, used) => ("limit_of_the_minute", Some(used)),
+            Incident::Limit(Bound::Hour, used) => ("limit_of_the_hour", Some(used)),
+            Incident::Limit(Bound::Ceiling, used) => ("ceiling", Some(used)),
+            Incident::Grant(fault) => (fault_word(fault), None),
+            Incident::Protocol => ("protocol", None),
+        };
+        let line = IncidentLine { event: INCIDENT, time: now.rfc3339(), reason, kind: kind.map(kind_word), used_in_hour };
+        self.write(&line, now)
+    }
+
+    /// Writes who allowed what.
+    ///
+    /// # Errors
+    /// What the kernel says. The caller then lets the grant not count.
+    pub fn granted(&mut self, granted: &Accepted, now: Timestamp) -> io::Result<()> {
+        let Accepted { by, purpose, count, lifetime, .. } = granted;
+        let (kind, seconds) = (purpose_word(*purpose), lifetime.as_secs());
+        self.write(&GrantLine { event: "grant", time: now.rfc3339(), by, kind, extra: *count, seconds }, now)
+    }
+
+    /// Writes the last line.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn ended(&mut self, now: Timestamp) -> io::Result<()> {
+        #[derive(Serialize)]
+        struct EndedLine {
+            event: &'static str,
+            time: String,
+            suppressed: u64,
+        }
+        self.write(&EndedLine { event: ENDED, time: now.rfc3339(), suppressed: self.suppressed }, now)
     }
 
     /// Writes the line of one use, or counts it as suppressed.
     ///
     /// # Errors
     /// What the kernel says. The caller then gives no key: nothing is used unrecorded.
-    pub fn record(&mut self, used: KeyUse, now: Timestamp) -> io::Result<()> {
-        let common = used.denied.is_some() || used.kind == Use::SignTls;
-        if common && !self.common.take(now) {
-            self.suppressed = self.suppressed.saturating_add(1);
-            return Ok(());
+    pub fn record(&mut self, used: KeyUse, now: Timestamp, steady: Duration) -> io::Result<()> {
+        if used.denied.is_some() || used.kind == Use::SignTls {
+            if self.common.used(steady) >= COMMON_LINES_PER_MINUTE {
+                self.suppressed = self.suppressed.saturating_add(1);
+                return Ok(());
+            }
+            self.common.count(steady);
         }
         let line = Line {
             event: "key_use",
@@ -126,7 +220,7 @@ impl<W: Write> Journal<W> {
             count: used.count,
             suppressed: self.suppressed,
         };
-        self.write(&line)?;
+        self.write(&line, now)?;
         self.suppressed = 0;
         Ok(())
     }
@@ -138,14 +232,32 @@ impl<W: Write> Journal<W> {
     pub fn epoch(&mut self, said: &Said, now: Timestamp) -> io::Result<()> {
         let Said { what, number, calls, call, failure } = said;
         let failure = failure.as_deref();
-        self.write(&EpochLine { event: "epoch", time: now.rfc3339(), what, number: *number, calls: *calls, call: *call, failure })
+        self.write(&EpochLine { event: "epoch", time: now.rfc3339(), what, number: *number, calls: *calls, call: *call, failure }, now)
     }
 
-    /// In one write, so that lines of several processes do not mix.
-    fn write(&mut self, line: &impl Serialize) -> io::Result<()> {
-        let mut text = serde_json::to_vec(line)?;
+    /// A chain without its first line would be none.
+    fn write(&mut self, line: &impl Serialize, now: Timestamp) -> io::Result<()> {
+        if self.chain.is_new() {
+            let key = hex(&self.chain.public_key());
+            self.write_one(&BegunLine { event: BEGUN, time: now.rfc3339(), key })?;
+        }
+        self.write_one(line)
+    }
+
+    /// In one write, so that lines of several processes do not mix. A line that could not be written is not counted: the next has its number.
+    fn write_one(&mut self, line: &impl Serialize) -> io::Result<()> {
+        let object = serde_json::to_string(line)?;
+        let members = object.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or_default();
+        let signed = self.chain.sign(members);
+        let mut text = Vec::with_capacity(signed.text.len() + 2);
+        text.extend(self.torn.then_some(b'\n'));
+        text.extend(&signed.text);
         text.push(b'\n');
-        self.out.write_all(&text)
+        let written = self.out.write_all(&text);
+        self.torn = written.is_err();
+        written?;
+        self.chain.written(&signed);
+        Ok(())
     }
 }
 
@@ -157,17 +269,19 @@ const fn kind_word(kind: Use) -> &'static str {
         Use::SignTls => "sign_tls",
         Use::Issue => "issue_certificate",
         Use::Count => "count_start",
+        Use::Grant => "grant",
     }
 }
 
 const fn denial_word(denial: KeeperDenial) -> &'static str {
     match denial {
-        KeeperDenial::RateLimited => "rate_limited",
+        KeeperDenial::RateLimited { .. } => "rate_limited",
         KeeperDenial::WrongKey => "wrong_key",
         KeeperDenial::NotSignable => "not_signable",
         KeeperDenial::ConsoleOnly => "not_in_this_mode",
         KeeperDenial::BadRequest => "bad_request",
         KeeperDenial::CounterElsewhere => "counter_elsewhere",
+        KeeperDenial::Grant(fault) => fault_word(fault),
         KeeperDenial::Internal => "internal",
         KeeperDenial::OtherEpoch => "other_epoch",
         KeeperDenial::OlderKeys => "older_keys",
@@ -176,39 +290,110 @@ const fn denial_word(denial: KeeperDenial) -> &'static str {
     }
 }
 
+const fn fault_word(fault: GrantFault) -> &'static str {
+    match fault {
+        GrantFault::Malformed => "grant_malformed",
+        GrantFault::OtherBox => "grant_of_another_box",
+        GrantFault::OtherStart => "grant_of_another_start",
+        GrantFault::Count => "grant_too_large",
+        GrantFault::Lifetime => "grant_too_long",
+        GrantFault::NotYet => "grant_too_early",
+        GrantFault::Expired => "grant_expired",
+        GrantFault::Certificate => "grant_certificate",
+        GrantFault::Role => "grant_role",
+        GrantFault::Signature => "grant_signature",
+        GrantFault::Used => "grant_used_before",
+        GrantFault::TooMany => "grants_too_many",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ipc::key_log::Verifier;
+    use crate::keeper::chain::tests::chain;
 
     const NOW: Timestamp = Timestamp::from_unix_millis(1_700_000_000_000);
     const DEK: KeyUse =
         KeyUse { kind: Use::Unwrap(UnwrapPurpose::Read), call: Some(CallId::from_bytes([0xab; 16])), denied: None, count: 7 };
 
+    const BEGIN: Duration = Duration::ZERO;
+
+    fn journal<W: Write>(out: W) -> Journal<W> {
+        Journal::new(out, chain(1), BEGIN)
+    }
+
+    fn verified(out: &[u8]) -> crate::ipc::key_log::Report {
+        let mut verifier = Verifier::new(chain(1).public_key(), false);
+        for (number, line) in (1..).zip(out.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())) {
+            verifier.line(number, line).unwrap();
+        }
+        verifier.finish().unwrap()
+    }
+
     #[test]
-    fn a_line_says_kind_call_outcome_and_count() {
+    fn a_line_says_kind_call_outcome_and_count_and_is_signed() {
         let mut out = Vec::new();
-        Journal::new(&mut out, NOW).record(DEK, NOW).unwrap();
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            "{\"event\":\"key_use\",\"time\":\"2023-11-14T22:13:20Z\",\"kind\":\"unwrap_read\",\
-             \"call\":\"abababababababababababababababab\",\"outcome\":\"done\",\"count\":7}\n"
-        );
+        journal(&mut out).record(DEK, NOW, BEGIN).unwrap();
+        assert_eq!(verified(&out).lines, 2);
+        let text = String::from_utf8(out).unwrap();
+        let line = text.lines().nth(1).unwrap();
+        assert!(line.contains(
+            ",\"event\":\"key_use\",\"time\":\"2023-11-14T22:13:20Z\",\"kind\":\"unwrap_read\",\
+             \"call\":\"abababababababababababababababab\",\"outcome\":\"done\",\"count\":7,\"sig\":\""
+        ));
+        assert!(text.starts_with("{\"chain\":\"01010101010101010101010101010101\",\"seq\":0,"));
     }
 
     #[test]
     fn a_flood_of_refusals_is_summed_up_and_no_dek_is_opened_unrecorded() {
         let mut out = Vec::new();
-        let mut journal = Journal::new(&mut out, NOW);
+        let mut journal = journal(&mut out);
         let refused = KeyUse { kind: Use::SignTls, call: None, denied: Some(KeeperDenial::NotSignable), count: 1 };
         for _ in 0..COMMON_LINES_PER_MINUTE + 50 {
-            journal.record(refused, NOW).unwrap();
+            journal.record(refused, NOW, BEGIN).unwrap();
         }
         for _ in 0..1000 {
-            journal.record(DEK, NOW).unwrap();
+            journal.record(DEK, NOW, BEGIN).unwrap();
         }
+        assert_eq!(verified(&out).lines, 1601);
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.matches("\"outcome\":\"done\"").count(), 1000);
-        assert_eq!(text.lines().count(), 1600);
         assert_eq!(text.matches("\"suppressed\":50").count(), 1);
+    }
+
+    /// Takes some bytes, then none for one write, then all.
+    struct Full {
+        taken: Vec<u8>,
+        room: usize,
+        failed: bool,
+    }
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = if self.failed { bytes.len() } else { bytes.len().min(self.room) };
+            if taken == 0 {
+                self.failed = true;
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.room = self.room.saturating_sub(taken);
+            self.taken.extend(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_did_not_fit_is_refused_and_the_next_stands_on_its_own() {
+        let mut journal = journal(Full { taken: Vec::new(), room: 700, failed: false });
+        assert!(journal.record(DEK, NOW, BEGIN).is_err());
+        journal.record(DEK, NOW, BEGIN).unwrap();
+        let text = String::from_utf8(journal.out.taken).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(!lines[1].ends_with('}') && lines[2].contains("\"seq\":1,") && lines[2].ends_with("\"}"), "{text}");
     }
 }

@@ -69,6 +69,11 @@ pub fn open(root: &Root, file: &[u8]) -> Result<Keyring, KeyringError> {
 }
 
 impl Keyring {
+    /// The box.
+    pub fn box_name(&self) -> &str {
+        self.box_name.as_str()
+    }
+
     /// The authority's certificate.
     pub fn ca(&self) -> CertificateDer<'static> {
         self.stored.ca.clone().into()

@@ -10,20 +10,25 @@
 //!                                                   TLS wrap     opens the server's private key (keyring, signer)
 //!                                                   CA wrap      opens the CA's private key (ca), at the console only
 //!                                                   file MAC     authenticates the files of the key directory (container)
+//!                                                   audit sign   signs the keeper's own lines (chain, journal)
 //! ```
 
 pub mod args;
+pub mod burst;
 pub mod ca;
+pub mod chain;
 pub mod code;
 pub mod container;
 pub mod directory;
 pub mod epoch;
 pub mod erasure;
+pub mod grant;
 pub mod held;
 pub mod hierarchy;
 pub mod journal;
 pub mod keyring;
 pub mod keyslots;
+pub mod limits;
 pub mod manage;
 pub mod moving;
 pub mod owner;
@@ -41,4 +46,5 @@ pub mod signer;
 pub mod slots;
 pub mod startup;
 pub mod tpm;
+pub mod window;
 pub mod wrap;

@@ -86,11 +86,13 @@ impl Deks {
         let mut said = Said { what: word(&request), number: None, calls: 0, call: None, failure: None };
         let done = match request {
             EpochRequest::Settle { store } => self.epochs.settle(self.places.as_mut(), store).map(|number| EpochReply::At { number }),
-            EpochRequest::Begin if !self.may_move(now) => {
-                said.failure = Some(KeeperDenial::RateLimited.to_string());
-                return (said, Err(KeeperDenial::RateLimited));
+            EpochRequest::Begin => {
+                if let Err(denial) = self.may_move(now) {
+                    said.failure = Some(denial.to_string());
+                    return (said, Err(denial));
+                }
+                self.epochs.begin(self.places.as_mut()).map(|number| EpochReply::At { number })
             }
-            EpochRequest::Begin => self.epochs.begin(self.places.as_mut()).map(|number| EpochReply::At { number }),
             EpochRequest::Committed { number } => self.epochs.committed(self.places.as_mut(), number).map(|()| EpochReply::Done),
             EpochRequest::Abort => {
                 self.epochs.abort();
@@ -144,15 +146,16 @@ impl Deks {
         erasure::certify(&self.signer, claim, number, now).map(EpochReply::Certificate).map_err(|_| KeeperDenial::Internal)
     }
 
-    fn may_move(&mut self, now: Timestamp) -> bool {
+    fn may_move(&mut self, now: Timestamp) -> Result<(), KeeperDenial> {
         while self.moves.front().is_some_and(|first| now.since(*first) >= HOUR) {
             self.moves.pop_front();
         }
-        let may = self.moves.len() < MOVES_PER_HOUR;
-        if may {
-            self.moves.push_back(now);
+        if let (Some(first), true) = (self.moves.front(), self.moves.len() >= MOVES_PER_HOUR) {
+            let wait = HOUR.saturating_sub(now.since(*first)).as_secs();
+            return Err(KeeperDenial::RateLimited { seconds: u32::try_from(wait).unwrap_or(u32::MAX).max(1) });
         }
-        may
+        self.moves.push_back(now);
+        Ok(())
     }
 
     fn derive(&mut self) -> Result<(), DeksError> {
@@ -302,7 +305,7 @@ mod tests {
         for _ in 0..MOVES_PER_HOUR {
             asked(&mut deks, EpochRequest::Begin).unwrap();
         }
-        assert_eq!(asked(&mut deks, EpochRequest::Begin).err(), Some(KeeperDenial::RateLimited));
+        assert_eq!(asked(&mut deks, EpochRequest::Begin).err(), Some(KeeperDenial::RateLimited { seconds: 3600 }));
         let later = Timestamp::from_unix_millis(NOW.unix_millis() + 3_600_000);
         assert!(deks.epoch(EpochRequest::Begin, later).1.is_ok());
     }

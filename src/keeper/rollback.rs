@@ -8,21 +8,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::clock::Timestamp;
 use crate::base::secret::Secret;
 use crate::ipc::keeper::{Counter, KeeperDenial};
 
 use super::container::{self, ContainerError, MacKey};
 use super::hierarchy::{DeriveError, KEY_BYTES, Purpose, Root};
-use super::quota::Bucket;
 use super::replace::OpenDirectory;
 use super::slots::{SlotError, file_mac};
 use super::tpm::{RestingTpm, Tpm, TpmError};
 
 /// The file with the leave.
 pub const LEAVE: &str = "rollback";
-/// Counts a minute: a start needs one, an erasure's end another. A taken-over core must not wear the TPM's memory out.
-const COUNTS_PER_MINUTE: u32 = 4;
 
 #[derive(Serialize, Deserialize)]
 struct Leave {
@@ -36,7 +32,6 @@ struct Leave {
 pub struct Rollback {
     password: Secret<KEY_BYTES>,
     counter: Counter,
-    pace: Bucket,
 }
 
 impl Rollback {
@@ -44,12 +39,12 @@ impl Rollback {
     ///
     /// # Errors
     /// The TPM's.
-    pub fn begin(tpm: &mut Tpm<'_>, root: &Root, directory: &OpenDirectory, now: Timestamp) -> Result<Self, SlotError> {
+    pub fn begin(tpm: &mut Tpm<'_>, root: &Root, directory: &OpenDirectory) -> Result<Self, SlotError> {
         let password = password(root)?;
         let value = tpm.counter(&password)?;
         let leave = leave(directory, &file_mac(root)?);
         let counter = Counter { value, leave: value.is_some() && leave == value };
-        Ok(Self { password, counter, pace: Bucket::new(COUNTS_PER_MINUTE, now) })
+        Ok(Self { password, counter })
     }
 
     /// What the core is told.
@@ -61,12 +56,9 @@ impl Rollback {
     ///
     /// # Errors
     /// Why not. After `Internal` nobody knows whether it has counted; the next start finds out.
-    pub fn count(&mut self, tpm: &mut RestingTpm, from: Option<u64>, now: Timestamp) -> Result<u64, KeeperDenial> {
+    pub fn count(&mut self, tpm: &mut RestingTpm, from: Option<u64>) -> Result<u64, KeeperDenial> {
         if from != self.counter.value {
             return Err(KeeperDenial::CounterElsewhere);
-        }
-        if !self.pace.take(now) {
-            return Err(KeeperDenial::RateLimited);
         }
         let counted = tpm.with(|tpm| tpm.count(&self.password)).map_err(|_: TpmError| KeeperDenial::Internal)?;
         self.counter = Counter { value: Some(counted), leave: false };

@@ -14,15 +14,17 @@ use crate::base::ids::CallId;
 use crate::base::secret::{Secret, SecretInTransit};
 use crate::ipc::PROTOCOL_VERSION;
 use crate::ipc::channel::{Channel, ChannelError};
-use crate::ipc::keeper::{Counter, EpochRequest, KeeperDenial, KeeperReply, KeeperRequest};
+use crate::ipc::keeper::{Counter, EpochRequest, KeeperDenial, KeeperReply, KeeperRequest, Standing};
 use crate::sandbox::process::Confined;
 
 use super::ca::{Authority, Client, IssueError};
+use super::grant::Grants;
 use super::held::Held;
 use super::hierarchy::KEY_BYTES;
-use super::journal::{Journal, KeyUse};
+use super::journal::{Incident, Journal, KeyUse};
+use super::limits::Limits;
 use super::moving::Deks;
-use super::quota::{Limits, Quota, Use};
+use super::quota::{Quota, Use};
 use super::rollback::Rollback;
 use super::signer::{EcKey, is_server_certificate_verify};
 
@@ -54,21 +56,31 @@ pub struct Greeting {
     pub index_key: Secret<KEY_BYTES>,
     /// The counter against older copies of the store; at the console, nothing.
     pub counter: Counter,
+    /// What it says of itself.
+    pub standing: Standing,
 }
 
 /// The answering end.
 pub struct Keeper<C, W> {
     keys: Keys,
     held: Option<Rc<RefCell<Held>>>,
-    quota: Quota<C>,
-    journal: Journal<W>,
+    pub(super) quota: Quota<C>,
+    pub(super) journal: Journal<W>,
+    /// At the console, nobody grants anything.
+    pub(super) grants: Option<Grants>,
 }
 
 impl<C: Clock, W: Write> Keeper<C, W> {
-    /// Ready to answer; `log` takes the lines of the key uses.
-    pub fn new(keys: Keys, held: Option<Rc<RefCell<Held>>>, limits: &Limits, clock: C, log: W) -> Self {
-        let journal = Journal::new(log, clock.now());
-        Self { keys, held, quota: Quota::new(limits, clock), journal }
+    /// Ready to answer; the journal takes the lines of the key uses.
+    pub fn new(
+        keys: Keys,
+        held: Option<Rc<RefCell<Held>>>,
+        limits: &Limits,
+        grants: Option<Grants>,
+        journal: Journal<W>,
+        clock: C,
+    ) -> Self {
+        Self { keys, held, quota: Quota::new(limits, clock), journal, grants }
     }
 
     /// Greets, then answers until the other side closes. Only once this process is confined.
@@ -77,14 +89,26 @@ impl<C: Clock, W: Write> Keeper<C, W> {
     /// [`ChannelError`] when the other side breaks the protocol or is gone in mid-reply.
     pub fn answer(mut self, confined: &Confined, channel: &Channel, greeting: Greeting) -> Result<(), ChannelError> {
         // A log that takes nothing shows at the first use of a key, which is then refused.
-        let _ = self.journal.confined(confined.report());
+        let _ = self.journal.confined(confined.report(), self.quota.clock().now());
         channel.send(&KeeperReply::Ready {
             version: PROTOCOL_VERSION,
             server_chain: greeting.server_chain.iter().map(|certificate| certificate.to_vec()).collect(),
             client_ca: greeting.client_ca.to_vec(),
             index_key: SecretInTransit(greeting.index_key),
             counter: greeting.counter,
+            standing: greeting.standing,
         })?;
+        let end = self.answer_all(channel);
+        let now = self.quota.clock().now();
+        // There is nobody left to refuse anything to.
+        if end.is_err() {
+            let _ = self.journal.incident(Incident::Protocol, None, now);
+        }
+        let _ = self.journal.ended(now);
+        end
+    }
+
+    fn answer_all(&mut self, channel: &Channel) -> Result<(), ChannelError> {
         while let Some(request) = channel.recv()? {
             channel.send(&self.reply(request))?;
         }
@@ -101,7 +125,8 @@ impl<C: Clock, W: Write> Keeper<C, W> {
         let call = call_of(&request);
         let done = self.allowed_here(kind).and_then(|()| self.within_quota(kind)).and_then(|()| self.perform(request));
         let used = self.count(kind, call, done.as_ref().err().copied());
-        match self.journal.record(used, self.quota.clock().now()) {
+        let clock = self.quota.clock();
+        match self.journal.record(used, clock.now(), clock.steady()) {
             Ok(()) => done.unwrap_or_else(KeeperReply::Denied),
             Err(_) => KeeperReply::Denied(KeeperDenial::Internal),
         }
@@ -120,20 +145,29 @@ impl<C: Clock, W: Write> Keeper<C, W> {
 
     fn allowed_here(&self, kind: Use) -> Result<(), KeeperDenial> {
         match (&self.keys, kind) {
-            (Keys::Daemon { .. }, Use::NewDek | Use::Unwrap(_) | Use::SignTls | Use::Count) | (Keys::Console { .. }, Use::Issue) => Ok(()),
+            (Keys::Daemon { .. }, Use::NewDek | Use::Unwrap(_) | Use::SignTls | Use::Grant | Use::Count)
+            | (Keys::Console { .. }, Use::Issue) => Ok(()),
             (Keys::Daemon { .. }, Use::Issue) => Err(KeeperDenial::ConsoleOnly),
             (Keys::Console { .. }, Use::NewDek | Use::Unwrap(_)) => Err(KeeperDenial::WrongKey),
             (Keys::Console { .. }, Use::Count) => Err(KeeperDenial::CounterElsewhere),
             (Keys::Console { .. }, Use::SignTls) => Err(KeeperDenial::NotSignable),
+            (Keys::Console { .. }, Use::Grant) => Err(KeeperDenial::BadRequest),
         }
     }
 
     fn within_quota(&mut self, kind: Use) -> Result<(), KeeperDenial> {
-        if self.quota.allows(kind) { Ok(()) } else { Err(KeeperDenial::RateLimited) }
+        let Err(exceeded) = self.quota.take(kind) else { return Ok(()) };
+        if exceeded.fresh {
+            // Refused either way.
+            let _ = self.journal.incident(Incident::Limit(exceeded.bound, exceeded.used), Some(kind), self.quota.clock().now());
+        }
+        let seconds = u32::try_from(exceeded.wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).max(1);
+        Err(KeeperDenial::RateLimited { seconds })
     }
 
     fn perform(&mut self, request: KeeperRequest) -> Result<KeeperReply, KeeperDenial> {
         match (&mut self.keys, request) {
+            (_, KeeperRequest::Burst(signed)) => self.burst(&signed),
             (Keys::Daemon { deks, .. }, KeeperRequest::NewDek { call }) => {
                 let (dek, wrapped) = deks.new_dek(call).map_err(|_| KeeperDenial::Internal)?;
                 Ok(KeeperReply::NewDek { dek: SecretInTransit(dek), wrapped })
@@ -149,7 +183,7 @@ impl<C: Clock, W: Write> Keeper<C, W> {
             (Keys::Daemon { rollback, .. }, KeeperRequest::Count { from }) => {
                 let (Some(rollback), Some(held)) = (rollback, &self.held) else { return Err(KeeperDenial::CounterElsewhere) };
                 let mut held = held.try_borrow_mut().map_err(|_| KeeperDenial::Internal)?;
-                rollback.count(&mut held.tpm, from, self.quota.clock().now()).map(KeeperReply::Counted)
+                rollback.count(&mut held.tpm, from).map(KeeperReply::Counted)
             }
             (Keys::Console { .. }, KeeperRequest::Count { .. }) => Err(KeeperDenial::CounterElsewhere),
             (Keys::Console { authority }, KeeperRequest::IssueCertificate { csr_der, role, name, valid_days }) => {
@@ -180,6 +214,7 @@ const fn kind_of(request: &KeeperRequest) -> Option<Use> {
         KeeperRequest::SignTls { .. } => Some(Use::SignTls),
         KeeperRequest::IssueCertificate { .. } => Some(Use::Issue),
         KeeperRequest::Count { .. } => Some(Use::Count),
+        KeeperRequest::Burst(_) => Some(Use::Grant),
         KeeperRequest::Counters | KeeperRequest::Epoch(_) => None,
     }
 }
@@ -191,6 +226,7 @@ const fn call_of(request: &KeeperRequest) -> Option<CallId> {
         | KeeperRequest::IssueCertificate { .. }
         | KeeperRequest::Counters
         | KeeperRequest::Count { .. }
+        | KeeperRequest::Burst(_)
         | KeeperRequest::Epoch(_) => None,
     }
 }
@@ -211,9 +247,12 @@ mod tests {
     use super::*;
     use crate::base::clock::{ManualClock, Timestamp};
     use crate::ipc::keeper::UnwrapPurpose;
+    use crate::keeper::chain::tests::chain;
+    use crate::keeper::limits::Limit;
     use crate::keeper::moving::memory::deks;
 
-    const LIMITS: Limits = Limits { new_deks: 9, unwraps_job: 9, unwraps_read: 9, tls_signatures: 9, certificates: 9 };
+    const NINE: Limit = Limit::common(9);
+    const LIMITS: Limits = Limits { new: NINE, job: NINE, read: NINE, handshake: NINE, certificate: NINE, grant: NINE };
     const CALL: CallId = CallId::from_bytes([1; 16]);
 
     struct Full;
@@ -230,7 +269,8 @@ mod tests {
 
     fn keeper<W: Write>(log: W) -> Keeper<ManualClock, W> {
         let keys = Keys::Daemon { deks: Box::new(deks()), tls: Box::new(EcKey::generate().unwrap().0), rollback: None };
-        Keeper::new(keys, None, &LIMITS, ManualClock::at(Timestamp::from_unix_millis(0)), log)
+        let clock = ManualClock::at(Timestamp::from_unix_millis(0));
+        Keeper::new(keys, None, &LIMITS, None, Journal::new(log, chain(1), clock.steady()), clock)
     }
 
     #[test]
@@ -248,6 +288,20 @@ mod tests {
         for _ in 0..9 {
             assert!(matches!(guess(), KeeperReply::Denied(KeeperDenial::WrongKey)));
         }
-        assert!(matches!(guess(), KeeperReply::Denied(KeeperDenial::RateLimited)));
+        assert!(matches!(guess(), KeeperReply::Denied(KeeperDenial::RateLimited { seconds: 61 })));
+    }
+
+    #[test]
+    fn a_flood_leaves_one_incident_and_every_line_is_signed() {
+        let mut log = Vec::new();
+        let mut keeper = keeper(&mut log);
+        for _ in 0..50 {
+            keeper.reply(KeeperRequest::NewDek { call: CALL });
+        }
+        drop(keeper);
+        let text = String::from_utf8(log).unwrap();
+        assert_eq!(text.matches("\"event\":\"incident\"").count(), 1, "{text}");
+        assert!(text.contains("\"reason\":\"limit_of_the_minute\",\"kind\":\"new_dek\",\"used_in_hour\":540"), "{text}");
+        assert_eq!(text.matches("\"sig\":").count(), text.lines().count());
     }
 }

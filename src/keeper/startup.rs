@@ -12,18 +12,21 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::base::clock::{Clock as _, SystemClock};
 use crate::base::exit::Exit;
 use crate::base::secret::Secret;
-use crate::ipc::keeper::Counter;
+use crate::ipc::keeper::{Counter, Standing, TpmLockout};
 use crate::sandbox::landlock::Grant;
 use crate::sandbox::policy::{self, Policy};
 use crate::sandbox::privilege::PrivilegeError;
 use crate::sandbox::process::{ConfineError, HardenError, LockMemoryError};
 
 use super::args::ServeArgs;
+use super::chain::{Chain, ChainError};
 use super::directory::{self, DirectoryError};
 use super::erasure::{self, ErasureKeyError};
+use super::grant::Grants;
 use super::held::{self, Held, HeldError, TctiError};
 use super::hierarchy::{DeriveError, Purpose};
 use super::keyring::{self, Keyring, KeyringError};
+use super::limits::{Limits, LimitsError};
 use super::moving::{Deks, DeksError};
 use super::owner::{OwnerAuth, OwnerAuthError};
 use super::pin::{self, PinError};
@@ -32,13 +35,20 @@ use super::replace::OpenDirectory;
 use super::rollback::Rollback;
 use super::serve::{Greeting, Keys};
 use super::slots::{self, SlotError};
-use super::tpm::{Address, TpmError};
+use super::tpm::lockout::Lockout;
+use super::tpm::{Address, Tpm, TpmError};
 use super::wrap::WrapError;
 
 /// Keys and greeting of one mode.
 pub struct Opened {
     /// What it answers with.
     pub keys: Keys,
+    /// How often.
+    pub limits: Limits,
+    /// Who may allow more; nobody at the console.
+    pub grants: Option<Grants>,
+    /// What signs its lines.
+    pub chain: Chain,
     /// What it says first.
     pub greeting: Greeting,
     /// What stays open, of the daemon's.
@@ -46,7 +56,7 @@ pub struct Opened {
     /// How it is to be confined.
     pub policy: &'static Policy,
     /// What it keeps of the world.
-    pub grants: Vec<Grant>,
+    pub access: Vec<Grant>,
 }
 
 /// The account to serve as: the one named or, for root, the owner of the keys. Nobody but these two may start a keeper.
@@ -68,18 +78,22 @@ pub fn account(args: &ServeArgs) -> Result<Option<String>, StartError> {
 /// [`StartError`].
 pub fn open_daemon(args: &ServeArgs) -> Result<Opened, StartError> {
     let directory = OpenDirectory::open(&args.directory)?;
-    with_root(args, |slots::Opened { root_key, root, mut keyslots, mut tpm }, keyring| {
+    with_root(args, |OpenBox { opened, keyring, limits, chain }| {
+        let slots::Opened { root_key, root, mut keyslots, mut tpm } = opened;
         let at = places::of_box(&mut tpm, &mut keyslots, &root, &directory)?;
         let signer = erasure::of_box(&directory, &root)?;
-        let rollback = Rollback::begin(&mut tpm, &root, &directory, SystemClock.now())?;
+        let rollback = Rollback::begin(&mut tpm, &root, &directory)?;
         let counter = rollback.counter();
-        let (policy, grants) = held::confinement(&args.tpm, &directory)?;
+        let lockout = lockout_now(&mut tpm);
+        let (policy, access) = held::confinement(&args.tpm, &directory)?;
         let held = Rc::new(RefCell::new(Held { tpm: tpm.rest()?, directory }));
         let (record_kek, index, tls) = (root.derive(Purpose::RecordKek)?, root.derive(Purpose::Index)?, keyring.open_tls_key(&root)?);
         let live = LivePlaces::new(Rc::clone(&held), &at, root, root_key)?;
         let deks = Deks::open(record_kek, Box::new(live), signer)?;
         let keys = Keys::Daemon { deks: Box::new(deks), tls: Box::new(tls), rollback: Some(Box::new(rollback)) };
-        Ok(Opened { keys, greeting: greeting(&keyring, index, counter), held: Some(held), policy, grants })
+        let grants = Some(Grants::new(keyring.ca(), keyring.box_name().to_owned(), chain.start()));
+        let greeting = Greeting { counter, ..greeting(&keyring, &chain, index, lockout) };
+        Ok(Opened { keys, limits, grants, chain, greeting, held: Some(held), policy, access })
     })
 }
 
@@ -88,26 +102,44 @@ pub fn open_daemon(args: &ServeArgs) -> Result<Opened, StartError> {
 /// # Errors
 /// [`StartError`].
 pub fn open_console(args: &ServeArgs) -> Result<Opened, StartError> {
-    with_root(args, |slots::Opened { root, .. }, keyring| {
-        let keys = Keys::Console { authority: Box::new(keyring.open_authority(&root)?) };
+    with_root(args, |OpenBox { opened, keyring, limits, chain }| {
+        let keys = Keys::Console { authority: Box::new(keyring.open_authority(&opened.root)?) };
         let nothing = Secret::try_fill(|to| SystemRandom::new().fill(to).map_err(|_| WrapError))?;
-        let greeting = greeting(&keyring, nothing, Counter::default());
-        Ok(Opened { keys, greeting, held: None, policy: &policy::keeper::POLICY, grants: Vec::new() })
+        let greeting = greeting(&keyring, &chain, nothing, None);
+        Ok(Opened { keys, limits, grants: None, chain, greeting, held: None, policy: &policy::keeper::POLICY, access: Vec::new() })
     })
 }
 
+/// What both modes begin with.
+struct OpenBox<'a> {
+    opened: slots::Opened<'a>,
+    keyring: Keyring,
+    limits: Limits,
+    chain: Chain,
+}
+
 /// TPM > root key > keyring.
-fn with_root(args: &ServeArgs, then: impl FnOnce(slots::Opened<'_>, Keyring) -> Result<Opened, StartError>) -> Result<Opened, StartError> {
+fn with_root(args: &ServeArgs, then: impl FnOnce(OpenBox<'_>) -> Result<Opened, StartError>) -> Result<Opened, StartError> {
     let files = directory::read(&args.directory)?;
+    let limits = Limits::read(&files.limits)?;
     let owner = args.owner_auth.as_deref().map(OwnerAuth::read).transpose()?;
     let pin = args.pin.as_deref().map(pin::read).transpose()?;
     let opened = slots::open(&files.slots, Address { tcti: &args.tpm, owner: owner.as_ref() }, pin.as_ref())?;
     let keyring = keyring::open(&opened.root, &files.keyring)?;
-    then(opened, keyring)
+    let chain = Chain::begin(&opened.root)?;
+    then(OpenBox { opened, keyring, limits, chain })
 }
 
-fn greeting(keyring: &Keyring, index_key: Secret<{ super::hierarchy::KEY_BYTES }>, counter: Counter) -> Greeting {
-    Greeting { server_chain: keyring.server_chain(), client_ca: keyring.ca(), index_key, counter }
+/// For `salama status`. A TPM that does not tell keeps nobody from starting.
+fn lockout_now(tpm: &mut Tpm) -> Option<TpmLockout> {
+    let Lockout { failed, tries, locked, .. } = tpm.lockout().ok()?;
+    Some(TpmLockout { at: SystemClock.now(), failed, tries, locked })
+}
+
+/// Without the counter.
+fn greeting(keyring: &Keyring, chain: &Chain, index_key: Secret<{ super::hierarchy::KEY_BYTES }>, lockout: Option<TpmLockout>) -> Greeting {
+    let standing = Standing { box_name: keyring.box_name().to_owned(), start: chain.start(), log_key: chain.public_key(), lockout };
+    Greeting { server_chain: keyring.server_chain(), client_ca: keyring.ca(), index_key, counter: Counter::default(), standing }
 }
 
 /// Why the keeper did not come to answer.
@@ -152,6 +184,12 @@ pub enum StartError {
     /// The keyring.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
+    /// The limits.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
+    /// The lines' key.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
     /// Derivation.
     #[error(transparent)]
     Derive(#[from] DeriveError),
@@ -171,7 +209,7 @@ impl StartError {
     pub const fn exit(&self) -> Exit {
         match self {
             Self::Directory(DirectoryError::NotOperator) => Exit::Denied,
-            Self::Directory(DirectoryError::Absent(_)) => Exit::Config,
+            Self::Directory(DirectoryError::Absent(_)) | Self::Limits(_) => Exit::Config,
             // Started again and again, a service would use up the tries of the PIN.
             Self::Slot(error) if error.is_of_pin() => Exit::Config,
             Self::Tcti(_) => Exit::Config,
@@ -186,7 +224,13 @@ impl StartError {
             | Self::Slot(_)
             | Self::Keyring(_) => Exit::Io,
             Self::Privilege(PrivilegeError::Root | PrivilegeError::UnknownUser { .. }) => Exit::Config,
-            Self::Harden(_) | Self::LockMemory(_) | Self::Derive(_) | Self::Wrap(_) | Self::Privilege(_) | Self::Confine(_) => Exit::Failed,
+            Self::Harden(_)
+            | Self::LockMemory(_)
+            | Self::Chain(_)
+            | Self::Derive(_)
+            | Self::Wrap(_)
+            | Self::Privilege(_)
+            | Self::Confine(_) => Exit::Failed,
         }
     }
 }

@@ -15,9 +15,11 @@ use crate::base::exit::Exit;
 use crate::base::ids::CallId;
 use crate::base::secret::Secret;
 use crate::ipc::PROTOCOL_VERSION;
+use crate::ipc::burst::SignedGrant;
 use crate::ipc::channel::{Channel, ChannelError};
 use crate::ipc::keeper::{
-    Counter, DEK_BYTES, EpochReply, EpochRequest, KeeperCounters, KeeperDenial, KeeperReply, KeeperRequest, UnwrapPurpose, WrappedDek,
+    Counter, DEK_BYTES, EpochReply, EpochRequest, KeeperCounters, KeeperDenial, KeeperReply, KeeperRequest, Standing, UnwrapPurpose,
+    WrappedDek,
 };
 
 /// How long the keeper may take to open the root key: a discrete TPM needs up to a second a command, and may be busy after power-on.
@@ -35,6 +37,8 @@ pub struct KeeperGreeting {
     pub index_key: Secret<DEK_BYTES>,
     /// Against older copies of the store.
     pub counter: Counter,
+    /// What the keeper says of itself.
+    pub standing: Standing,
 }
 
 /// The handle to the keeper. Clones share one channel; a caller waits for its turn, at most some milliseconds.
@@ -60,12 +64,15 @@ impl Keeper {
     fn connect_within(channel: Channel, start: Duration, answer: Duration) -> Result<(Self, KeeperGreeting), KeeperError> {
         channel.set_receive_timeout(Some(start)).map_err(|source| KeeperError::Gone(Some(ChannelError::Socket(source))))?;
         let greeting = match channel.recv().map_err(|error| KeeperError::Gone(Some(error)))? {
-            Some(KeeperReply::Ready { version: PROTOCOL_VERSION, server_chain, client_ca, index_key, counter }) => KeeperGreeting {
-                server_chain: server_chain.into_iter().map(CertificateDer::from).collect(),
-                client_ca: CertificateDer::from(client_ca),
-                index_key: index_key.0,
-                counter,
-            },
+            Some(KeeperReply::Ready { version: PROTOCOL_VERSION, server_chain, client_ca, index_key, counter, standing }) => {
+                KeeperGreeting {
+                    server_chain: server_chain.into_iter().map(CertificateDer::from).collect(),
+                    client_ca: CertificateDer::from(client_ca),
+                    index_key: index_key.0,
+                    counter,
+                    standing,
+                }
+            }
             Some(KeeperReply::Ready { version, .. }) => return Err(KeeperError::Version { keeper: version }),
             Some(KeeperReply::Refused { reason, exit }) => return Err(KeeperError::Refused { reason, exit: Exit::of_code(exit) }),
             Some(_) => return Err(KeeperError::OutOfOrder),
@@ -126,6 +133,17 @@ impl Keeper {
     pub fn epoch(&self, request: EpochRequest) -> Result<EpochReply, KeeperError> {
         match self.ask(&KeeperRequest::Epoch(request))? {
             KeeperReply::Epoch(reply) => Ok(reply),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Relays a person's signed grant.
+    ///
+    /// # Errors
+    /// [`KeeperError`]; `Denied(Grant)` when it does not count, `Denied(RateLimited)` when too many were relayed.
+    pub fn burst(&self, grant: SignedGrant) -> Result<(), KeeperError> {
+        match self.ask(&KeeperRequest::Burst(grant))? {
+            KeeperReply::BurstTaken => Ok(()),
             other => Err(self.unexpected(&other)),
         }
     }
@@ -223,7 +241,8 @@ mod tests {
 
     fn ready(version: u16) -> KeeperReply {
         let index_key = SecretInTransit(Secret::try_fill(|_| Ok::<(), ()>(())).unwrap());
-        KeeperReply::Ready { version, server_chain: Vec::new(), client_ca: Vec::new(), index_key, counter: Counter::default() }
+        let standing = Standing { box_name: "box".to_owned(), start: [0; 16], log_key: [0; 32], lockout: None };
+        KeeperReply::Ready { version, server_chain: Vec::new(), client_ca: Vec::new(), index_key, counter: Counter::default(), standing }
     }
 
     /// A keeper's end that has said `first`; what it says later waits in the socket.
@@ -264,8 +283,8 @@ mod tests {
     fn a_denial_keeps_the_line_open_and_a_wrong_answer_shuts_it() {
         let (keeper, theirs) = keeper_that_says(&ready(PROTOCOL_VERSION));
         let keeper = keeper.unwrap();
-        theirs.send(&KeeperReply::Denied(KeeperDenial::RateLimited)).unwrap();
-        assert!(matches!(keeper.sign_tls(b""), Err(KeeperError::Denied(KeeperDenial::RateLimited))));
+        theirs.send(&KeeperReply::Denied(KeeperDenial::RateLimited { seconds: 9 })).unwrap();
+        assert!(matches!(keeper.sign_tls(b""), Err(KeeperError::Denied(KeeperDenial::RateLimited { seconds: 9 }))));
         assert!(!keeper.is_lost());
         theirs.send(&KeeperReply::Signature(Vec::new())).unwrap();
         assert!(matches!(keeper.counters(), Err(KeeperError::OutOfOrder)));

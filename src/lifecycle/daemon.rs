@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
+use super::bursts::Relay;
 use super::notify::{self, Notifier};
 use super::parts::{Parts, StartedKeeper, job_settings};
 use super::signals::{self, End, Signals};
@@ -60,10 +61,12 @@ async fn run(confined: &Confined, parts: Parts) -> Result<(), ServeError> {
         clock: Arc::new(SystemClock),
     })?;
 
-    let machine = Machine::new(calls.clone(), keeper.clone(), &config);
+    let relay = Relay { keeper: keeper.clone(), start: greeting.standing.start };
+    let machine = Machine::new(calls.clone(), keeper.clone(), greeting.standing, &config);
     let parts = ApiParts {
         desk: calls.clone(),
         vitals: Arc::new(machine),
+        bursts: Arc::new(relay),
         clock: Arc::new(SystemClock),
         models: models.clone(),
         draining: stopping.clone(),

@@ -36,7 +36,6 @@ use crate::sys::descriptors::take_inherited;
 /// Between two words about the progress of one stage.
 const TELL_PAUSE: Duration = Duration::from_millis(100);
 /// Until the keeper opens more keys; it counts by the minute.
-const KEEPER_PAUSE: Duration = Duration::from_millis(500);
 const STOP_IT: &str =
     "a daemon runs with this store; stop it first (systemctl stop salama.socket salama.service) and start it again afterwards";
 
@@ -146,7 +145,7 @@ fn unwrap(keeper: &Keeper, call: CallId, wrapped: &WrappedDek) -> Result<Secret<
     loop {
         match keeper.unwrap_dek(call, wrapped, UnwrapPurpose::Read) {
             Ok(dek) => return Ok(dek),
-            Err(KeeperError::Denied(KeeperDenial::RateLimited)) => thread::sleep(KEEPER_PAUSE),
+            Err(KeeperError::Denied(KeeperDenial::RateLimited { seconds })) => thread::sleep(Duration::from_secs(seconds.into())),
             Err(KeeperError::Denied(KeeperDenial::WrongKey)) => return Err(UnwrapError::Wrong),
             Err(_) => return Err(UnwrapError::Gone),
         }

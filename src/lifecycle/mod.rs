@@ -4,6 +4,7 @@
 //! Next: `connection` accepts, `job` works.
 
 pub mod arguments;
+mod bursts;
 pub mod daemon;
 pub mod maintenance;
 pub mod notify;

@@ -82,11 +82,8 @@ pub struct StartedKeeper {
 pub fn start_keeper(config: &Config) -> Result<StartedKeeper, StartKeeperError> {
     let program = program::beside("salama-keeper").map_err(StartKeeperError::Find)?;
     let settings = &config.keeper;
-    let unwraps = settings.unwraps_per_minute.to_string();
     let mut arguments: Vec<OsString> = vec!["serve".into(), "--directory".into(), settings.directory.clone().into()];
     arguments.extend(["--tpm".into(), settings.tpm.as_str().into()]);
-    arguments.extend(["--job-unwraps-per-minute".into(), unwraps.clone().into(), "--read-unwraps-per-minute".into(), unwraps.into()]);
-    arguments.extend(["--handshakes-per-minute".into(), settings.handshakes_per_minute.to_string().into()]);
     arguments.extend(credential(OWNER_AUTH).into_iter().flat_map(|file| ["--owner-auth".into(), file.into()]));
     arguments.extend(credential(PIN).into_iter().flat_map(|file| ["--pin".into(), file.into()]));
     arguments.extend(user(&config.process.keeper_user).into_iter().flat_map(|user| ["--user".into(), user.into()]));

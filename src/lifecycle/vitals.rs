@@ -5,6 +5,7 @@
 
 use crate::api::vitals::{Part, Reading, Trouble, Vitals};
 use crate::config::Config;
+use crate::ipc::keeper::Standing;
 use crate::job::calls::Calls;
 use crate::job::hindrance::Hindrance;
 use crate::keys::Keeper;
@@ -14,13 +15,14 @@ use crate::record::space::Space;
 pub struct Machine {
     calls: Calls,
     keeper: Keeper,
+    standing: Standing,
     space: Space,
 }
 
 impl Machine {
     /// Of these parts.
-    pub fn new(calls: Calls, keeper: Keeper, config: &Config) -> Self {
-        Self { calls, keeper, space: Space::new(&config.state.directory, config.state.reserve) }
+    pub fn new(calls: Calls, keeper: Keeper, standing: Standing, config: &Config) -> Self {
+        Self { calls, keeper, standing, space: Space::new(&config.state.directory, config.state.reserve) }
     }
 }
 
@@ -51,6 +53,7 @@ impl Vitals for Machine {
             exits: counts.exits,
             real_time_factor: counts.real_time_factor,
             keeper,
+            standing: Some(self.standing.clone()),
         }
     }
 }

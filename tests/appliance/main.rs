@@ -14,6 +14,7 @@ mod support;
 
 mod bad_input;
 mod bad_posts;
+mod bursts;
 mod channels;
 mod core_dump;
 mod crash;

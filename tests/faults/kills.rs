@@ -398,7 +398,6 @@ fn no_kill_loses_what_was_acknowledged() {
     let kills = asked("SALAMA_KILLS").map_or(KILLS, |kills| u32::try_from(kills).unwrap());
     let (mut chance, began) = (Chance::seeded(), Instant::now());
     let mut office = Office::provision(SETTINGS);
-    office.set("[keeper]", "unwraps_per_minute = 600");
     let appliance = &office.appliance;
     let callers = ["recorder", "supervisor"].map(|role| Caller::new(&appliance.path("ca.pem"), &appliance.identity(role, "kill")));
     let ledger = Mutex::new(Ledger::default());

@@ -111,6 +111,11 @@ impl Bench {
         (keeper, greeting, process)
     }
 
+    /// Sets the keeper's limits, for its next start.
+    pub fn set_limits(&self, text: &str) {
+        fs::write(self.keys().join("limits.toml"), text).expect("its own directory");
+    }
+
     /// The words with which a daemon's keeper refuses to start, and its exit code.
     pub fn refusal(&self, tcti: &str) -> (String, i32) {
         self.refusal_with(tcti, &[])

@@ -66,10 +66,21 @@ impl OpenedCopy {
     pub fn long_term_keys(&self, appliance: &Appliance) -> Vec<Named> {
         let root = unsealed(appliance);
         let derived = |label: &str| (format!("the long-term key `{label}`"), expand(b"salama root key v1", &root, &[label]));
-        let mut keys: Vec<Named> =
-            ["record kek", "index", "audit", "token", "ca wrap", "tls wrap", "file mac", "tpm lockout", "tpm epoch", "erasure wrap"]
-                .map(derived)
-                .into();
+        let mut keys: Vec<Named> = [
+            "record kek",
+            "index",
+            "audit",
+            "token",
+            "ca wrap",
+            "tls wrap",
+            "file mac",
+            "tpm lockout",
+            "tpm epoch",
+            "erasure wrap",
+            "audit sign",
+        ]
+        .map(derived)
+        .into();
         assert_eq!(keys[1].1, self.index_key, "this test derives keys as the keeper does");
         keys.push(("the root key".to_owned(), root));
         keys

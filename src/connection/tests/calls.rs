@@ -3,6 +3,8 @@
 //! Touches: loopback sockets.
 //! Next: [`super::limits`].
 
+use std::time::Duration;
+
 use http::{Method, Request};
 
 use crate::api::fake_desk::{CallFailure, CallState, CallsError};
@@ -177,7 +179,7 @@ async fn each_refusal_of_the_desk_is_a_problem_of_its_own() {
         (CallsError::IdempotencyConflict, 409, "idempotency-conflict", ""),
         (CallsError::QueueFull, 503, "queue-full", "60"),
         (CallsError::Full, 507, "disk-full", ""),
-        (CallsError::KeyLimit, 503, "key-limit", "60"),
+        (CallsError::KeyLimit { wait: Duration::from_secs(1234) }, 429, "key-limit", "1234"),
         (CallsError::Busy, 503, "busy", "5"),
         (CallsError::Worker(CallFailure::ModelFailed), 500, "worker-failed", ""),
         (CallsError::Internal, 500, "internal", ""),

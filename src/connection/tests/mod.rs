@@ -4,6 +4,7 @@
 //! Next: one file a subject.
 
 mod audit;
+mod bursts;
 mod calls;
 mod cuts;
 mod hostile;

@@ -28,6 +28,9 @@ pub(super) const OWNER: &str = "counsellor/amina";
 /// What the scripted child heard in clear; must never be found on disk.
 pub(super) const CLEAR: &str = "Zuberi Planted-Name";
 
+/// How long the keeper refuses.
+pub(super) const WAIT: Duration = Duration::from_millis(30);
+
 /// Wraps with XOR of a fixed pad and the call id, after the number of the erasure epoch: enough to tell calls and epochs apart.
 pub(super) struct TestKeeper {
     pub(super) limited: AtomicBool,
@@ -113,7 +116,7 @@ impl KeySource for TestKeeper {
 
     fn unwrap_dek(&self, call: CallId, wrapped: &WrappedDek, _: UnwrapPurpose) -> Result<Secret<DEK_BYTES>, KeyError> {
         if self.limited.swap(false, Ordering::SeqCst) {
-            return Err(KeyError::RateLimited);
+            return Err(KeyError::RateLimited { wait: WAIT });
         }
         if !self.is_open(wrapped) {
             return Err(KeyError::WrongKey);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::support::{
-    CLEAR, OWNER, Office, audio, good, hangs, on_disk, patient, progress, read_all, said, settings, summary, until, utterance,
+    CLEAR, OWNER, Office, WAIT, audio, good, hangs, on_disk, patient, progress, read_all, said, settings, summary, until, utterance,
 };
 use crate::ipc::channel::Channel;
 use crate::ipc::transcript::{Entity, EntityCount, EntityKind};
@@ -309,7 +309,8 @@ async fn a_keeper_at_its_limit_delays_a_call_and_costs_no_attempt() {
     office.ended(call).await;
     assert_eq!((office.view(call).await.state, office.view(call).await.attempts), (CallState::Done, 1));
     office.keeper.limited.store(true, Ordering::SeqCst);
-    assert!(matches!(office.calls.transcript(&Scope::All, call).await, Err(CallsError::KeyLimit)));
+    let refused = office.calls.transcript(&Scope::All, call).await;
+    assert!(matches!(refused, Err(CallsError::KeyLimit { wait }) if wait == WAIT));
     office.close();
 }
 

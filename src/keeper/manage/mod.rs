@@ -26,10 +26,12 @@ use crate::base::clock::Clock;
 use crate::base::exit::Exit;
 use crate::base::secret::SecretText;
 use crate::base::told::told;
+use crate::ipc::burst::hex;
 use crate::ipc::channel::{Channel, ChannelError};
 use crate::ipc::keyslots::{ConsoleWord, KeeperWord, KeysReport, NewSlot, Task};
 
 use super::args::KeysArgs;
+use super::chain::{Chain, ChainError};
 use super::code::CodeError;
 use super::container::ContainerError;
 use super::directory::{self, DirectoryError};
@@ -109,7 +111,8 @@ impl<C: Clock> Desk<'_, C> {
         let mut book = self.open(Some(slot), None)?;
         book.save()?;
         let left = self.settle(&mut book)?;
-        Ok(self.report(&book, format!("slot {slot} opens{left}")))
+        let log_key = hex(&Chain::begin(&book.root)?.public_key());
+        Ok(self.report(&book, format!("slot {slot} opens{left}; the keeper's lines verify with the key {log_key} (salama audit verify)")))
     }
 
     fn remove(&self, slot: u32, with: Option<u32>) -> Result<KeysReport, ManageError> {
@@ -191,6 +194,9 @@ pub enum ManageError {
     /// Randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
+    /// The lines' key.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
     /// Too many wrong answers.
     #[error("nothing was changed: the answers were wrong. The last: {0}")]
     GivenUp(String),
@@ -242,9 +248,11 @@ impl ManageError {
                 Exit::Usage
             }
             Self::Keyslots(KeyslotsError::Last | KeyslotsError::Full) => Exit::Failed,
-            Self::Channel(_) | Self::HungUp | Self::Derive(_) | Self::Random(_) | Self::DoesNotOpen | Self::File(_) => Exit::Failed,
             Self::Directory(_) | Self::OwnerAuth(_) | Self::Pin(_) | Self::Slot(_) | Self::Keyslots(_) | Self::Tpm(_) | Self::Places(_) => {
                 Exit::Io
+            }
+            Self::Channel(_) | Self::HungUp | Self::Derive(_) | Self::Random(_) | Self::Chain(_) | Self::DoesNotOpen | Self::File(_) => {
+                Exit::Failed
             }
         }
     }

@@ -4,6 +4,7 @@
 //! Next: `manage` provisions it before the first PIN, and shows it.
 
 use serde::{Deserialize, Serialize};
+use tss_esapi::Context;
 use tss_esapi::constants::{PropertyTag, SessionType};
 use tss_esapi::handles::{AuthHandle, ObjectHandle};
 use tss_esapi::structures::Auth;
@@ -44,18 +45,7 @@ impl Tpm<'_> {
     /// # Errors
     /// [`TpmError`].
     pub fn lockout(&mut self) -> Result<Lockout, TpmError> {
-        let mut read = |tag| {
-            let value = self.context.execute_without_session(|tpm| tpm.get_tpm_property(tag)).map_err(TpmError::at(Step::Properties))?;
-            Ok::<u32, TpmError>(value.unwrap_or(0))
-        };
-        let permanent = read(PropertyTag::Permanent)?;
-        Ok(Lockout {
-            failed: read(PropertyTag::LockoutCounter)?,
-            tries: read(PropertyTag::MaxAuthFail)?,
-            forgiven_after: read(PropertyTag::LockoutInterval)?,
-            locked: permanent & IN_LOCKOUT != 0,
-            guarded: permanent & LOCKOUT_AUTH_SET != 0,
-        })
+        state(&mut self.context)
     }
 
     /// Sets the password of the lockout hierarchy when it has none: without one, a thief of the machine starts a system of his own and
@@ -79,6 +69,21 @@ impl Tpm<'_> {
             Err(TpmError::ForeignLockout)
         }
     }
+}
+
+fn state(tpm: &mut Context) -> Result<Lockout, TpmError> {
+    let mut read = |tag| {
+        let value = tpm.execute_without_session(|tpm| tpm.get_tpm_property(tag)).map_err(TpmError::at(Step::Properties))?;
+        Ok::<u32, TpmError>(value.unwrap_or(0))
+    };
+    let permanent = read(PropertyTag::Permanent)?;
+    Ok(Lockout {
+        failed: read(PropertyTag::LockoutCounter)?,
+        tries: read(PropertyTag::MaxAuthFail)?,
+        forgiven_after: read(PropertyTag::LockoutInterval)?,
+        locked: permanent & IN_LOCKOUT != 0,
+        guarded: permanent & LOCKOUT_AUTH_SET != 0,
+    })
 }
 
 /// Ten tries, one forgiven in ten minutes.
