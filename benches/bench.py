@@ -30,6 +30,7 @@ ROWS = {
     "store": rows_store.store,
     "reopen": rows_store.reopen,
     "epoch": rows_store.epoch,
+    "unseal": rows_store.unseal,
     "get": rows_daemon.get,
     "child": rows_daemon.child,
     "start": rows_daemon.start,

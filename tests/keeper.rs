@@ -26,10 +26,12 @@ mod moves;
 mod swtpm;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 
 use box_with_keys::{Bench, KEEPER, holds};
+use faulty_tpm::FaultyTpm;
 use keeper::keyslots::{Keyslots, Kind, TpmSlot};
 use keeper::slots;
 use keeper::tpm::policy::Policy;
@@ -39,7 +41,7 @@ use salama::base::ids::CallId;
 use salama::base::secret::Secret;
 use salama::ipc::channel::Channel;
 use salama::ipc::keeper::{Counter, KeeperDenial, KeeperReply, KeeperRequest, UnwrapPurpose, WrappedDek};
-use salama::keys::KeeperError;
+use salama::keys::{Keeper, KeeperError};
 use salama::{base, ipc, sandbox};
 use swtpm::Swtpm;
 
@@ -310,6 +312,42 @@ fn a_tpm_full_of_anothers_objects_is_busy() {
     assert!(reason.contains("the TPM is busy (making the storage root key failed)"), "{reason}");
 }
 
+/// Every command of a start fails in turn: broken, or the memory of the TPM written too often just now.
+#[test]
+fn a_tpm_that_fails_at_any_command_of_a_start_is_named_and_the_next_start_succeeds() {
+    const FAILURE: u32 = 0x101;
+    const NV_RATE: u32 = 0x920;
+    for code in [FAILURE, NV_RATE] {
+        let bench = Bench::provisioned();
+        let faulty = FaultyTpm::before(&bench.tpm, code);
+        let mut refused = 0;
+        for pass in 0.. {
+            faulty.refuse(pass);
+            let (channel, mut process) = bench.start("serve", &faulty.tcti(), &[]);
+            let end = Keeper::connect(channel);
+            if let Err(KeeperError::Refused { reason, .. }) = &end {
+                assert!(reason.contains("TPM"), "command {pass}: {reason}");
+                assert_eq!(process.0.wait().unwrap().code(), Some(74), "command {pass}: {reason}");
+                refused += 1;
+            } else {
+                // What is put down afterwards may fail, and the lockout's state be unknown: the calls are served all the same.
+                assert!(end.is_ok(), "command {pass}: {:?}", end.err());
+            }
+            drop((end, process));
+            if !faulty.has_refused() {
+                break;
+            }
+            faulty.refuse(usize::MAX);
+            // What a resource manager does when a program ends.
+            for what in ["-t", "-l", "-s"] {
+                bench.tpm.tool("tpm2_flushcontext", &[what]);
+            }
+            drop(bench.serve(&[]));
+        }
+        assert!(refused > 15, "{refused}");
+    }
+}
+
 #[test]
 fn a_slot_that_is_cut_damaged_or_of_another_version_is_refused_by_name() {
     let bench = Bench::provisioned();
@@ -490,6 +528,8 @@ fn an_answering_keeper_is_confined_and_its_memory_locked() {
     for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
         assert_eq!(field(set), "0000000000000000", "{set}");
     }
+    // The kernel gives the files of an undumpable process to root: nobody else reads its memory, its own account neither.
+    assert_eq!(fs::metadata(format!("/proc/{}/mem", process.0.id())).unwrap().uid(), 0);
     assert_eq!(field("Threads:"), "1");
     let locked: u64 = field("VmLck:").trim_end_matches(" kB").parse().unwrap();
     assert!(locked > 4096, "locked: {locked} kB");
@@ -500,7 +540,7 @@ fn an_answering_keeper_is_confined_and_its_memory_locked() {
     keeper.counters().unwrap();
 
     let (channel, console) = bench.start("console", &bench.tpm.tcti(), &[]);
-    let (_console_keeper, _) = salama::keys::Keeper::connect(channel).unwrap();
+    let (_console_keeper, _) = Keeper::connect(channel).unwrap();
     assert_eq!(open_files(&console), ["0", "1", "2", "3"], "the console's keeps neither");
 }
 

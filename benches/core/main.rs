@@ -22,6 +22,7 @@ mod sink;
 mod store;
 #[path = "../../tests/support/mod.rs"]
 mod support;
+mod unseal;
 
 use clap::Parser;
 
@@ -35,6 +36,8 @@ enum CommandLine {
     Writer(reopen::WriterArguments),
     /// A move of the erasure epoch over many calls.
     Epoch(epoch::Arguments),
+    /// Starts of the keeper: how long until it answers, and how much of that is the TPM's.
+    Unseal(unseal::Arguments),
     /// A server that drops what it is sent, behind the daemon's own TLS and HTTP settings.
     Sink(sink::Arguments),
     /// A whole appliance, until standard input is closed.
@@ -53,6 +56,7 @@ fn main() {
         CommandLine::Reopen(arguments) => reopen::run(&arguments),
         CommandLine::Writer(arguments) => reopen::write(&arguments),
         CommandLine::Epoch(arguments) => epoch::run(&arguments),
+        CommandLine::Unseal(arguments) => unseal::run(&arguments),
         CommandLine::Sink(arguments) => sink::run(&arguments),
         CommandLine::Appliance(arguments) => appliance::run(&arguments),
         CommandLine::Put(arguments) => client::put(&arguments),

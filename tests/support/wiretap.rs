@@ -1,9 +1,10 @@
-//! Listens between a keeper and its TPM: a proxy that writes down every byte, both ways.
+//! Listens between a keeper and its TPM: a proxy that writes down every byte, both ways, and how long the TPM took to answer.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::swtpm::{Swtpm, free_pair};
 
@@ -11,6 +12,14 @@ use super::swtpm::{Swtpm, free_pair};
 pub struct Wiretap {
     port: u16,
     heard: Heard,
+    watch: Arc<Mutex<Watch>>,
+}
+
+/// From the first byte of a question to the first of its answer, summed up over both ports.
+#[derive(Default)]
+struct Watch {
+    asked: Option<Instant>,
+    waited: Duration,
 }
 
 /// One entry a connection and direction, so that nothing stands between two halves of a secret.
@@ -19,7 +28,7 @@ type Heard = Arc<Mutex<Vec<Vec<u8>>>>;
 impl Wiretap {
     /// Two ports that lead to those of `swtpm`.
     pub fn before(swtpm: &Swtpm) -> Self {
-        let heard = Heard::default();
+        let (heard, watch) = (Heard::default(), Arc::<Mutex<Watch>>::default());
         loop {
             let port = free_pair();
             let Ok(listeners) =
@@ -28,10 +37,10 @@ impl Wiretap {
                 continue;
             };
             for (number, listener) in (0..).zip(listeners) {
-                let (heard, to) = (Arc::clone(&heard), swtpm.port() + number);
-                thread::spawn(move || listener.incoming().flatten().for_each(|client| connect(client, to, &heard)));
+                let (heard, watch, to) = (Arc::clone(&heard), Arc::clone(&watch), swtpm.port() + number);
+                thread::spawn(move || listener.incoming().flatten().for_each(|client| connect(client, to, &heard, &watch)));
             }
-            return Self { port, heard };
+            return Self { port, heard, watch };
         }
     }
 
@@ -45,30 +54,48 @@ impl Wiretap {
         self.port
     }
 
+    /// How long the TPM was waited for.
+    pub fn waited(&self) -> Duration {
+        locked(&self.watch).waited
+    }
+
     /// Everything that was said, one stream after the other.
     pub fn heard(&self) -> Vec<u8> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).concat()
+        locked(&self.heard).concat()
     }
 }
 
-fn connect(client: TcpStream, port: u16, heard: &Heard) {
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn connect(client: TcpStream, port: u16, heard: &Heard, watch: &Arc<Mutex<Watch>>) {
     // A TPM that was stopped is a closed connection, as without the proxy.
     let Ok(tpm) = TcpStream::connect(("127.0.0.1", port)) else { return };
-    for (from, to) in [(&client, &tpm), (&tpm, &client)] {
-        let (from, to, heard) = (from.try_clone().unwrap(), to.try_clone().unwrap(), Arc::clone(heard));
-        thread::spawn(move || pass_on(from, to, &heard));
+    for (from, to, tick) in [(&client, &tpm, asked as fn(&mut Watch)), (&tpm, &client, answered)] {
+        let (from, to, heard, watch) = (from.try_clone().unwrap(), to.try_clone().unwrap(), Arc::clone(heard), Arc::clone(watch));
+        thread::spawn(move || pass_on(from, to, &heard, || tick(&mut locked(&watch))));
     }
 }
 
-fn pass_on(mut from: TcpStream, mut to: TcpStream, heard: &Heard) {
+fn asked(watch: &mut Watch) {
+    watch.asked.get_or_insert_with(Instant::now);
+}
+
+fn answered(watch: &mut Watch) {
+    watch.waited += watch.asked.take().map(|since| since.elapsed()).unwrap_or_default();
+}
+
+fn pass_on(mut from: TcpStream, mut to: TcpStream, heard: &Heard, tick: impl Fn()) {
     let stream = {
-        let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut heard = locked(heard);
         heard.push(Vec::new());
         heard.len() - 1
     };
     let mut bytes = [0; 4096];
     while let Ok(read @ 1..) = from.read(&mut bytes) {
-        heard.lock().unwrap_or_else(PoisonError::into_inner)[stream].extend_from_slice(&bytes[..read]);
+        tick();
+        locked(heard)[stream].extend_from_slice(&bytes[..read]);
         if to.write_all(&bytes[..read]).is_err() {
             break;
         }
