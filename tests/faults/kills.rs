@@ -33,6 +33,8 @@ const CHECK_EVERY: u32 = 8;
 const LIFE: Duration = Duration::from_secs(60);
 /// Calls that are opened for reading in one life of the daemon: the keeper allows 600 a minute, at once after its start.
 const READS: usize = 500;
+/// Latest moment of a kill behind an upload's last byte or an erasure's request: per mille of the time that the answer took before.
+const LATEST: u64 = 3000;
 /// Of so many kills one at least must have met each kind of moment.
 const RAREST: u32 = 100;
 /// Clients of a life.
@@ -49,13 +51,13 @@ enum Moment {
     Serving(u64),
     /// When so many per mille of a body were sent.
     InBody(u64),
-    /// So many microseconds after the last byte of a body.
+    /// So many per mille of the time that an answer takes after the last byte of a body.
     AfterBody(u64),
     /// When a call was acknowledged.
     Acknowledged,
     /// So many microseconds after a call was seen to run.
     InJob(u64),
-    /// So many microseconds after an erasure was asked for.
+    /// So many per mille of the time that an erasure takes after it was asked for.
     Erasing(u64),
 }
 
@@ -66,10 +68,10 @@ impl Moment {
             0..10 => Self::Starting(chance.below(start)),
             10..25 => Self::Serving(chance.below(60_000)),
             25..45 => Self::InBody(chance.below(1000)),
-            45..60 => Self::AfterBody(chance.below(15_000)),
+            45..60 => Self::AfterBody(chance.below(LATEST)),
             60..65 => Self::Acknowledged,
             65..90 => Self::InJob(chance.below(30_000)),
-            _ => Self::Erasing(chance.below(40_000)),
+            _ => Self::Erasing(chance.below(LATEST)),
         }
     }
 }
@@ -117,6 +119,25 @@ struct Ledger {
     cut: BTreeSet<String>,
     /// Tries of calls beyond their first: each is a job that a kill broke off.
     begun_again: u64,
+    /// From the last byte of a body to its answer.
+    answer: Pace,
+    /// From the request of an erasure to its answer.
+    erasure: Pace,
+}
+
+/// How long something takes on this machine: a moment within it is chosen as a share of it, so that a fast disk is met as often as a slow one.
+#[derive(Clone, Copy, Default)]
+struct Pace(Duration);
+
+impl Pace {
+    /// The newest weighs as much as all before it.
+    fn took(&mut self, time: Duration) {
+        self.0 = if self.0.is_zero() { time } else { (self.0 + time) / 2 };
+    }
+
+    fn micros(self, per_mille: u64) -> u64 {
+        u64::try_from(self.0.as_micros()).unwrap() * per_mille / 1000
+    }
 }
 
 /// A running daemon and its killer.
@@ -212,7 +233,12 @@ impl Life<'_> {
     fn upload(&self, wire: &mut Wire, chance: &mut Chance, first: bool) -> io::Result<String> {
         let recording = recording(chance, self.moment, first);
         let (length, digest) = (recording.len(), digest_of(&recording));
-        self.ledger().cut.insert(digest.clone());
+        let pace = {
+            let mut ledger = self.ledger();
+            ledger.cut.insert(digest.clone());
+            ledger.answer
+        };
+        let mut sent_all = Instant::now();
         let reply = wire.post(&recording, |sent| {
             if let (Moment::InBody(share), true) = (self.moment, first)
                 && sent * 1000 >= length * usize::try_from(share).unwrap()
@@ -224,8 +250,9 @@ impl Life<'_> {
                 ledger.cut.remove(&digest);
                 ledger.unanswered.insert(digest.clone());
                 drop(ledger);
-                if let (Moment::AfterBody(micros), true) = (self.moment, first) {
-                    pause(micros);
+                sent_all = Instant::now();
+                if let (Moment::AfterBody(share), true) = (self.moment, first) {
+                    pause(pace.micros(share));
                     self.kill(Met::NoAnswer);
                 }
             }
@@ -238,6 +265,7 @@ impl Life<'_> {
         let mut ledger = self.ledger();
         ledger.unanswered.remove(&digest);
         ledger.acknowledged.insert(id.clone(), digest);
+        ledger.answer.took(sent_all.elapsed());
         Ok(id)
     }
 
@@ -245,10 +273,11 @@ impl Life<'_> {
         let mut wire = self.supervisor.dial(self.address)?;
         let digest = self.ledger().acknowledged.remove(id).unwrap();
         self.ledger().doubtful.insert(id.to_owned(), digest);
+        let (pace, asked) = (self.ledger().erasure, Instant::now());
         let reply = std::thread::scope(|scope| {
-            if let (Moment::Erasing(micros), true) = (self.moment, to_the_end) {
+            if let (Moment::Erasing(share), true) = (self.moment, to_the_end) {
                 scope.spawn(move || {
-                    pause(micros);
+                    pause(pace.micros(share));
                     self.kill(Met::Erasure);
                 });
             }
@@ -261,6 +290,7 @@ impl Life<'_> {
         let mut ledger = self.ledger();
         ledger.doubtful.remove(id);
         ledger.erased.insert(id.to_owned());
+        ledger.erasure.took(asked.elapsed());
         Ok(())
     }
 }
@@ -317,7 +347,7 @@ fn check(office: &mut Office, caller: &Caller, ledger: &Mutex<Ledger>) {
     let mut wire = caller.dial(office.appliance.address()).unwrap();
     let mut ledger = ledger.lock().unwrap();
     let listed = listed(&mut wire);
-    let Ledger { acknowledged, read, unanswered, doubtful, erased, cut, begun_again } = &mut *ledger;
+    let Ledger { acknowledged, read, unanswered, doubtful, erased, cut, begun_again, .. } = &mut *ledger;
     for id in acknowledged.keys() {
         assert!(listed.contains(id), "the acknowledged call {id} is lost");
     }
@@ -418,6 +448,7 @@ fn no_kill_loses_what_was_acknowledged() {
     let ledger = ledger.into_inner().unwrap();
     println!("  {kills} kills in {:?} (start to ready: {start:?}), by what they met: {met:?}", began.elapsed());
     println!("  {} jobs were broken off and begun again, {} uploads cut", ledger.begun_again, ledger.cut.len());
+    println!("  an answer takes {:?}, an erasure {:?}", ledger.answer.0, ledger.erasure.0);
     read_all_again(&mut office, &callers[1], &ledger.acknowledged);
     println!("  {} calls read back at the end, {} erased; {:?} in all", ledger.acknowledged.len(), ledger.erased.len(), began.elapsed());
     for kind in Met::ALL {
