@@ -107,6 +107,10 @@ fn opens(bench: &Bench, more: &[&str]) -> [u8; 32] {
     *bench.serve(more).1.index_key.expose()
 }
 
+fn newest(bench: &Bench) -> u32 {
+    keyslots(bench).slots.iter().map(|slot| slot.id).max().unwrap()
+}
+
 // -- what there is --
 
 #[test]
@@ -610,21 +614,23 @@ fn a_tpm_that_fails_at_any_command_loses_nothing_and_the_next_try_succeeds() {
 
 // -- cut off anywhere --
 
-/// Runs `task` again and again, each time with another system call failing, and looks after each that the box opens.
-fn with_every_call_failing(bench: &Bench, how: &str, task: &Task) -> usize {
+/// Runs a task again and again, each time with another system call failing, and looks after each that the box opens. `prepare` makes the
+/// slots that the task needs besides the first of the TPM, and says it.
+fn with_every_call_failing(bench: &Bench, how: &str, prepare: impl Fn(&Bench) -> Task) -> usize {
     let before = opens(bench, &[]);
     let mut hits = 0;
     for call in ["write", "fsync", "renameat", "fchown", "unlinkat"] {
         for nth in 1.. {
             let inject = format!("inject={call}:{how}:when={nth}");
             let log = bench.base().join("strace");
+            let task = prepare(bench);
             let mut operator = Operator { launcher: ["strace", "-q", "-o"].map(Into::into).to_vec(), ..Operator::default() };
             operator.launcher.extend([log.clone().into(), "-e".into(), format!("trace={call}").into(), "-e".into(), inject.into()]);
             // The files of the keys only: the TPM is written to as well.
             for name in ["", ".keyslots.partial", "keyslots"] {
                 operator.launcher.extend(["-P".into(), bench.keys().join(name).into()]);
             }
-            let end = operator.asks(bench, task.clone());
+            let end = operator.asks(bench, task);
             for what in ["-t", "-l", "-s"] {
                 bench.tpm.tool("tpm2_flushcontext", &[what]);
             }
@@ -636,9 +642,10 @@ fn with_every_call_failing(bench: &Bench, how: &str, task: &Task) -> usize {
             }
             assert_eq!(opens(bench, &[]), before, "{call} {nth}");
             // The next change clears up.
-            let report = Operator::default().asks(bench, Task::Verify { slot: 1 }).done();
-            for slot in report.slots.iter().filter(|slot| slot.id != 1) {
-                Operator::default().asks(bench, Task::Remove { slot: slot.id, with: Some(1) }).done();
+            let first = keyslots(bench).slots.iter().find(|slot| matches!(slot.kind, Kind::Tpm(_))).unwrap().id;
+            let report = Operator::default().asks(bench, Task::Verify { slot: first }).done();
+            for slot in report.slots.iter().filter(|slot| slot.id != first) {
+                Operator::default().asks(bench, Task::Remove { slot: slot.id, with: Some(first) }).done();
             }
             assert_eq!((keyslots(bench).leftovers, nv_indices(&bench.tpm)), (Vec::new(), 1), "{call} {nth}");
             let files = fs::read_dir(bench.keys()).unwrap().count();
@@ -655,14 +662,41 @@ fn with_every_call_failing(bench: &Bench, how: &str, task: &Task) -> usize {
 #[test]
 fn a_change_that_is_killed_at_any_write_resumes_or_rolls_back() {
     let bench = Bench::provisioned();
-    let hits = with_every_call_failing(&bench, "signal=KILL", &Task::Add { new: NewSlot::Tpm(SAME), with: None });
+    let hits = with_every_call_failing(&bench, "signal=KILL", |_| Task::Add { new: NewSlot::Tpm(SAME), with: None });
     assert!(hits >= 10, "{hits}");
+}
+
+#[test]
+fn a_slot_sealed_anew_is_the_old_or_the_new_one_wherever_it_is_killed() {
+    let bench = Bench::provisioned();
+    let hits = with_every_call_failing(&bench, "signal=KILL", |_| reseal(SAME));
+    assert!(hits >= 10, "{hits}");
+}
+
+#[test]
+fn a_slot_is_removed_or_stays_wherever_it_is_killed() {
+    let bench = Bench::provisioned();
+    let hits = with_every_call_failing(&bench, "signal=KILL", |bench| {
+        Operator::default().asks(bench, Task::Add { new: NewSlot::Tpm(SAME), with: None }).done();
+        Task::Remove { slot: newest(bench), with: None }
+    });
+    assert!(hits >= 4, "{hits}");
+}
+
+#[test]
+fn a_paper_is_replaced_or_stays_wherever_it_is_killed() {
+    let bench = Bench::provisioned();
+    let hits = with_every_call_failing(&bench, "signal=KILL", |bench| {
+        add_code(bench);
+        Task::Rotate { slot: Some(newest(bench)), with: None }
+    });
+    assert!(hits >= 4, "{hits}");
 }
 
 #[test]
 fn a_full_disk_at_any_write_changes_nothing_or_is_cleared_up() {
     let bench = Bench::provisioned();
-    let hits = with_every_call_failing(&bench, "error=ENOSPC", &Task::Add { new: NewSlot::Recovery, with: None });
+    let hits = with_every_call_failing(&bench, "error=ENOSPC", |_| Task::Add { new: NewSlot::Recovery, with: None });
     assert!(hits >= 4, "{hits}");
 }
 

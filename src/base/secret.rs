@@ -163,6 +163,28 @@ fn wipe_below() {
 mod tests {
     use super::*;
 
+    /// Two traits give every printable type this name, one every other: it means something for those only that cannot be printed.
+    trait Unprintable<Which> {
+        const IS: bool = true;
+    }
+    struct Printable;
+    impl<T> Unprintable<()> for T {}
+    impl<T: fmt::Debug> Unprintable<Printable> for T {}
+    struct Shown;
+    impl<T: fmt::Display> Unprintable<Shown> for T {}
+
+    /// It does not compile once one of them can be printed; a type that holds one cannot derive it then either.
+    #[test]
+    fn no_secret_can_be_printed() {
+        let unprintable = [
+            <Secret<32> as Unprintable<_>>::IS,
+            <SecretInTransit<32> as Unprintable<_>>::IS,
+            <SecretText as Unprintable<_>>::IS,
+            <Wiped as Unprintable<_>>::IS,
+        ];
+        assert!(unprintable.iter().all(|is| *is));
+    }
+
     #[test]
     fn a_secret_of_the_wrong_length_is_not_taken_from_a_channel() {
         let sent = postcard::to_stdvec(&SecretInTransit(Secret::<4>::try_fill(|_| Ok::<(), ()>(())).unwrap())).expect("encodes");
