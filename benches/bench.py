@@ -3,7 +3,7 @@
 
 usage: bench.py --bin DIRECTORY --work DIRECTORY [--write docs/PERFORMANCE.md] [ROW...]
 
-Without rows all are run. --write writes the document, which names the rows that were not run. `make bench` builds, sets up and calls this; `make bench ROW=vad` runs one row.
+Without rows all are run. --write writes the document; rows that were not run stay as they are in it. `make bench` builds, sets up and calls this; `make bench ROW=vad` runs one row.
 """
 import argparse
 import sys
@@ -17,7 +17,7 @@ import rows_daemon
 import rows_models
 import rows_store
 from harness import Bench
-from report import document, say
+from report import Document, document, say
 
 ROWS = {
     "asr-base": rows_models.one_thread,
@@ -75,8 +75,8 @@ def main():
             say(f"{result.name:12} {line.value:>12}  {line.goal or 'reported':14} {line.verdict():8} {line.what}")
     say(f"whole run: {time.monotonic() - began:.0f} s")
     if chosen.write and not failed:
-        absent = [name for name in ROWS if name not in {result.name for result in results}]
-        chosen.write.write_text(document(results, absent, bench))
+        before = Document(chosen.write.read_text() if chosen.write.exists() else "")
+        chosen.write.write_text(document(results, ROWS, bench, before))
         say(f"written: {chosen.write}")
     return 1 if failed else 0
 

@@ -1,6 +1,7 @@
 """What a row found, for the terminal and for docs/PERFORMANCE.md."""
 import datetime
 import platform
+import re
 import subprocess
 from pathlib import Path
 
@@ -67,13 +68,31 @@ def table(rows):
     return "\n".join(lines)
 
 
-def document(results, absent, bench):
+class Document:
+    """docs/PERFORMANCE.md as an earlier run left it: what is not measured now stays."""
+
+    def __init__(self, text):
+        head, *sections = text.split('\n## <a id="')
+        self.sections = {section.split('"', 1)[0]: f'## <a id="{section}'.strip() for section in sections}
+        self.lines = {name: [line for line in head.splitlines() if line.startswith(f"| [{name}](#")] for name in self.sections}
+        found = re.search(r"^- peers: (.*)$", head, re.MULTILINE)
+        self.versions = dict(one.split(" ", 1) for one in found.group(1).split(", ")) if found else {}
+
+
+def document(results, names, bench, before):
+    """The whole text: `results` of now, all other rows of `names` as in the document `before`."""
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(bench.versions.items()))
-    summary = [("row", "what", "measured", "goal", "")]
+    versions = ", ".join(f"{name} {version}" for name, version in sorted({**before.versions, **bench.versions}.items()))
+    run = f"{now}, commit {command('git', 'rev-parse', '--short', 'HEAD')}, {machine()}"
+    sections, lines = before.sections, before.lines
     for result in results:
-        for line in result.lines:
-            summary.append((f"[{result.name}](#{result.name})", line.what, line.value, line.goal or "reported", line.verdict()))
+        lines[result.name] = [
+            f"| [{result.name}](#{result.name}) | {line.what} | {line.value} | {line.goal or 'reported'} | {line.verdict()} |"
+            for line in result.lines
+        ]
+        sections[result.name] = section(result, run)
+    told = [name for name in names if name in sections]
+    absent = [name for name in names if name not in sections]
     parts = [
         "# Performance",
         "",
@@ -81,19 +100,22 @@ def document(results, absent, bench):
         "so above 1 Salama is faster; each number is a median, its spread in brackets (lowest to highest). Times are wall time unless a",
         "column says processor time. Programs are built as for tests (`opt-level = 3`, none but a crate's own link-time optimisation).",
         "",
-        f"- machine: {machine()}",
-        f"- date: {now}",
-        f"- built by: {command('rustc', '--version')}, commit {command('git', 'rev-parse', '--short', 'HEAD')}",
+        f"- built by: {command('rustc', '--version')}",
         f"- peers: {versions}",
+        "- when, of which commit and on which machine: each row says it",
         "",
-        table(summary),
+        "\n".join(["| row | what | measured | goal |  |", "|" + "---|" * 5, *(line for name in told for line in lines[name])]),
     ]
     if absent:
         parts += ["", f"Not in this run: {', '.join(absent)}."]
-    for result in results:
-        parts += ["", f'## <a id="{result.name}"></a>{result.title}', "", f"`make bench ROW={result.name}`: {result.script}. Against: {result.against}."]
-        if result.table:
-            parts += ["", table(result.table)]
-        if result.notes:
-            parts += [""] + [f"- {note}" for note in result.notes]
+    parts += [part for name in told for part in ("", sections[name])]
     return "\n".join(parts) + "\n"
+
+
+def section(result, run):
+    parts = [f'## <a id="{result.name}"></a>{result.title}', "", f"`make bench ROW={result.name}`: {result.script}. Against: {result.against}. Run: {run}."]
+    if result.table:
+        parts += ["", table(result.table)]
+    if result.notes:
+        parts += [""] + [f"- {note}" for note in result.notes]
+    return "\n".join(parts)
