@@ -13,11 +13,12 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use crate::keeper::args::{Arguments, KeysArgs, Mode, ProvisionArgs, ServeArgs};
+use crate::keeper::held::HeldError;
 use crate::keeper::journal::Journal;
 use crate::keeper::manage;
 use crate::keeper::owner::OwnerAuth;
 use crate::keeper::provision::{Plan, provision};
-use crate::keeper::serve::Keeper;
+use crate::keeper::serve::{Keeper, Keys};
 use crate::keeper::startup::{Opened, StartError, account, open_console, open_daemon};
 use clap::Parser;
 use salama::base::clock::{Clock as _, SystemClock};
@@ -78,11 +79,14 @@ fn serve(args: &ServeArgs, open: Open) -> Exit {
 fn start(hardened: Hardened, args: &ServeArgs, open: Open) -> Result<(Opened, Confined), StartError> {
     let account = account(args)?;
     hardened.lock_memory()?;
-    let opened = open(args)?;
+    let mut opened = open(args)?;
     let unprivileged = hardened.drop_privileges(account.as_deref())?;
     let confined = unprivileged.confine(opened.policy, &opened.access)?;
     if let Some(held) = &opened.held {
-        held.borrow_mut().try_out()?;
+        held.borrow().try_out()?;
+    }
+    if let Keys::Daemon { deks, .. } = &mut opened.keys {
+        deks.try_out().map_err(HeldError::from)?;
     }
     Ok((opened, confined))
 }

@@ -312,4 +312,11 @@ pub enum KeeperDenial {
     /// TPM or key directory.
     #[error("the erasure epoch could not be read or written: see the key keeper's lines in the journal; it is tried again")]
     EpochFailed,
+    /// An empty store where calls are to be.
+    #[error(
+        "the state directory has no store, or one that never held a call, but when the last one was in use a move of the erasure epoch was cut off: \
+         this start does not decide whether its calls are lost. Mount or put back the state directory and start again. If it is gone for good: \
+         `salama recover --accept-rollback` lets the next start begin with an empty one, and no copy of the other ever opens again"
+    )]
+    EmptyStore,
 }

@@ -49,6 +49,9 @@ pub enum KeyError {
     /// What opened the store's calls was destroyed after it was copied.
     #[error(transparent)]
     OtherEpoch(KeeperDenial),
+    /// The keeper does not do this.
+    #[error(transparent)]
+    Refused(KeeperDenial),
     /// The keeper is gone, or failed.
     #[error("the key keeper does not answer")]
     Unavailable,
@@ -142,12 +145,12 @@ fn key_error(error: KeeperError) -> KeyError {
     match error {
         KeeperError::Denied(KeeperDenial::RateLimited { seconds }) => KeyError::RateLimited { wait: Duration::from_secs(seconds.into()) },
         KeeperError::Denied(KeeperDenial::WrongKey) => KeyError::WrongKey,
-        KeeperError::Denied(denial @ (KeeperDenial::OtherEpoch | KeeperDenial::OlderKeys)) => KeyError::OtherEpoch(denial),
-        KeeperError::Denied(_)
-        | KeeperError::Refused { .. }
-        | KeeperError::Gone(_)
-        | KeeperError::Version { .. }
-        | KeeperError::OutOfOrder => KeyError::Unavailable,
+        KeeperError::Denied(denial @ (KeeperDenial::OtherEpoch | KeeperDenial::OlderKeys | KeeperDenial::EmptyStore)) => {
+            KeyError::OtherEpoch(denial)
+        }
+        KeeperError::Denied(KeeperDenial::Internal) => KeyError::Unavailable,
+        KeeperError::Denied(denial) => KeyError::Refused(denial),
+        KeeperError::Refused { .. } | KeeperError::Gone(_) | KeeperError::Version { .. } | KeeperError::OutOfOrder => KeyError::Unavailable,
     }
 }
 

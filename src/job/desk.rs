@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::border::{Children, KeyError, KeySource, Kill, WorkerChild};
 use super::calls::{CallsError, JobSettings};
-use super::epoch::{Moves, StoredErasure};
+use super::epoch::Moves;
+use super::erasures::StoredErasure;
 use super::events::Hub;
 use super::header::{Header, Remembered};
 use super::queue::Queue;
@@ -68,6 +69,10 @@ pub(super) enum DeskError {
     Segment(#[from] SegmentError),
     #[error("a key could not be made or opened")]
     Key(#[from] KeyError),
+    #[error(
+        "the erasure epoch stays as it is: {calls} keys of stored calls open by none that is there, see the lines before; erase those calls if they are lost"
+    )]
+    Shut { calls: usize },
     #[error("the call was not erased")]
     Erase(#[from] EraseError),
     #[error("stored metadata is not valid")]
@@ -227,7 +232,7 @@ impl Desk {
                 self.stop_child(call);
                 self.hub.forget(call);
                 audit::record(&Event::CallErased { call });
-                self.erasure_is_due();
+                self.erasure_is_open(call, epoch.number);
             }
             return match outcome {
                 // The key is gone: what is left is noise, and the next start sweeps it.

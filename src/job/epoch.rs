@@ -4,8 +4,8 @@
 //! Next: [`super::calls`] asks for a move at once; else the thread [`run`] moves at most once an interval.
 //!
 //! ```text
-//! begin > re-wrap what is stored > (uploads wait) > re-wrap the rest > all of it and the number in one commit > (uploads go on) >
-//! the keeper destroys the old epoch > certificates of the erasures
+//! begin > re-wrap what is stored > (uploads wait) > re-wrap the rest > all of it and the number in one commit >
+//! the keeper destroys the old epoch > (uploads go on) > certificates of the erasures
 //! ```
 
 use std::collections::HashMap;
@@ -17,15 +17,15 @@ use serde::{Deserialize, Serialize};
 
 use super::border::KeyError;
 use super::desk::{Desk, DeskError, record_fault};
-use super::header::Header;
-use super::spec::{CallState, ErasureView, Scope};
+use super::erasures::OpenErasures;
+use super::spec::{ErasureView, Scope};
 use crate::audit::{self, Event};
 use crate::base::clock::Timestamp;
 use crate::base::ids::CallId;
-use crate::ipc::keeper::{EpochReply, EpochRequest, ErasedClass, ErasureCertificate, ErasureClaim, REWRAP_MAX, WrappedDek};
-use crate::record::envelope::SealedRecord;
+use crate::ipc::keeper::{EpochReply, EpochRequest, REWRAP_MAX, WrappedDek};
+use crate::record::envelope::{Envelope, SealedRecord};
 use crate::record::schema::{Slot, Table};
-use crate::record::store::{Batch, Outcome};
+use crate::record::store::{Batch, Outcome, StoreError};
 
 /// From a move that failed to the next try.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -41,41 +41,50 @@ pub(super) struct StoredEpoch {
     pub since: Timestamp,
 }
 
-/// Table `erasure`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct StoredErasure {
-    pub owner: String,
-    pub erased: Timestamp,
-    pub classes: Vec<ErasedClass>,
-    /// Its key was wrapped under this epoch.
-    pub epoch: u32,
-    pub certificate: Option<ErasureCertificate>,
-}
-
-impl StoredErasure {
-    /// Of a call that is erased now.
-    pub(super) fn of(header: &Header, epoch: u32, now: Timestamp) -> Self {
-        let mut classes = vec![ErasedClass::Recording, ErasedClass::Metadata];
-        if header.state == CallState::Done {
-            classes.extend([ErasedClass::RedactedTranscript, ErasedClass::ClearTranscript]);
-        }
-        Self { owner: header.owner.clone(), erased: now, classes, epoch, certificate: None }
-    }
-}
-
 /// What a desk knows of moves.
 #[derive(Default)]
 pub(super) struct Moves {
-    /// Wrapped keys of uploads that are not stored yet. Held while a key is made, while a batch with one is handed to the writer, and
-    /// while a move commits: so that each key is in the store, or here, or of the new epoch.
-    unstored: Mutex<HashMap<CallId, WrappedDek>>,
+    /// Held while a key is made, while a batch with one is handed to the writer, and from before a move's commit until the keeper has
+    /// answered that the old epoch is destroyed: so that each key is in the store, or here, or of the new epoch.
+    uploads: Mutex<Uploads>,
     /// Held by who moves.
-    moving: Mutex<()>,
+    moving: Mutex<Turn>,
     due: Mutex<Due>,
     changed: Condvar,
+    open: Mutex<OpenErasures>,
     /// Of the move that goes on, for who waits: calls re-wrapped, and all.
     done: AtomicU64,
     all: AtomicU64,
+}
+
+/// Uploads that are not stored yet.
+#[derive(Default)]
+struct Uploads {
+    /// Their wrapped keys.
+    keys: HashMap<CallId, WrappedDek>,
+    /// The number of a move whose commit failed so that nobody knows whether it is stored. Until that is known no key is made or stored:
+    /// it could be of an epoch that a start after a crash destroys.
+    in_doubt: Option<u32>,
+}
+
+impl Uploads {
+    fn without_doubt(&self) -> Result<(), StoreError> {
+        self.in_doubt.map_or(Ok(()), |_| Err(StoreError::Closed))
+    }
+}
+
+/// The last move that the store has committed in this life.
+#[derive(Default)]
+struct Turn {
+    pivot: Option<Pivot>,
+}
+
+struct Pivot {
+    number: u32,
+    /// Whose keys were wrapped anew.
+    calls: u64,
+    /// The keeper has destroyed the epoch before.
+    finished: bool,
 }
 
 #[derive(Default)]
@@ -88,6 +97,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Moves {
+    /// Erasures without a certificate.
+    pub(super) fn open(&self) -> MutexGuard<'_, OpenErasures> {
+        lock(&self.open)
+    }
+
+    /// Calls re-wrapped by the move that goes on, and all.
+    pub(super) fn progress(&self) -> (u64, u64) {
+        (self.done.load(Ordering::Relaxed), self.all.load(Ordering::Relaxed))
+    }
+}
+
 /// The key of an upload, until it is stored or given up.
 pub(super) struct Unstored {
     desk: Arc<Desk>,
@@ -96,23 +117,25 @@ pub(super) struct Unstored {
 
 impl Drop for Unstored {
     fn drop(&mut self) {
-        lock(&self.desk.moves.unstored).remove(&self.call);
+        lock(&self.desk.moves.uploads).keys.remove(&self.call);
     }
 }
 
 impl Desk {
     /// Makes a key for a new call.
-    pub(super) fn new_key(self: &Arc<Self>, call: CallId) -> Result<(crate::record::envelope::Envelope, Unstored), DeskError> {
-        let mut unstored = lock(&self.moves.unstored);
+    pub(super) fn new_key(self: &Arc<Self>, call: CallId) -> Result<(Envelope, Unstored), DeskError> {
+        let mut uploads = lock(&self.moves.uploads);
+        uploads.without_doubt()?;
         let (dek, wrapped) = self.keys.new_dek(call)?;
-        unstored.insert(call, wrapped);
-        Ok((crate::record::envelope::Envelope::of_call(dek), Unstored { desk: Arc::clone(self), call }))
+        uploads.keys.insert(call, wrapped);
+        Ok((Envelope::of_call(dek), Unstored { desk: Arc::clone(self), call }))
     }
 
-    /// Runs `submit` with the wrapped key of an upload as it is now; no move comes in between.
+    /// Runs `submit` with the wrapped key of an upload as it is now; no move comes in between. An upload whose key was lost is refused.
     pub(super) fn with_unstored<T>(&self, call: CallId, submit: impl FnOnce(&WrappedDek) -> Result<T, DeskError>) -> Result<T, DeskError> {
-        let unstored = lock(&self.moves.unstored);
-        submit(unstored.get(&call).ok_or(DeskError::NotFound)?)
+        let uploads = lock(&self.moves.uploads);
+        uploads.without_doubt()?;
+        submit(uploads.keys.get(&call).ok_or(KeyError::WrongKey)?)
     }
 
     /// The epoch that counts, and its record.
@@ -129,10 +152,8 @@ impl Desk {
             Err(DeskError::NotFound) => None,
             Err(error) => return Err(error),
         };
-        let told = match stored {
-            None if !self.store.view(|snapshot| snapshot.all(Table::WrappedDek))?.is_empty() => Some(0),
-            stored => stored,
-        };
+        let calls = self.store.view(|snapshot| snapshot.all(Table::WrappedDek))?.len();
+        let told = if stored.is_none() && calls > 0 { Some(0) } else { stored };
         let EpochReply::At { number } = self.keys.epoch(EpochRequest::Settle { store: told })? else {
             return Err(KeyError::Unavailable.into());
         };
@@ -143,15 +164,26 @@ impl Desk {
             let sealed = self.index.envelope().seal_value(&slot, &StoredEpoch { number, since })?;
             let _ = self.store.commit(Batch::new().put(slot, sealed))?;
         }
-        let open = self.erasures()?.iter().any(|(_, erasure, _)| erasure.certificate.is_none());
-        if open || number == 0 {
-            self.erasure_is_due();
+        let open = self.open_erasures()?;
+        if open.values().any(|epoch| *epoch < number) {
+            // An earlier life ended between the commit and the certificates; whether it has told this already, nobody knows.
+            audit::record(&Event::EpochMoved { epoch: number, calls: u64::try_from(calls).unwrap_or(u64::MAX) });
+        }
+        let due = !open.is_empty() || number == 0;
+        *self.moves.open() = open;
+        if due {
+            self.move_is_due();
         }
         Ok(())
     }
 
-    /// A call was erased: the epoch is to move.
-    pub(super) fn erasure_is_due(&self) {
+    /// A call was erased whose key was of this epoch: it is to move.
+    pub(super) fn erasure_is_open(&self, call: CallId, epoch: u32) {
+        self.moves.open().insert(call, epoch);
+        self.move_is_due();
+    }
+
+    fn move_is_due(&self) {
         lock(&self.moves.due).erasures = true;
         self.moves.changed.notify_all();
     }
@@ -162,77 +194,102 @@ impl Desk {
         self.moves.changed.notify_all();
     }
 
-    /// What is kept of an erased call.
-    pub(super) fn erasure(&self, scope: &Scope, call: CallId) -> Result<ErasureView, DeskError> {
-        let slot = Slot::erasure(call);
-        let sealed = self.store.get(&slot)?.ok_or(DeskError::NotFound)?;
-        let erasure: StoredErasure = self.index.envelope().open_value(&slot, &sealed)?;
-        match scope {
-            Scope::OwnedBy(owner) if *owner != erasure.owner => Err(DeskError::NotFound),
-            _ => Ok(self.view_of(call, erasure)),
-        }
-    }
-
-    fn view_of(&self, call: CallId, erasure: StoredErasure) -> ErasureView {
-        let progress = (self.moves.done.load(Ordering::Relaxed), self.moves.all.load(Ordering::Relaxed));
-        ErasureView::new(call, erasure.erased, erasure.epoch, erasure.certificate, progress)
-    }
-
     /// As [`Self::erasure`], after a move that is made now unless the erasure is certified already.
     pub(super) fn erase_for_good(&self, scope: &Scope, call: CallId) -> Result<ErasureView, DeskError> {
         self.erasure(scope, call)?;
-        let turn = lock(&self.moves.moving);
+        let mut turn = lock(&self.moves.moving);
         if self.erasure(scope, call)?.certificate.is_none() {
-            self.move_epoch()?;
+            self.move_epoch(&mut turn).inspect_err(|_| self.move_is_due())?;
         }
         drop(turn);
         self.erasure(scope, call)
     }
 
-    /// Moves the epoch if calls were erased since the last move.
-    fn move_if_due(&self) -> Result<(), DeskError> {
-        let _turn = lock(&self.moves.moving);
-        self.move_epoch()
-    }
-
     /// The story of a move; by one thread at a time.
-    fn move_epoch(&self) -> Result<(), DeskError> {
-        let (before, _) = self.epoch()?;
-        if before.number > 0 && !self.erasures()?.iter().any(|(_, erasure, _)| erasure.epoch >= before.number) {
-            // An earlier move was not finished.
-            self.keys.epoch(EpochRequest::Committed { number: before.number })?;
-            return self.certify(before.number);
-        }
-        let EpochReply::At { number } = self.keys.epoch(EpochRequest::Begin)? else { return Err(KeyError::Unavailable.into()) };
-        let moved = self.rewrap_all(number);
-        self.moves.all.store(0, Ordering::Relaxed);
-        let calls = match moved {
-            Ok(calls) => calls,
-            Err(error) => {
-                // The first error is the one to tell; a keeper that is gone has nothing to give up.
-                let _ = self.keys.epoch(EpochRequest::Abort);
-                return Err(error);
-            }
+    fn move_epoch(&self, turn: &mut Turn) -> Result<(), DeskError> {
+        let before = self.epoch()?.0.number;
+        let doubt = self.resolve_doubt(before);
+        let pending = self.moves.open().values().any(|epoch| *epoch >= before);
+        let last = turn.pivot.as_ref().filter(|pivot| pivot.number == before);
+        let number = if last.is_some() && !pending && !doubt {
+            // The store has moved, and only what follows has failed.
+            self.finish(turn)?;
+            before
+        } else {
+            self.move_on(turn)?
         };
-        self.keys.epoch(EpochRequest::Committed { number })?;
-        audit::record(&Event::EpochMoved { epoch: number, calls });
         self.certify(number)
     }
 
-    /// Every wrapped key under the next epoch, in one durable commit with its number. Gives how many.
-    fn rewrap_all(&self, number: u32) -> Result<u64, DeskError> {
+    /// From the epoch that counts to the next; gives its number.
+    fn move_on(&self, turn: &mut Turn) -> Result<u32, DeskError> {
+        let EpochReply::At { number } = self.keys.epoch(EpochRequest::Begin)? else { return Err(KeyError::Unavailable.into()) };
+        let moved = self.rewrap_all(number);
+        self.moves.all.store(0, Ordering::Relaxed);
+        match moved {
+            Ok((calls, uploads)) => {
+                turn.pivot = Some(Pivot { number, calls, finished: false });
+                let finished = self.finish(turn);
+                // A key that was made before the keeper's answer would be of the old epoch.
+                drop(uploads);
+                finished.map(|()| number)
+            }
+            Err(error) => {
+                if lock(&self.moves.uploads).in_doubt.is_none() {
+                    // The first error is the one to tell; a keeper that is gone has nothing to give up.
+                    let _ = self.keys.epoch(EpochRequest::Abort);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The keeper destroys the epoch before the one that the store has committed.
+    fn finish(&self, turn: &mut Turn) -> Result<(), DeskError> {
+        let Some(pivot) = turn.pivot.as_mut().filter(|pivot| !pivot.finished) else { return Ok(()) };
+        self.keys.epoch(EpochRequest::Committed { number: pivot.number })?;
+        pivot.finished = true;
+        self.moved(pivot)
+    }
+
+    /// What follows once a move, after the old epoch is destroyed; uploads wait. An error does not undo the move.
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "the place for what else is to follow, which may fail")]
+    fn moved(&self, pivot: &Pivot) -> Result<(), DeskError> {
+        audit::record(&Event::EpochMoved { epoch: pivot.number, calls: pivot.calls });
+        Ok(())
+    }
+
+    /// Finds out whether the commit of a move is stored, of which that was not known. True if it is: then that move is to be made again,
+    /// which re-wraps the keys of uploads and writes what is stored once more.
+    fn resolve_doubt(&self, stored: u32) -> bool {
+        let mut uploads = lock(&self.moves.uploads);
+        match uploads.in_doubt {
+            Some(number) if number == stored => true,
+            Some(_) => {
+                // What was wrapped for it may lie on the disk all the same: the keeper makes another one for the next try.
+                let _ = self.keys.epoch(EpochRequest::Abort);
+                uploads.in_doubt = None;
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// Every wrapped key under the next epoch, in one durable commit with its number. Gives how many; uploads wait until the other is dropped.
+    fn rewrap_all(&self, number: u32) -> Result<(u64, MutexGuard<'_, Uploads>), DeskError> {
         let mut known = HashMap::new();
         self.rewrap_stored(&mut known)?;
-        let mut unstored = lock(&self.moves.unstored);
+        let mut uploads = lock(&self.moves.uploads);
         // What was handed to the writer before is stored after this.
         let _ = self.store.commit(Batch::new())?;
         let stored = self.rewrap_stored(&mut known)?;
-        let waiting: Vec<(CallId, WrappedDek)> = unstored.iter().map(|(call, wrapped)| (*call, wrapped.clone())).collect();
+        let waiting: Vec<(CallId, WrappedDek)> = uploads.keys.iter().map(|(call, wrapped)| (*call, wrapped.clone())).collect();
         let rewrapped = self.rewrap(&waiting)?;
-        let mut batch = Batch::new();
+        // On a full disk too: what was erased to make room is to be final.
+        let mut batch = Batch::new().freeing();
         let calls = u64::try_from(stored.len()).unwrap_or(u64::MAX);
         for (slot, old) in stored {
-            if let Some((before, Some(new))) = known.remove(slot.key())
+            if let Some((before, new)) = known.remove(slot.key())
                 && before == old
             {
                 batch.exchange(slot, old, new);
@@ -240,13 +297,41 @@ impl Desk {
         }
         let slot = Slot::epoch();
         let sealed = self.index.envelope().seal_value(&slot, &StoredEpoch { number, since: self.clock.now() })?;
-        if self.store.commit(batch.put(slot, sealed))? != Outcome::Committed {
-            return Err(DeskError::NotFound);
+        self.commit_pivot(batch.put(slot, sealed), number, &mut uploads)?;
+        for ((call, _), new) in waiting.into_iter().zip(rewrapped) {
+            match new {
+                Some(new) => drop(uploads.keys.insert(call, new)),
+                // Its upload is refused when it ends.
+                None => {
+                    uploads.keys.remove(&call);
+                    record_fault("re-wrap key of upload", Some(call), &KeyError::WrongKey);
+                }
+            }
         }
-        for ((call, _), new) in waiting.iter().zip(rewrapped) {
-            unstored.extend(new.map(|new| (*call, new)));
+        Ok((calls, uploads))
+    }
+
+    /// The commit on which a move turns: it counts when it is stored, whatever the store said.
+    fn commit_pivot(&self, batch: Batch, number: u32, uploads: &mut Uploads) -> Result<(), DeskError> {
+        let failure = match self.store.commit(batch) {
+            Ok(Outcome::Committed) => {
+                uploads.in_doubt = None;
+                return Ok(());
+            }
+            Ok(Outcome::Conflict) => return Err(DeskError::NotFound),
+            Err(failure) => failure,
+        };
+        match self.epoch() {
+            Ok((stored, _)) if stored.number == number => {
+                uploads.in_doubt = None;
+                Ok(())
+            }
+            Ok(_) => Err(failure.into()),
+            Err(_) => {
+                uploads.in_doubt = Some(number);
+                Err(failure.into())
+            }
         }
-        Ok(calls)
     }
 
     /// Re-wraps and seals what is stored and not in `known`; gives all that is stored.
@@ -255,6 +340,7 @@ impl Desk {
         self.moves.all.store(u64::try_from(stored.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
         let new: Vec<&(Slot, SealedRecord)> =
             stored.iter().filter(|(slot, sealed)| known.get(slot.key()).is_none_or(|(before, _)| before != sealed)).collect();
+        let mut shut: usize = 0;
         for some in new.chunks(REWRAP_MAX) {
             let mut calls = Vec::with_capacity(some.len());
             for (slot, sealed) in some {
@@ -262,15 +348,18 @@ impl Desk {
                 calls.push((call, self.index.envelope().open_value(slot, sealed)?));
             }
             for ((slot, sealed), new) in some.iter().zip(self.rewrap(&calls)?) {
-                if new.is_none() {
-                    record_fault("re-wrap key", slot.call(), &KeyError::WrongKey);
+                match new {
+                    Some(new) => drop(known.insert(slot.key().to_vec(), (sealed.clone(), self.index.envelope().seal_value(slot, &new)?))),
+                    None => {
+                        shut = shut.saturating_add(1);
+                        record_fault("re-wrap key", slot.call(), &KeyError::WrongKey);
+                    }
                 }
-                let new = new.map(|new| self.index.envelope().seal_value(slot, &new)).transpose()?;
-                known.insert(slot.key().to_vec(), (sealed.clone(), new));
             }
             self.moves.done.store(u64::try_from(known.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
-        Ok(stored)
+        // The store's own seal was whole, so it is the epoch that does not fit: to destroy one now could destroy the one that does.
+        if shut == 0 { Ok(stored) } else { Err(DeskError::Shut { calls: shut }) }
     }
 
     fn rewrap(&self, calls: &[(CallId, WrappedDek)]) -> Result<Vec<Option<WrappedDek>>, DeskError> {
@@ -284,35 +373,6 @@ impl Desk {
         Ok(all)
     }
 
-    fn erasures(&self) -> Result<Vec<(Slot, StoredErasure, SealedRecord)>, DeskError> {
-        let stored = self.store.view(|snapshot| snapshot.all(Table::Erasure))?;
-        let opened = stored.into_iter().map(|(slot, sealed)| {
-            let erasure = self.index.envelope().open_value(&slot, &sealed)?;
-            Ok((slot, erasure, sealed))
-        });
-        opened.collect()
-    }
-
-    /// Certificates for what was erased before the epoch `number`.
-    fn certify(&self, number: u32) -> Result<(), DeskError> {
-        for (slot, mut erasure, sealed) in self.erasures()? {
-            if erasure.certificate.is_some() || erasure.epoch >= number {
-                continue;
-            }
-            let call = slot.call().ok_or(DeskError::NotFound)?;
-            let StoredErasure { erased, ref classes, epoch, .. } = erasure;
-            let claim = ErasureClaim { call, erased, classes: classes.clone(), epoch };
-            let EpochReply::Certificate(certificate) = self.keys.epoch(EpochRequest::Certify(claim))? else {
-                return Err(KeyError::Unavailable.into());
-            };
-            erasure.certificate = Some(certificate);
-            let new = self.index.envelope().seal_value(&slot, &erasure)?;
-            let _ = self.store.commit(Batch::new().require_unchanged(slot.clone(), sealed).put(slot, new))?;
-            audit::record(&Event::ErasureCertified { call, epoch });
-        }
-        Ok(())
-    }
-
     /// Waits until a move is due; false when the desk stops.
     fn wait_for_due(&self) -> bool {
         let mut due = lock(&self.moves.due);
@@ -320,8 +380,10 @@ impl Desk {
             if due.stop {
                 return false;
             }
-            let since = self.epoch().map_or(Timestamp::from_unix_millis(0), |(stored, _)| stored.since);
-            if due.erasures && self.clock.now().since(since) >= self.settings.epoch_interval {
+            let (since, now) = (self.epoch().map_or(Timestamp::from_unix_millis(0), |(stored, _)| stored.since), self.clock.now());
+            // A clock that was ahead once must not put it off until it is there again.
+            let over = now.since(since) >= self.settings.epoch_interval || since > now;
+            if due.erasures && (over || lock(&self.moves.uploads).in_doubt.is_some()) {
                 due.erasures = false;
                 return true;
             }
@@ -330,16 +392,17 @@ impl Desk {
     }
 }
 
-/// By key of the slot: what was stored, and the same under the next epoch, if it opened.
-type Rewrapped = HashMap<Vec<u8>, (SealedRecord, Option<SealedRecord>)>;
+/// By key of the slot: what was stored, and the same under the next epoch.
+type Rewrapped = HashMap<Vec<u8>, (SealedRecord, SealedRecord)>;
 
 /// The thread that moves the epoch after erasures, at most once an interval.
 pub(super) fn run(desk: &Desk) {
     while desk.wait_for_due() {
-        if let Err(error) = desk.move_if_due() {
+        let moved = desk.move_epoch(&mut lock(&desk.moves.moving));
+        if let Err(error) = moved {
             record_fault("move erasure epoch", None, &error);
             // Until it succeeds; the keeper's own limit holds as well.
-            desk.erasure_is_due();
+            desk.move_is_due();
             desk.queue.pause(AGAIN);
         }
     }

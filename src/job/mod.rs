@@ -8,6 +8,7 @@ pub mod calls;
 mod conversation;
 mod desk;
 mod epoch;
+mod erasures;
 mod events;
 mod header;
 mod hearing;

@@ -70,7 +70,7 @@ impl From<DeskError> for Stopped {
         match error {
             DeskError::NotFound | DeskError::Impossible(_) => Self::Superseded,
             DeskError::Key(KeyError::RateLimited { wait }) => Self::Limited { wait },
-            DeskError::Key(KeyError::Unavailable) => Self::Hindered { by: Hindrance::Keeper, counted: false },
+            DeskError::Key(KeyError::Unavailable | KeyError::Refused(_)) => Self::Hindered { by: Hindrance::Keeper, counted: false },
             error => Self::Fault(error),
         }
     }

@@ -5,12 +5,15 @@
 //!
 //! ```text
 //! place = number u32 BE | secret 32 B                          two of them; ff.. where nothing is (any more)
-//! begin      [place of n <- n+1]  [recovery slots carry n and n+1]
+//! begin      (hold keyslots) [other place <- n+1]  [recovery slots carry n and n+1]
 //! core       every live DEK under n+1, and the number n+1, in one durable commit: from here on n+1 counts
-//! committed  [place of n-1 <- ff] [recovery slots carry n]
-//! start      the store says which counts: the one before it is finished off, the one after it is never used and overwritten by the next move
+//! committed  [place of n <- ff] [recovery slots carry n+1]
+//! aborted    n+1 stays in its place until the next move writes over it; it counts no more, for what was wrapped by it may lie on the disk
+//! start      the store says which counts: the one before it is finished off, the one after it is as aborted. A store that never held a
+//!            call must not say which while there are two: either may be the one of all calls
 //! ```
-//! `[ ]` is one write. Wherever it is cut off, the epoch that counts is in a place and in every recovery slot.
+//! `[ ]` is one write. Wherever it is cut off, the epoch that counts is in a place and in every recovery slot. A move that failed before
+//! anything was wrapped by n+1 is tried again with the same one, so that failing wears nothing.
 
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -107,6 +110,12 @@ pub trait Places {
     /// Why it failed.
     type Error;
 
+    /// Keeps everybody else from changing the recovery slots until [`Self::release`].
+    fn hold(&mut self) -> Result<(), Self::Error>;
+
+    /// Ends it.
+    fn release(&mut self);
+
     /// Reads a place, 0 or 1.
     fn read(&mut self, place: usize) -> Result<Option<Epoch>, Self::Error>;
 
@@ -127,6 +136,10 @@ pub struct Epochs {
     current: Option<usize>,
     /// The other place is the next epoch's, and the core re-wraps.
     begun: bool,
+    /// The other place holds a next epoch by which nothing was wrapped yet.
+    unused: bool,
+    /// Next epochs that were written in this life, or may have been.
+    made: u64,
 }
 
 impl Epochs {
@@ -141,7 +154,7 @@ impl Epochs {
             [None, Some(_)] => Some(1),
             _ => None,
         };
-        Ok(Self { here, current, begun: false })
+        Ok(Self { here, current, begun: false, unused: false, made: 0 })
     }
 
     /// The epoch that counts, once that is known.
@@ -161,41 +174,75 @@ impl Epochs {
     }
 
     /// The store says which epoch counts: the last one that it committed; nothing when it has never held a call. Finishes what was cut off.
+    /// `lost`: the operator's word that there is no other store.
     ///
     /// # Errors
-    /// [`EpochError::Other`] when that epoch is gone: the store is a copy from before an erasure.
-    pub fn settle<P: Places + ?Sized>(&mut self, places: &mut P, store: Option<u32>) -> Result<u32, EpochError<P::Error>> {
+    /// [`EpochError::Other`] when that epoch is gone: the store is a copy from before an erasure; [`EpochError::EmptyStore`] when an empty
+    /// store would have to say which of two counts.
+    pub fn settle<P: Places + ?Sized>(&mut self, places: &mut P, store: Option<u32>, lost: bool) -> Result<u32, EpochError<P::Error>> {
         let numbers = self.here.each_ref().map(|epoch| epoch.as_ref().map(Epoch::number));
         let newest = numbers.into_iter().flatten().max();
+        if store.is_none() && !lost && numbers.iter().all(Option::is_some) {
+            return Err(EpochError::EmptyStore);
+        }
         let Some(number) = store.or(newest) else { return Err(EpochError::Nothing) };
         let Some(current) = numbers.iter().position(|here| *here == Some(number)) else {
             let here = newest.unwrap_or_default();
             return Err(if number > here { EpochError::Older { here } } else { EpochError::Other { here } });
         };
         self.current = Some(current);
-        self.begun = false;
+        (self.begun, self.unused) = (false, false);
         self.finish(places)?;
         Ok(number)
     }
 
-    /// Makes the next epoch.
+    /// Makes the next epoch. One that is begun already is offered again: the core may not know whether its store has it.
     ///
     /// # Errors
     /// [`EpochError`]; then the one that counts still does.
     pub fn begin<P: Places + ?Sized>(&mut self, places: &mut P) -> Result<u32, EpochError<P::Error>> {
         let (Some(current), Some(now)) = (self.current, self.current()) else { return Err(EpochError::Unsettled) };
         let number = now.number.checked_add(1).filter(|number| *number != EMPTY).ok_or(EpochError::Nothing)?;
-        let next = Epoch::new(number)?;
-        self.begun = false;
-        places.write(1 - current, Some(&next)).map_err(EpochError::Places)?;
-        if let Some(now) = self.current() {
-            places.carry(&[now, &next]).map_err(EpochError::Places)?;
+        if !self.begun {
+            // Before the write to the TPM, which would be for nothing while somebody is at the keyslots.
+            places.hold().map_err(EpochError::Places)?;
+            let made = self.make(places, 1 - current, number);
+            places.release();
+            made?;
+            self.begun = true;
         }
-        if let Some(place) = self.here.get_mut(1 - current) {
-            *place = Some(next);
-        }
-        self.begun = true;
         Ok(number)
+    }
+
+    fn make<P: Places + ?Sized>(&mut self, places: &mut P, other: usize, number: u32) -> Result<(), EpochError<P::Error>> {
+        if !self.unused {
+            let next = Epoch::new(number)?;
+            self.made = self.made.saturating_add(1);
+            places.write(other, Some(&next)).map_err(EpochError::Places)?;
+            if let Some(place) = self.here.get_mut(other) {
+                *place = Some(next);
+            }
+            self.unused = true;
+        }
+        match (self.current(), self.here.get(other).and_then(Option::as_ref)) {
+            (Some(now), Some(next)) => places.carry(&[now, next]).map_err(EpochError::Places),
+            _ => Err(EpochError::Unsettled),
+        }
+    }
+
+    /// Whether [`Self::begin`] would write to the TPM.
+    pub const fn wears(&self) -> bool {
+        !self.begun && !self.unused
+    }
+
+    /// How many next epochs were made in this life, or may have been.
+    pub const fn made(&self) -> u64 {
+        self.made
+    }
+
+    /// Something was wrapped by the next epoch.
+    pub const fn used(&mut self) {
+        self.unused = false;
     }
 
     /// The core has committed: the epoch before is destroyed. Doing it again finishes what failed.
@@ -207,7 +254,7 @@ impl Epochs {
             && next.number == number
         {
             self.current = Some(1 - current);
-            self.begun = false;
+            (self.begun, self.unused) = (false, false);
         }
         match self.current() {
             Some(current) if current.number == number => self.finish(places),
@@ -215,7 +262,7 @@ impl Epochs {
         }
     }
 
-    /// The core has given the move up. What was made for it is never used.
+    /// The core has given the move up. By what was made for it nothing is wrapped any more, if anything was.
     pub const fn abort(&mut self) {
         self.begun = false;
     }
@@ -258,6 +305,11 @@ pub enum EpochError<E> {
     /// None is there, or none can follow.
     #[error("the TPM holds no epoch")]
     Nothing,
+    /// An empty store, where a move was cut off.
+    #[error(
+        "the store has never held a call, and the TPM holds two epochs, of a move that was cut off: either may be the one of all calls"
+    )]
+    EmptyStore,
     /// Out of order.
     #[error("no epoch was begun, or the store has not said which one counts")]
     Unsettled,
@@ -279,6 +331,8 @@ mod tests {
         places: [Option<(u32, [u8; 32])>; 2],
         paper: Vec<(u32, [u8; 32])>,
         left: Option<usize>,
+        held_by_another: bool,
+        written: usize,
     }
 
     #[derive(Debug, PartialEq, Eq)]
@@ -304,12 +358,19 @@ mod tests {
     impl Places for Machine {
         type Error = PowerCut;
 
+        fn hold(&mut self) -> Result<(), PowerCut> {
+            if self.held_by_another { Err(PowerCut) } else { Ok(()) }
+        }
+
+        fn release(&mut self) {}
+
         fn read(&mut self, place: usize) -> Result<Option<Epoch>, PowerCut> {
             Ok(self.places[place].and_then(|(number, secret)| Epoch::from_parts(number, &secret)))
         }
 
         fn write(&mut self, place: usize, epoch: Option<&Epoch>) -> Result<(), PowerCut> {
             self.write()?;
+            self.written += 1;
             self.places[place] = epoch.map(parts);
             Ok(())
         }
@@ -328,13 +389,13 @@ mod tests {
     /// A machine at epoch 1, and the store's word on it: number and the secret that opens its DEKs.
     fn machine() -> (Machine, (u32, [u8; 32])) {
         let first = parts(&Epoch::new(1).unwrap());
-        (Machine { places: [Some(first), None], paper: vec![first], left: None }, first)
+        (Machine { places: [Some(first), None], paper: vec![first], ..Machine::default() }, first)
     }
 
     /// One move as core and keeper do it: `committed` is what the store then says.
     fn step(machine: &mut Machine, store: &mut (u32, [u8; 32])) -> Result<(), EpochError<PowerCut>> {
         let mut epochs = Epochs::open(machine).map_err(EpochError::Places)?;
-        epochs.settle(machine, Some(store.0))?;
+        epochs.settle(machine, Some(store.0), false)?;
         let number = epochs.begin(machine)?;
         // The store's commit is a write, too.
         machine.write().map_err(EpochError::Places)?;
@@ -357,13 +418,13 @@ mod tests {
                 machine.left = None;
 
                 let mut epochs = Epochs::open(&mut machine).unwrap();
-                assert_eq!(epochs.settle(&mut machine, Some(store.0)), Ok(store.0), "{cut} {second_cut}");
+                assert_eq!(epochs.settle(&mut machine, Some(store.0), false), Ok(store.0), "{cut} {second_cut}");
                 assert_eq!(epochs.current().unwrap().secret.expose(), &store.1, "{cut} {second_cut}");
                 assert!(machine.paper.contains(&store), "the paper opens what the TPM does: {cut} {second_cut}");
                 if store.0 > 1 {
                     let left = machine.places.iter().flatten().chain(&machine.paper);
                     assert!(left.clone().all(|epoch| *epoch != erased), "{cut} {second_cut}");
-                    assert_eq!(epochs.settle(&mut machine, Some(1)), Err(EpochError::Other { here: epochs_max(&machine) }));
+                    assert_eq!(epochs.settle(&mut machine, Some(1), false), Err(EpochError::Other { here: epochs_max(&machine) }));
                 }
             }
         }
@@ -377,8 +438,9 @@ mod tests {
     fn an_epoch_that_was_not_committed_is_never_used_and_written_over() {
         let (mut machine, mut store) = machine();
         let mut epochs = Epochs::open(&mut machine).unwrap();
-        epochs.settle(&mut machine, Some(1)).unwrap();
+        epochs.settle(&mut machine, Some(1), false).unwrap();
         epochs.begin(&mut machine).unwrap();
+        epochs.used();
         let given_up = parts(epochs.next().unwrap());
         epochs.abort();
         assert!(epochs.next().is_none());
@@ -392,21 +454,71 @@ mod tests {
     fn while_both_could_count_the_store_must_say_which() {
         let (mut machine, _) = machine();
         let mut epochs = Epochs::open(&mut machine).unwrap();
-        epochs.settle(&mut machine, Some(1)).unwrap();
+        epochs.settle(&mut machine, Some(1), false).unwrap();
         epochs.begin(&mut machine).unwrap();
         let mut again = Epochs::open(&mut machine).unwrap();
         assert!(again.current().is_none());
         assert_eq!(again.begin(&mut machine), Err(EpochError::Unsettled));
-        assert_eq!(again.settle(&mut machine, Some(7)), Err(EpochError::Older { here: 2 }));
-        assert_eq!(again.settle(&mut machine, Some(2)), Ok(2));
+        assert_eq!(again.settle(&mut machine, Some(7), false), Err(EpochError::Older { here: 2 }));
+        assert_eq!(again.settle(&mut machine, Some(2), false), Ok(2));
         assert!(machine.places[0].is_none());
     }
 
     #[test]
-    fn a_store_that_never_held_a_call_takes_the_newest() {
+    fn a_store_that_never_held_a_call_takes_the_only_epoch_and_decides_between_no_two() {
         let (mut machine, _) = machine();
-        assert_eq!(Epochs::open(&mut machine).unwrap().settle(&mut machine, None), Ok(1));
-        assert_eq!(Epochs::open(&mut Machine::default()).unwrap().settle(&mut Machine::default(), None), Err(EpochError::Nothing));
+        assert_eq!(Epochs::open(&mut machine).unwrap().settle(&mut machine, None, false), Ok(1));
+        let nothing = Epochs::open(&mut Machine::default()).unwrap().settle(&mut Machine::default(), None, false);
+        assert_eq!(nothing, Err(EpochError::Nothing));
+
+        // A move was begun and not committed; then the state directory is not there at a start.
+        let mut epochs = Epochs::open(&mut machine).unwrap();
+        epochs.settle(&mut machine, Some(1), false).unwrap();
+        epochs.begin(&mut machine).unwrap();
+        let (places, paper) = (machine.places, machine.paper.clone());
+        let mut epochs = Epochs::open(&mut machine).unwrap();
+        assert_eq!(epochs.settle(&mut machine, None, false), Err(EpochError::EmptyStore));
+        assert!(epochs.current().is_none());
+        assert_eq!(epochs.begin(&mut machine), Err(EpochError::Unsettled));
+        assert_eq!((machine.places, &machine.paper), (places, &paper), "nothing is destroyed");
+        // It is there again, or it is gone for good.
+        assert_eq!(Epochs::open(&mut machine).unwrap().settle(&mut machine, Some(1), false), Ok(1));
+        assert_eq!(Epochs::open(&mut machine).unwrap().settle(&mut machine, None, true), Ok(2));
+    }
+
+    #[test]
+    fn a_move_that_fails_before_anything_is_wrapped_writes_the_tpm_once() {
+        let (mut machine, _) = machine();
+        let mut epochs = Epochs::open(&mut machine).unwrap();
+        epochs.settle(&mut machine, Some(1), false).unwrap();
+        machine.held_by_another = true;
+        for _ in 0..3 {
+            assert_eq!(epochs.begin(&mut machine), Err(EpochError::Places(PowerCut)));
+        }
+        assert_eq!((machine.written, epochs.made()), (0, 0), "somebody is at the keyslots");
+        machine.held_by_another = false;
+        // The place can be written, the file cannot.
+        machine.left = Some(1);
+        for _ in 0..3 {
+            assert_eq!(epochs.begin(&mut machine), Err(EpochError::Places(PowerCut)));
+        }
+        machine.left = None;
+        for _ in 0..3 {
+            assert_eq!(epochs.begin(&mut machine), Ok(2));
+            epochs.abort();
+        }
+        assert_eq!((machine.written, epochs.made()), (1, 1));
+        assert_eq!(machine.paper.len(), 2, "it is carried all the same");
+        // What was wrapped by it may lie on the disk.
+        epochs.begin(&mut machine).unwrap();
+        epochs.used();
+        let before = parts(epochs.next().unwrap());
+        assert_eq!(epochs.begin(&mut machine), Ok(2), "the core may ask again for the one that it has");
+        assert_eq!(parts(epochs.next().unwrap()), before);
+        epochs.abort();
+        epochs.begin(&mut machine).unwrap();
+        assert_ne!(parts(epochs.next().unwrap()), before);
+        assert_eq!((machine.written, epochs.made()), (2, 2));
     }
 
     #[test]

@@ -47,6 +47,23 @@ struct Statement<'a> {
     /// What opens the other calls.
     epoch_now: u32,
     issued_at: String,
+    /// What the keeper cannot know, and was told by the program that asked.
+    told_by_salamad: [&'static str; 3],
+    /// What still opens the call, if it exists.
+    not_covered: Vec<String>,
+}
+
+/// The limits of a certificate, in its own words: papers carry the epoch of their time, and epoch 0 has no secret to destroy.
+fn not_covered(epoch: u32, epoch_now: u32) -> Vec<String> {
+    let mut limits = vec![format!(
+        "a copy of the disk together with a recovery code or shares, when both are from before epoch {epoch_now} and the paper was not destroyed"
+    )];
+    if epoch == 0 {
+        limits.push(
+            "a copy of the disk from before epoch 1, on this machine, until its tpm slot was sealed anew (salama keys reseal)".to_owned(),
+        );
+    }
+    limits
 }
 
 /// Files of the key directory: name and bytes.
@@ -97,6 +114,8 @@ pub fn certify(key: &EcKey, claim: &ErasureClaim, epoch_now: u32, now: Timestamp
         epoch: claim.epoch,
         epoch_now,
         issued_at: now.rfc3339(),
+        told_by_salamad: ["call", "erased_at", "classes"],
+        not_covered: not_covered(claim.epoch, epoch_now),
     };
     let statement = serde_json::to_string(&statement).map_err(|_| KeyError::Sign)?;
     let signature = key.sign(statement.as_bytes())?;
@@ -136,6 +155,20 @@ mod tests {
 
     use super::*;
     use crate::base::secret::Secret;
+
+    #[test]
+    fn a_certificate_says_whose_word_it_is_and_what_it_does_not_reach() {
+        let (key, _) = EcKey::generate().unwrap();
+        let statement = |epoch| {
+            let claim =
+                ErasureClaim { call: CallId::from_bytes([7; 16]), erased: Timestamp::from_unix_millis(0), classes: Vec::new(), epoch };
+            certify(&key, &claim, 5, Timestamp::from_unix_millis(0)).unwrap().statement
+        };
+        assert!(statement(4).contains(r#""told_by_salamad":["call","erased_at","classes"]"#));
+        assert!(statement(4).contains("a copy of the disk together with a recovery code or shares, when both are from before epoch 5"));
+        assert!(!statement(4).contains("keys reseal"));
+        assert!(statement(0).contains("on this machine, until its tpm slot was sealed anew"), "an epoch that has no secret");
+    }
 
     #[test]
     fn a_certificate_is_verified_by_openssl_and_a_changed_one_is_not() {

@@ -9,8 +9,9 @@ use crate::sandbox::landlock::Grant;
 use crate::sandbox::policy::{self, Policy};
 
 use super::directory::{DirectoryError, KEYSLOTS};
+use super::places::PlacesError;
 use super::replace::OpenDirectory;
-use super::tpm::{RestingTpm, TpmError};
+use super::tpm::RestingTpm;
 
 /// Open, and of no use to anybody else.
 pub struct Held {
@@ -21,18 +22,18 @@ pub struct Held {
 }
 
 impl Held {
-    /// Does once what will be needed later, so that a confinement that is too narrow shows at the start.
+    /// Writes beside the keyslots what is in them and removes it again, as a change does, so that a confinement that is too narrow, or a
+    /// directory that this account may not write, shows at the start and not after the TPM was written.
     ///
     /// # Errors
     /// [`HeldError`].
-    pub fn try_out(&mut self) -> Result<(), HeldError> {
-        let exclusive = self.directory.exclusive();
-        match exclusive.and_then(|_| self.directory.read(KEYSLOTS)) {
+    pub fn try_out(&self) -> Result<(), HeldError> {
+        let tried = self.directory.exclusive().and_then(|exclusive| exclusive.try_out(KEYSLOTS, &self.directory.read(KEYSLOTS)?));
+        match tried {
             // A box of before has another file, and somebody may be at the keys just now: it could be tried, which is what counts.
-            Ok(_) | Err(DirectoryError::Missing(_) | DirectoryError::Locked(_)) => {}
-            Err(error) => return Err(error.into()),
+            Ok(()) | Err(DirectoryError::Missing(_) | DirectoryError::Locked(_)) => Ok(()),
+            Err(error) => Err(error.into()),
         }
-        Ok(self.tpm.with(|_| Ok::<(), TpmError>(()))?)
     }
 }
 
@@ -40,11 +41,13 @@ impl Held {
 #[derive(Debug, thiserror::Error)]
 pub enum HeldError {
     /// The key directory.
-    #[error("the key directory cannot be used any more once the key keeper is confined")]
+    #[error(
+        "the key directory cannot be written once the key keeper is confined: it must belong to the account that the keeper serves as, on a file system that is writable"
+    )]
     Directory(#[from] DirectoryError),
     /// The TPM.
     #[error("the TPM cannot be used any more once the key keeper is confined")]
-    Tpm(#[from] TpmError),
+    Tpm(#[from] PlacesError),
 }
 
 /// How a keeper that holds this is confined: by the kind of TPM, because a device stays open and a software TPM is connected to anew for

@@ -287,6 +287,7 @@ const fn denial_word(denial: KeeperDenial) -> &'static str {
         KeeperDenial::OlderKeys => "older_keys",
         KeeperDenial::EpochOutOfOrder => "epoch_out_of_order",
         KeeperDenial::EpochFailed => "epoch_failed",
+        KeeperDenial::EmptyStore => "empty_store",
     }
 }
 

@@ -3,7 +3,7 @@
 //! Touches: by [`Places`] the TPM and the key directory.
 //! Next: `serve` answers with what is done here.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use crate::base::clock::Timestamp;
@@ -19,7 +19,7 @@ use super::places::PlacesError;
 use super::signer::EcKey;
 use super::wrap::{DekWrapper, UnwrapError, WrapError};
 
-/// Moves in an hour, at most: each writes the TPM's NV memory twice, which bears it some 100 000 times.
+/// Moves in an hour, at most: each writes each of two places in the TPM's NV memory once, which bears it some 100 000 times.
 pub const MOVES_PER_HOUR: usize = 12;
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -35,7 +35,23 @@ pub struct Deks {
     /// Of the epoch that the core moves to.
     next: Option<DekWrapper>,
     signer: EcKey,
+    /// When next epochs were made.
     moves: VecDeque<Timestamp>,
+    /// The calls whose keys are of the epoch that counts, since the last whole move of this life; before one, nobody knows.
+    living: Option<Calls>,
+    /// Those whose keys were wrapped for the next one.
+    rewrapped: Calls,
+    /// The operator's word, with a paper, that there is no newer store than the one that is there.
+    lost: bool,
+}
+
+/// Ids are random: half of one tells it from all others. One that was made to look like another's only loses its certificate.
+type Calls = HashSet<[u8; 8]>;
+
+fn short(call: CallId) -> [u8; 8] {
+    let mut short = [0; 8];
+    short.iter_mut().zip(call.as_bytes()).for_each(|(to, from)| *to = *from);
+    short
 }
 
 /// What was done, for the journal.
@@ -53,23 +69,36 @@ pub struct Said {
 }
 
 impl Deks {
-    /// Reads the places.
+    /// Reads the places. `lost`: the operator's word, with a paper, that there is no newer store than the one that is there.
     ///
     /// # Errors
     /// [`DeksError`].
-    pub fn open(record_kek: Secret<KEY_BYTES>, mut places: BoxedPlaces, signer: EcKey) -> Result<Self, DeksError> {
+    pub fn open(record_kek: Secret<KEY_BYTES>, mut places: BoxedPlaces, signer: EcKey, lost: bool) -> Result<Self, DeksError> {
         let epochs = Epochs::open(places.as_mut())?;
-        let mut deks = Self { record_kek, places, epochs, now: None, next: None, signer, moves: VecDeque::new() };
+        let (moves, living, rewrapped) = (VecDeque::new(), None, Calls::new());
+        let mut deks = Self { record_kek, places, epochs, now: None, next: None, signer, moves, living, rewrapped, lost };
         deks.derive()?;
         Ok(deks)
+    }
+
+    /// Reads a place as a move does, in a session with the TPM, so that a confinement that is too narrow shows at the start.
+    ///
+    /// # Errors
+    /// [`PlacesError`].
+    pub fn try_out(&mut self) -> Result<(), PlacesError> {
+        self.places.read(0).map(drop)
     }
 
     /// A new random DEK for `call`, open and wrapped.
     ///
     /// # Errors
     /// [`WrapError`], also while it is not known which epoch counts.
-    pub fn new_dek(&self, call: CallId) -> Result<(Secret<DEK_BYTES>, WrappedDek), WrapError> {
-        self.now.as_ref().ok_or(WrapError)?.new_dek(call)
+    pub fn new_dek(&mut self, call: CallId) -> Result<(Secret<DEK_BYTES>, WrappedDek), WrapError> {
+        let made = self.now.as_ref().ok_or(WrapError)?.new_dek(call)?;
+        if let Some(living) = &mut self.living {
+            living.insert(short(call));
+        }
+        Ok(made)
     }
 
     /// Opens the DEK of `call`, of the epoch that counts or of the one that the core moves to.
@@ -85,15 +114,18 @@ impl Deks {
     pub fn epoch(&mut self, request: EpochRequest, now: Timestamp) -> (Said, Result<EpochReply, KeeperDenial>) {
         let mut said = Said { what: word(&request), number: None, calls: 0, call: None, failure: None };
         let done = match request {
-            EpochRequest::Settle { store } => self.epochs.settle(self.places.as_mut(), store).map(|number| EpochReply::At { number }),
+            EpochRequest::Settle { store } => {
+                (self.living, self.rewrapped) = (None, Calls::new());
+                self.epochs.settle(self.places.as_mut(), store, self.lost).map(|number| EpochReply::At { number })
+            }
             EpochRequest::Begin => {
                 if let Err(denial) = self.may_move(now) {
                     said.failure = Some(denial.to_string());
                     return (said, Err(denial));
                 }
-                self.epochs.begin(self.places.as_mut()).map(|number| EpochReply::At { number })
+                self.begin(now).map(|number| EpochReply::At { number })
             }
-            EpochRequest::Committed { number } => self.epochs.committed(self.places.as_mut(), number).map(|()| EpochReply::Done),
+            EpochRequest::Committed { number } => self.committed(number).map(|()| EpochReply::Done),
             EpochRequest::Abort => {
                 self.epochs.abort();
                 Ok(EpochReply::Done)
@@ -117,9 +149,9 @@ impl Deks {
     }
 
     fn answered(
-        &self,
+        &mut self,
         mut said: Said,
-        answer: impl FnOnce(&Self) -> Result<EpochReply, KeeperDenial>,
+        answer: impl FnOnce(&mut Self) -> Result<EpochReply, KeeperDenial>,
     ) -> (Said, Result<EpochReply, KeeperDenial>) {
         let done = answer(self);
         said.number = self.epochs.current().map(Epoch::number);
@@ -127,26 +159,55 @@ impl Deks {
         (said, done)
     }
 
+    fn begin(&mut self, now: Timestamp) -> Result<u32, EpochError<PlacesError>> {
+        let made = self.epochs.made();
+        let begun = self.epochs.begin(self.places.as_mut());
+        if self.epochs.made() != made {
+            self.moves.push_back(now);
+            self.rewrapped.clear();
+        }
+        begun
+    }
+
+    fn committed(&mut self, number: u32) -> Result<(), EpochError<PlacesError>> {
+        let counted = self.epochs.current().map(Epoch::number);
+        let committed = self.epochs.committed(self.places.as_mut(), number);
+        // Also when what follows has failed: it counts.
+        if self.epochs.current().map(Epoch::number) != counted {
+            self.living = Some(std::mem::take(&mut self.rewrapped));
+        }
+        committed
+    }
+
     /// Each in its place; what is of the next epoch already stays as it is, what does not open is left out: nobody could read it before.
-    fn rewrap(&self, calls: &[(CallId, WrappedDek)]) -> Result<EpochReply, KeeperDenial> {
+    fn rewrap(&mut self, calls: &[(CallId, WrappedDek)]) -> Result<EpochReply, KeeperDenial> {
         let (Some(now), Some(next)) = (&self.now, &self.next) else { return Err(KeeperDenial::EpochOutOfOrder) };
         if calls.len() > REWRAP_MAX {
             return Err(KeeperDenial::BadRequest);
         }
-        let one = |(call, wrapped): &(CallId, WrappedDek)| {
-            now.rewrap(*call, wrapped, next).ok().or_else(|| next.open(*call, wrapped).ok().map(|_| wrapped.clone()))
+        self.epochs.used();
+        let mut one = |(call, wrapped): &(CallId, WrappedDek)| {
+            let new = now.rewrap(*call, wrapped, next).ok().or_else(|| next.open(*call, wrapped).ok().map(|_| wrapped.clone()))?;
+            self.rewrapped.insert(short(*call));
+            Some(new)
         };
-        Ok(EpochReply::Rewrapped(calls.iter().map(one).collect()))
+        Ok(EpochReply::Rewrapped(calls.iter().map(&mut one).collect()))
     }
 
-    /// Only what can be opened by nobody any more is certified to be erased.
+    /// Only what can be opened by nobody any more is certified to be erased: its epoch is destroyed, and its key was not wrapped anew
+    /// when that happened, which only a keeper knows that was there.
     fn certify(&self, claim: &ErasureClaim, now: Timestamp) -> Result<EpochReply, KeeperDenial> {
-        let number = self.epochs.current().map(Epoch::number).filter(|number| claim.epoch < *number);
-        let number = number.filter(|_| !self.epochs.holds(claim.epoch)).ok_or(KeeperDenial::EpochOutOfOrder)?;
+        let number = self.epochs.current().map(Epoch::number).filter(|number| claim.epoch < *number && !self.epochs.holds(claim.epoch));
+        let gone = self.living.as_ref().is_some_and(|living| !living.contains(&short(claim.call)));
+        let number = number.filter(|_| gone).ok_or(KeeperDenial::EpochOutOfOrder)?;
         erasure::certify(&self.signer, claim, number, now).map(EpochReply::Certificate).map_err(|_| KeeperDenial::Internal)
     }
 
+    /// By how often the TPM was written: a move that is only tried again writes nothing.
     fn may_move(&mut self, now: Timestamp) -> Result<(), KeeperDenial> {
+        if !self.epochs.wears() {
+            return Ok(());
+        }
         while self.moves.front().is_some_and(|first| now.since(*first) >= HOUR) {
             self.moves.pop_front();
         }
@@ -154,7 +215,6 @@ impl Deks {
             let wait = HOUR.saturating_sub(now.since(*first)).as_secs();
             return Err(KeeperDenial::RateLimited { seconds: u32::try_from(wait).unwrap_or(u32::MAX).max(1) });
         }
-        self.moves.push_back(now);
         Ok(())
     }
 
@@ -183,6 +243,7 @@ const fn denial<E>(error: &EpochError<E>) -> KeeperDenial {
         EpochError::Other { .. } => KeeperDenial::OtherEpoch,
         EpochError::Older { .. } => KeeperDenial::OlderKeys,
         EpochError::Unsettled => KeeperDenial::EpochOutOfOrder,
+        EpochError::EmptyStore => KeeperDenial::EmptyStore,
         EpochError::Nothing | EpochError::Places(_) | EpochError::Random(_) => KeeperDenial::EpochFailed,
     }
 }
@@ -216,6 +277,12 @@ pub mod memory {
     impl Places for Memory {
         type Error = PlacesError;
 
+        fn hold(&mut self) -> Result<(), PlacesError> {
+            Ok(())
+        }
+
+        fn release(&mut self) {}
+
         fn read(&mut self, place: usize) -> Result<Option<Epoch>, PlacesError> {
             Ok(self.places[place].and_then(|(number, secret)| Epoch::from_parts(number, &secret)))
         }
@@ -240,7 +307,7 @@ pub mod memory {
         let mut places = Memory::default();
         places.write(0, Some(&Epoch::new(1).unwrap())).unwrap();
         let kek = Secret::try_fill(|_| Ok::<(), ()>(())).unwrap();
-        Deks::open(kek, Box::new(places), EcKey::generate().unwrap().0).unwrap()
+        Deks::open(kek, Box::new(places), EcKey::generate().unwrap().0, false).unwrap()
     }
 }
 
@@ -253,6 +320,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_unix_millis(1_700_000_000_000);
     const CALL: CallId = CallId::from_bytes([1; 16]);
     const OTHER: CallId = CallId::from_bytes([2; 16]);
+    const NEW: CallId = CallId::from_bytes([3; 16]);
 
     fn asked(deks: &mut Deks, request: EpochRequest) -> Result<EpochReply, KeeperDenial> {
         deks.epoch(request, NOW).1
@@ -304,6 +372,11 @@ mod tests {
         let mut deks = deks();
         for _ in 0..MOVES_PER_HOUR {
             asked(&mut deks, EpochRequest::Begin).unwrap();
+            // Begun again, or given up before anything was wrapped: no write.
+            for request in [EpochRequest::Begin, EpochRequest::Abort, EpochRequest::Begin, EpochRequest::Rewrap(Vec::new())] {
+                asked(&mut deks, request).unwrap();
+            }
+            asked(&mut deks, EpochRequest::Abort).unwrap();
         }
         assert_eq!(asked(&mut deks, EpochRequest::Begin).err(), Some(KeeperDenial::RateLimited { seconds: 3600 }));
         let later = Timestamp::from_unix_millis(NOW.unix_millis() + 3_600_000);
@@ -313,12 +386,22 @@ mod tests {
     #[test]
     fn nothing_is_certified_that_could_still_be_opened() {
         let mut deks = deks();
-        let claim = || ErasureClaim { call: CALL, erased: NOW, classes: vec![ErasedClass::Recording], epoch: 1 };
+        let claim = |call| EpochRequest::Certify(ErasureClaim { call, erased: NOW, classes: vec![ErasedClass::Recording], epoch: 1 });
+        let refused = |deks: &mut Deks, call| asked(deks, claim(call)).err() == Some(KeeperDenial::EpochOutOfOrder);
+        let (_, kept) = deks.new_dek(OTHER).unwrap();
         for request in [EpochRequest::Settle { store: Some(1) }, EpochRequest::Begin] {
             asked(&mut deks, request).unwrap();
-            assert_eq!(asked(&mut deks, EpochRequest::Certify(claim())).err(), Some(KeeperDenial::EpochOutOfOrder));
+            assert!(refused(&mut deks, CALL));
         }
+        rewrapped(&mut deks, OTHER, &kept).unwrap();
         asked(&mut deks, EpochRequest::Committed { number: 2 }).unwrap();
-        assert!(matches!(asked(&mut deks, EpochRequest::Certify(claim())), Ok(EpochReply::Certificate(_))));
+        deks.new_dek(NEW).unwrap();
+        assert!(refused(&mut deks, OTHER), "its key was wrapped anew");
+        assert!(refused(&mut deks, NEW), "it came later");
+        assert!(matches!(asked(&mut deks, claim(CALL)), Ok(EpochReply::Certificate(_))));
+        // A core that says so does not make a move of it.
+        asked(&mut deks, EpochRequest::Begin).unwrap();
+        asked(&mut deks, EpochRequest::Settle { store: Some(3) }).unwrap();
+        assert!(refused(&mut deks, CALL), "this keeper has not seen which keys were wrapped anew");
     }
 }

@@ -16,7 +16,7 @@ use super::hierarchy::{DeriveError, KEY_BYTES, Purpose, Root};
 use super::keyslots::{EpochPlaces, Half, Keyslots, KeyslotsError, Kind};
 use super::random::RandomError;
 use super::recovery::{self, RecoveryError};
-use super::replace::OpenDirectory;
+use super::replace::{Exclusive, OpenDirectory};
 use super::slots::{file_mac, mark};
 use super::tpm::{Tpm, TpmError};
 
@@ -77,6 +77,7 @@ pub struct LivePlaces {
     auth: Secret<KEY_BYTES>,
     root: Root,
     root_key: Secret<KEY_BYTES>,
+    exclusive: Option<Exclusive>,
 }
 
 impl LivePlaces {
@@ -85,7 +86,7 @@ impl LivePlaces {
     /// # Errors
     /// [`DeriveError`].
     pub fn new(held: Rc<RefCell<Held>>, at: &EpochPlaces, root: Root, root_key: Secret<KEY_BYTES>) -> Result<Self, DeriveError> {
-        Ok(Self { held, first: at.first, auth: root.derive(Purpose::TpmEpoch)?, root, root_key })
+        Ok(Self { held, first: at.first, auth: root.derive(Purpose::TpmEpoch)?, root, root_key, exclusive: None })
     }
 
     fn index(&self, place: usize) -> u32 {
@@ -100,6 +101,15 @@ impl LivePlaces {
 
 impl Places for LivePlaces {
     type Error = PlacesError;
+
+    fn hold(&mut self) -> Result<(), PlacesError> {
+        self.exclusive = Some(self.held.borrow().directory.exclusive()?);
+        Ok(())
+    }
+
+    fn release(&mut self) {
+        self.exclusive = None;
+    }
 
     fn read(&mut self, place: usize) -> Result<Option<Epoch>, PlacesError> {
         let index = self.index(place);
@@ -117,7 +127,8 @@ impl Places for LivePlaces {
     }
 
     fn carry(&mut self, epochs: &[&Epoch]) -> Result<(), PlacesError> {
-        let exclusive = self.held.borrow().directory.exclusive()?;
+        let held = self.exclusive.take();
+        let exclusive = held.map_or_else(|| self.held.borrow().directory.exclusive(), Ok)?;
         let mut keyslots = self.keyslots()?;
         for slot in &mut keyslots.slots {
             let encrypted = match &mut slot.kind {

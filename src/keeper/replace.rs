@@ -122,6 +122,22 @@ impl Exclusive {
         write().map_err(|source| DirectoryError::Write { path: self.directory.path.join(name), source })
     }
 
+    /// Does what [`Self::replace`] does, but for the last step: the file stays as it is.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Write`].
+    pub fn try_out(&self, name: &str, bytes: &[u8]) -> Result<(), DirectoryError> {
+        let (directory, partial) = (&self.directory.descriptor, format!(".{name}.partial"));
+        let tried = || {
+            self.directory.unlink(&partial)?;
+            self.write(&partial, bytes)?;
+            renameat(&**directory, partial.as_str(), &**directory, partial.as_str())?;
+            self.directory.unlink(&partial)?;
+            directory.sync_all()
+        };
+        tried().map_err(|source| DirectoryError::Write { path: self.directory.path.join(name), source })
+    }
+
     fn write(&self, partial: &str, bytes: &[u8]) -> io::Result<()> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mut file = File::from(openat(&*self.directory.descriptor, partial, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
@@ -149,6 +165,21 @@ mod tests {
         exclusive.replace("keyslots", b"new").unwrap();
         assert_eq!(fs::read(base.path().join("keyslots")).unwrap(), b"new");
         assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_change_is_tried_out_without_one() {
+        let base = tempfile::tempdir().unwrap();
+        fs::write(base.path().join("keyslots"), "old").unwrap();
+        let exclusive = Exclusive::take(base.path()).unwrap();
+        exclusive.try_out("keyslots", b"new").unwrap();
+        assert_eq!(fs::read(base.path().join("keyslots")).unwrap(), b"old");
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
+        drop(exclusive);
+        let gone = OpenDirectory::open(base.path()).unwrap();
+        fs::remove_file(base.path().join("keyslots")).unwrap();
+        fs::remove_dir(base.path()).unwrap();
+        assert!(matches!(gone.exclusive().unwrap().try_out("keyslots", b"new"), Err(DirectoryError::Write { .. })));
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub fn open_daemon(args: &ServeArgs) -> Result<Opened, StartError> {
         let held = Rc::new(RefCell::new(Held { tpm: tpm.rest()?, directory }));
         let (record_kek, index, tls) = (root.derive(Purpose::RecordKek)?, root.derive(Purpose::Index)?, keyring.open_tls_key(&root)?);
         let live = LivePlaces::new(Rc::clone(&held), &at, root, root_key)?;
-        let deks = Deks::open(record_kek, Box::new(live), signer)?;
+        let deks = Deks::open(record_kek, Box::new(live), signer, counter.leave)?;
         let keys = Keys::Daemon { deks: Box::new(deks), tls: Box::new(tls), rollback: Some(Box::new(rollback)) };
         let grants = Some(Grants::new(keyring.ca(), keyring.box_name().to_owned(), chain.start()));
         let greeting = Greeting { counter, ..greeting(&keyring, &chain, index, lockout) };

@@ -24,8 +24,10 @@ use crate::ipc::keeper::{
 
 /// How long the keeper may take to open the root key: a discrete TPM needs up to a second a command, and may be busy after power-on.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// How long one answer may take; they take well under a millisecond, but for those that write the TPM's memory.
+/// How long one answer may take; they take well under a millisecond.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// How long one may take that writes the TPM's memory: a dozen commands, and a second for each.
+const TPM_LIMIT: Duration = Duration::from_secs(60);
 
 /// What the keeper says first.
 pub struct KeeperGreeting {
@@ -49,6 +51,25 @@ struct Line {
     channel: Channel,
     /// After a failure, replies could be matched with the wrong requests: the line stays shut.
     lost: bool,
+    limits: Limits,
+}
+
+/// How long answers may take.
+#[derive(Clone, Copy)]
+struct Limits {
+    answer: Duration,
+    /// Of what speaks with the TPM.
+    tpm: Duration,
+}
+
+impl Limits {
+    const fn of(self, request: &KeeperRequest) -> Duration {
+        match request {
+            KeeperRequest::Epoch(EpochRequest::Settle { .. } | EpochRequest::Begin | EpochRequest::Committed { .. })
+            | KeeperRequest::Count { .. } => self.tpm,
+            _ => self.answer,
+        }
+    }
 }
 
 impl Keeper {
@@ -58,10 +79,10 @@ impl Keeper {
     /// [`KeeperError::Refused`] with the keeper's own words when the TPM or the key directory refused; [`KeeperError::Version`] when the
     /// two programs do not belong together; [`KeeperError::Gone`] when it ended or hangs.
     pub fn connect(channel: Channel) -> Result<(Self, KeeperGreeting), KeeperError> {
-        Self::connect_within(channel, START_LIMIT, ANSWER_LIMIT)
+        Self::connect_within(channel, START_LIMIT, Limits { answer: ANSWER_LIMIT, tpm: TPM_LIMIT })
     }
 
-    fn connect_within(channel: Channel, start: Duration, answer: Duration) -> Result<(Self, KeeperGreeting), KeeperError> {
+    fn connect_within(channel: Channel, start: Duration, limits: Limits) -> Result<(Self, KeeperGreeting), KeeperError> {
         channel.set_receive_timeout(Some(start)).map_err(|source| KeeperError::Gone(Some(ChannelError::Socket(source))))?;
         let greeting = match channel.recv().map_err(|error| KeeperError::Gone(Some(error)))? {
             Some(KeeperReply::Ready { version: PROTOCOL_VERSION, server_chain, client_ca, index_key, counter, standing }) => {
@@ -78,8 +99,7 @@ impl Keeper {
             Some(_) => return Err(KeeperError::OutOfOrder),
             None => return Err(KeeperError::Gone(None)),
         };
-        channel.set_receive_timeout(Some(answer)).map_err(|source| KeeperError::Gone(Some(ChannelError::Socket(source))))?;
-        Ok((Self(Arc::new(Mutex::new(Line { channel, lost: false }))), greeting))
+        Ok((Self(Arc::new(Mutex::new(Line { channel, lost: false, limits }))), greeting))
     }
 
     /// A DEK for a new call, open and wrapped.
@@ -183,7 +203,8 @@ impl Keeper {
             return Err(KeeperError::Gone(None));
         }
         line.lost = true;
-        let answer = line.channel.send(request).and_then(|()| line.channel.recv());
+        let limited = line.channel.set_receive_timeout(Some(line.limits.of(request))).map_err(ChannelError::Socket);
+        let answer = limited.and_then(|()| line.channel.send(request)).and_then(|()| line.channel.recv());
         match answer {
             Ok(Some(KeeperReply::Denied(denial))) => {
                 line.lost = false;
@@ -238,6 +259,7 @@ mod tests {
     use crate::base::secret::SecretInTransit;
 
     const SHORT: Duration = Duration::from_millis(20);
+    const LIMITS: Limits = Limits { answer: SHORT, tpm: Duration::from_secs(60) };
 
     fn ready(version: u16) -> KeeperReply {
         let index_key = SecretInTransit(Secret::try_fill(|_| Ok::<(), ()>(())).unwrap());
@@ -249,7 +271,7 @@ mod tests {
     fn keeper_that_says(first: &KeeperReply) -> (Result<Keeper, KeeperError>, Channel) {
         let (ours, theirs) = Channel::pair().unwrap();
         theirs.send(first).unwrap();
-        (Keeper::connect_within(ours, SHORT, SHORT).map(|(keeper, _)| keeper), theirs)
+        (Keeper::connect_within(ours, SHORT, LIMITS).map(|(keeper, _)| keeper), theirs)
     }
 
     #[test]
@@ -274,9 +296,25 @@ mod tests {
     }
 
     #[test]
+    fn what_the_tpm_does_may_take_longer_than_other_answers() {
+        let (keeper, theirs) = keeper_that_says(&ready(PROTOCOL_VERSION));
+        let keeper = keeper.unwrap();
+        let slow = std::thread::spawn(move || {
+            let Ok(Some(KeeperRequest::Epoch(EpochRequest::Begin))) = theirs.recv() else { return None };
+            // Nothing else comes until it is answered, for longer than the other answers may take.
+            theirs.set_receive_timeout(Some(SHORT * 3)).unwrap();
+            let early: Result<Option<KeeperRequest>, _> = theirs.recv();
+            theirs.send(&KeeperReply::Epoch(EpochReply::At { number: 2 })).unwrap();
+            Some(matches!(early, Err(ChannelError::TimedOut)))
+        });
+        assert!(matches!(keeper.epoch(EpochRequest::Begin), Ok(EpochReply::At { number: 2 })));
+        assert_eq!(slow.join().unwrap(), Some(true));
+    }
+
+    #[test]
     fn a_keeper_that_never_greets_is_given_up() {
         let (ours, _theirs) = Channel::pair().unwrap();
-        assert!(matches!(Keeper::connect_within(ours, SHORT, SHORT), Err(KeeperError::Gone(Some(ChannelError::TimedOut)))));
+        assert!(matches!(Keeper::connect_within(ours, SHORT, LIMITS), Err(KeeperError::Gone(Some(ChannelError::TimedOut)))));
     }
 
     #[test]

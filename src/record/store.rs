@@ -65,6 +65,18 @@ pub(in crate::record) struct Shared {
     ballast_gone: AtomicBool,
     copies_gone: Mutex<bool>,
     commits: AtomicU64,
+    #[cfg(test)]
+    pub(in crate::record) trouble: Mutex<Trouble>,
+}
+
+/// What a test lets go wrong.
+#[cfg(test)]
+#[derive(Default)]
+pub(in crate::record) struct Trouble {
+    /// The next commit that writes here is stored, or is not; nobody is told which.
+    pub(in crate::record) loses_answer: Option<(Slot, bool)>,
+    /// The database cannot be opened.
+    pub(in crate::record) shut: bool,
 }
 
 impl OpenStore {
@@ -99,6 +111,8 @@ impl OpenStore {
                 ballast_gone: AtomicBool::new(!held),
                 copies_gone: Mutex::new(false),
                 commits: AtomicU64::new(0),
+                #[cfg(test)]
+                trouble: Mutex::default(),
             }),
         })
     }
@@ -320,6 +334,19 @@ impl Store {
         drop(self.inner.shared.database.write().unwrap_or_else(PoisonError::into_inner).take());
     }
 
+    /// Lets the next commit that writes `slot` be stored, or not, with its answer lost; then the database stays shut.
+    #[cfg(test)]
+    pub(crate) fn lose_answer_for_test(&self, slot: Slot, stored: bool) {
+        self.inner.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).loses_answer = Some((slot, stored));
+    }
+
+    /// Lets it open again.
+    #[cfg(test)]
+    pub(crate) fn open_for_test(&self) {
+        self.inner.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).shut = false;
+        self.inner.shared.reopen();
+    }
+
     /// Takes the ballast back after it was given up and space was freed. Returns whether it is held now.
     pub fn restore_ballast(&self) -> bool {
         let shared = &self.inner.shared;
@@ -440,6 +467,10 @@ impl Shared {
         self.put_snapshot_away();
         // The old one holds the file's lock until it is dropped.
         drop(database.take());
+        #[cfg(test)]
+        if self.trouble.lock().unwrap_or_else(PoisonError::into_inner).shut {
+            return;
+        }
         match (self.opener)() {
             Ok(opened) => *database = Some(opened),
             Err(error) => tracing::error!(error = %told(&error), "the store could not be opened again after a failure"),

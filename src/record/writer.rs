@@ -120,6 +120,10 @@ fn refuse(group: Vec<Submission>, error: &StoreError) -> Vec<Settled> {
 
 /// After a failure the store is opened again, and shows whether the commit is durable all the same.
 fn commit_or_reopen(shared: &Shared, group: &[Submission]) -> Result<Vec<Outcome>, StoreError> {
+    #[cfg(test)]
+    if trouble(shared, group) {
+        return Err(StoreError::Closed);
+    }
     let mut outcomes = Vec::new();
     let committed = shared.transact(|transaction| {
         let mut tables = Tables { transaction, open: BTreeMap::new() };
@@ -131,6 +135,20 @@ fn commit_or_reopen(shared: &Shared, group: &[Submission]) -> Result<Vec<Outcome
     let Err(error) = committed else { return Ok(outcomes) };
     shared.reopen();
     if landed::whole(shared, group, &outcomes) { Ok(outcomes) } else { Err(error) }
+}
+
+/// Whether a test wants the answer to this group to be lost.
+#[cfg(test)]
+fn trouble(shared: &Shared, group: &[Submission]) -> bool {
+    let lock = || shared.trouble.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let writes = |slot: &Slot| group.iter().flat_map(|submission| &submission.batch.changes).any(|(written, _)| written == slot);
+    let Some((_, stored)) = lock().loses_answer.take_if(|(slot, _)| writes(slot)) else { return false };
+    if stored {
+        let _ = commit_or_reopen(shared, group);
+    }
+    lock().shut = true;
+    shared.reopen();
+    true
 }
 
 /// The tables of a transaction, each opened once for all batches: opening and closing one costs as much as a record.

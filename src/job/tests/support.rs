@@ -15,7 +15,7 @@ use crate::base::clock::{ManualClock, Timestamp};
 use crate::base::ids::CallId;
 use crate::base::secret::Secret;
 use crate::ipc::channel::{Channel, ChannelError};
-use crate::ipc::keeper::{DEK_BYTES, EpochReply, EpochRequest, ErasureCertificate, UnwrapPurpose, WrappedDek};
+use crate::ipc::keeper::{DEK_BYTES, EpochReply, EpochRequest, ErasureCertificate, ErasureClaim, KeeperDenial, UnwrapPurpose, WrappedDek};
 use crate::ipc::transcript::{Entity, EntityKind, Utterance, Word};
 use crate::ipc::worker::{AudioInfo, ChildEvent, ChildExit, Stage, StageTime, Summary, Task, TextLanguage};
 use crate::job::border::{Allowance, ChildFault, Children, KeyError, KeySource, Kill, SpawnRefused, WorkerChild};
@@ -31,23 +31,47 @@ pub(super) const CLEAR: &str = "Zuberi Planted-Name";
 /// How long the keeper refuses.
 pub(super) const WAIT: Duration = Duration::from_millis(30);
 
-/// Wraps with XOR of a fixed pad and the call id, after the number of the erasure epoch: enough to tell calls and epochs apart.
+/// Wraps with XOR of a fixed pad and the call id, after the number of the erasure epoch and of the try in which it was made: enough to
+/// tell calls and epochs apart.
 pub(super) struct TestKeeper {
     pub(super) limited: AtomicBool,
     /// Keys that were opened.
     pub(super) opened: AtomicUsize,
-    /// The erasure epoch.
+    /// The erasure epoch's number.
     pub(super) epoch: AtomicU8,
+    /// In which try it was made.
+    attempt: AtomicU8,
     /// The next one is begun.
     begun: AtomicBool,
+    /// Tries of the next one that were given up.
+    given_up: AtomicU8,
+    /// A whole move was seen.
+    moved: AtomicBool,
     /// Happens in the middle of the next move.
     pub(super) meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// Happens when the store has committed the next move and the old epoch still counts.
+    pub(super) at_the_end: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// The next move counts, but what follows in the TPM fails.
+    pub(super) ends_badly: AtomicBool,
+    /// Is not certified.
+    pub(super) suspect: Mutex<Option<CallId>>,
 }
 
 impl Default for TestKeeper {
     fn default() -> Self {
-        let (limited, opened) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Self { limited, opened, epoch: AtomicU8::new(1), begun: AtomicBool::new(false), meanwhile: Mutex::new(None) }
+        Self {
+            limited: AtomicBool::new(false),
+            opened: AtomicUsize::new(0),
+            epoch: AtomicU8::new(1),
+            attempt: AtomicU8::new(0),
+            begun: AtomicBool::new(false),
+            given_up: AtomicU8::new(0),
+            moved: AtomicBool::new(false),
+            meanwhile: Mutex::new(None),
+            at_the_end: Mutex::new(None),
+            ends_badly: AtomicBool::new(false),
+            suspect: Mutex::new(None),
+        }
     }
 }
 
@@ -58,17 +82,55 @@ fn pad(call: CallId) -> [u8; DEK_BYTES] {
 }
 
 impl TestKeeper {
-    fn now(&self) -> u8 {
-        self.epoch.load(Ordering::SeqCst)
+    fn now(&self) -> [u8; 2] {
+        [self.epoch.load(Ordering::SeqCst), self.attempt.load(Ordering::SeqCst)]
+    }
+
+    fn next(&self) -> Option<[u8; 2]> {
+        self.begun.load(Ordering::SeqCst).then(|| [self.epoch.load(Ordering::SeqCst) + 1, self.given_up.load(Ordering::SeqCst)])
     }
 
     fn is_open(&self, wrapped: &WrappedDek) -> bool {
-        wrapped.0[0] == self.now() || (self.begun.load(Ordering::SeqCst) && wrapped.0[0] == self.now() + 1)
+        wrapped.0.starts_with(&self.now()) || self.next().is_some_and(|next| wrapped.0.starts_with(&next))
     }
 
     fn rewrapped(&self, wrapped: &WrappedDek) -> Option<WrappedDek> {
-        let next = [&[self.now() + 1], wrapped.0.split_first().unwrap().1].concat();
-        self.is_open(wrapped).then_some(WrappedDek(next))
+        let next = self.next().expect("a move is begun");
+        self.is_open(wrapped).then(|| WrappedDek([&next, &wrapped.0[2..]].concat()))
+    }
+
+    fn happens(what: &Mutex<Option<Box<dyn FnOnce() + Send>>>) {
+        let happening = what.lock().unwrap().take();
+        if let Some(happening) = happening {
+            happening();
+        }
+    }
+
+    fn committed(&self, number: u8) -> Result<EpochReply, KeyError> {
+        Self::happens(&self.at_the_end);
+        match self.next() {
+            Some([next, attempt]) if next == number => {
+                self.epoch.store(next, Ordering::SeqCst);
+                self.attempt.store(attempt, Ordering::SeqCst);
+                self.given_up.store(0, Ordering::SeqCst);
+                self.begun.store(false, Ordering::SeqCst);
+                self.moved.store(true, Ordering::SeqCst);
+            }
+            _ if self.now()[0] == number => {}
+            _ => return Err(KeyError::Refused(KeeperDenial::EpochOutOfOrder)),
+        }
+        if self.ends_badly.swap(false, Ordering::SeqCst) {
+            return Err(KeyError::Refused(KeeperDenial::EpochFailed));
+        }
+        Ok(EpochReply::Done)
+    }
+
+    fn certified(&self, claim: &ErasureClaim) -> Result<EpochReply, KeyError> {
+        let suspect = *self.suspect.lock().unwrap() == Some(claim.call);
+        if suspect || claim.epoch >= self.now()[0].into() || !self.moved.load(Ordering::SeqCst) {
+            return Err(KeyError::Refused(KeeperDenial::EpochOutOfOrder));
+        }
+        Ok(EpochReply::Certificate(ErasureCertificate { statement: claim.call.to_string(), signature: vec![1] }))
     }
 }
 
@@ -76,41 +138,34 @@ impl KeySource for TestKeeper {
     fn new_dek(&self, call: CallId) -> Result<(Secret<DEK_BYTES>, WrappedDek), KeyError> {
         let dek = Secret::try_fill(|to| ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), to)).unwrap();
         let wrapped = dek.expose().iter().zip(pad(call)).map(|(byte, pad)| byte ^ pad);
-        let wrapped = WrappedDek(std::iter::once(self.now()).chain(wrapped).collect());
+        let wrapped = WrappedDek(self.now().into_iter().chain(wrapped).collect());
         Ok((dek, wrapped))
     }
 
     fn epoch(&self, request: EpochRequest) -> Result<EpochReply, KeyError> {
         match request {
             EpochRequest::Settle { store } => {
-                let number = store.unwrap_or_else(|| self.now().into());
+                let number = store.unwrap_or_else(|| self.now()[0].into());
                 self.epoch.store(number.try_into().unwrap(), Ordering::SeqCst);
                 Ok(EpochReply::At { number })
             }
             EpochRequest::Begin => {
                 self.begun.store(true, Ordering::SeqCst);
-                Ok(EpochReply::At { number: u32::from(self.now()) + 1 })
+                Ok(EpochReply::At { number: u32::from(self.now()[0]) + 1 })
             }
             EpochRequest::Rewrap(calls) => {
                 let new = calls.iter().map(|(_, wrapped)| self.rewrapped(wrapped)).collect();
-                if let Some(meanwhile) = self.meanwhile.lock().unwrap().take() {
-                    meanwhile();
-                }
+                Self::happens(&self.meanwhile);
                 Ok(EpochReply::Rewrapped(new))
             }
-            EpochRequest::Committed { number } => {
-                self.begun.store(false, Ordering::SeqCst);
-                self.epoch.store(number.try_into().unwrap(), Ordering::SeqCst);
-                Ok(EpochReply::Done)
-            }
+            EpochRequest::Committed { number } => self.committed(number.try_into().unwrap()),
             EpochRequest::Abort => {
-                self.begun.store(false, Ordering::SeqCst);
+                if self.begun.swap(false, Ordering::SeqCst) {
+                    self.given_up.fetch_add(1, Ordering::SeqCst);
+                }
                 Ok(EpochReply::Done)
             }
-            EpochRequest::Certify(claim) => {
-                assert!(claim.epoch < self.now().into());
-                Ok(EpochReply::Certificate(ErasureCertificate { statement: claim.call.to_string(), signature: vec![1] }))
-            }
+            EpochRequest::Certify(claim) => self.certified(&claim),
         }
     }
 
@@ -123,7 +178,7 @@ impl KeySource for TestKeeper {
         }
         self.opened.fetch_add(1, Ordering::SeqCst);
         Secret::try_fill(|to| {
-            to.iter_mut().zip(&wrapped.0[1..]).zip(pad(call)).for_each(|((to, byte), pad)| *to = byte ^ pad);
+            to.iter_mut().zip(&wrapped.0[2..]).zip(pad(call)).for_each(|((to, byte), pad)| *to = byte ^ pad);
             Ok(())
         })
     }

@@ -1,0 +1,117 @@
+//! What is kept of erased calls: who asked, when, which sorts of data, and once it is final the keeper's certificate.
+//! Trusts: the keeper, to certify no erasure whose epoch it has not destroyed.
+//! Touches: the store, the keeper.
+//! Next: [`super::epoch`] makes erasures final; [`super::calls`] shows them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::border::KeyError;
+use super::desk::{Desk, DeskError, record_fault};
+use super::header::Header;
+use super::spec::{CallState, ErasureView, Scope};
+use crate::audit::{self, Event};
+use crate::base::clock::Timestamp;
+use crate::base::ids::CallId;
+use crate::ipc::keeper::{EpochReply, EpochRequest, ErasedClass, ErasureCertificate, ErasureClaim};
+use crate::record::envelope::SealedRecord;
+use crate::record::schema::{Slot, Table};
+use crate::record::store::{Batch, Outcome};
+
+/// Certificates that are stored by one commit.
+const AT_ONCE: usize = 1000;
+
+/// Table `erasure`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StoredErasure {
+    pub owner: String,
+    pub erased: Timestamp,
+    pub classes: Vec<ErasedClass>,
+    /// Its key was wrapped under this epoch.
+    pub epoch: u32,
+    pub certificate: Option<ErasureCertificate>,
+}
+
+impl StoredErasure {
+    /// Of a call that is erased now.
+    pub(super) fn of(header: &Header, epoch: u32, now: Timestamp) -> Self {
+        let mut classes = vec![ErasedClass::Recording, ErasedClass::Metadata];
+        if header.state == CallState::Done {
+            classes.extend([ErasedClass::RedactedTranscript, ErasedClass::ClearTranscript]);
+        }
+        Self { owner: header.owner.clone(), erased: now, classes, epoch, certificate: None }
+    }
+}
+
+/// The erasures without a certificate, and the epochs of their keys. So that a move need not open all that were ever made.
+pub(super) type OpenErasures = BTreeMap<CallId, u32>;
+
+impl Desk {
+    /// At the start: those that an earlier life left open.
+    pub(super) fn open_erasures(&self) -> Result<OpenErasures, DeskError> {
+        let mut open = OpenErasures::new();
+        for (slot, sealed) in self.store.view(|snapshot| snapshot.all(Table::Erasure))? {
+            match self.index.envelope().open_value::<StoredErasure>(&slot, &sealed) {
+                Ok(StoredErasure { certificate: None, epoch, .. }) => open.extend(slot.call().map(|call| (call, epoch))),
+                Ok(_) => {}
+                // It would hold up all others.
+                Err(error) => record_fault("read erasure", slot.call(), &error),
+            }
+        }
+        Ok(open)
+    }
+
+    /// What is kept of an erased call.
+    pub(super) fn erasure(&self, scope: &Scope, call: CallId) -> Result<ErasureView, DeskError> {
+        let (erasure, _) = self.stored_erasure(call)?;
+        match scope {
+            Scope::OwnedBy(owner) if *owner != erasure.owner => Err(DeskError::NotFound),
+            _ => Ok(ErasureView::new(call, erasure.erased, erasure.epoch, erasure.certificate, self.moves.progress())),
+        }
+    }
+
+    fn stored_erasure(&self, call: CallId) -> Result<(StoredErasure, SealedRecord), DeskError> {
+        let slot = Slot::erasure(call);
+        let sealed = self.store.get(&slot)?.ok_or(DeskError::NotFound)?;
+        Ok((self.index.envelope().open_value(&slot, &sealed)?, sealed))
+    }
+
+    /// Certificates for what was erased before the epoch `number`, in as few commits as may be. One that cannot be had holds up no other.
+    pub(super) fn certify(&self, number: u32) -> Result<(), DeskError> {
+        let due: Vec<CallId> = self.moves.open().iter().filter(|(_, epoch)| **epoch < number).map(|(call, _)| *call).collect();
+        for some in due.chunks(AT_ONCE) {
+            let (mut batch, mut certified) = (Batch::new().freeing(), Vec::new());
+            for call in some {
+                match self.certified(*call) {
+                    Ok((before, erasure)) => {
+                        let slot = Slot::erasure(*call);
+                        let after = self.index.envelope().seal_value(&slot, &erasure)?;
+                        batch = batch.require_unchanged(slot.clone(), before).put(slot, after);
+                        certified.push((*call, erasure.epoch));
+                    }
+                    Err(error @ (DeskError::Store(_) | DeskError::Key(KeyError::Unavailable))) => return Err(error),
+                    Err(error) => record_fault("certify erasure", Some(*call), &error),
+                }
+            }
+            // Nobody else writes them while it is this thread's turn.
+            if self.store.commit(batch)? == Outcome::Committed {
+                for (call, epoch) in certified {
+                    self.moves.open().remove(&call);
+                    audit::record(&Event::ErasureCertified { call, epoch });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn certified(&self, call: CallId) -> Result<(SealedRecord, StoredErasure), DeskError> {
+        let (mut erasure, sealed) = self.stored_erasure(call)?;
+        let claim = ErasureClaim { call, erased: erasure.erased, classes: erasure.classes.clone(), epoch: erasure.epoch };
+        let EpochReply::Certificate(certificate) = self.keys.epoch(EpochRequest::Certify(claim))? else {
+            return Err(KeyError::Unavailable.into());
+        };
+        erasure.certificate = Some(certificate);
+        Ok((sealed, erasure))
+    }
+}
