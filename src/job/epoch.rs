@@ -184,6 +184,7 @@ impl Desk {
         let turn = lock(&self.moves.moving);
         if self.erasure(scope, call)?.certificate.is_none() {
             self.move_epoch()?;
+            self.count_move_or_later();
         }
         drop(turn);
         self.erasure(scope, call)
@@ -192,7 +193,8 @@ impl Desk {
     /// Moves the epoch if calls were erased since the last move.
     fn move_if_due(&self) -> Result<(), DeskError> {
         let _turn = lock(&self.moves.moving);
-        self.move_epoch()
+        self.move_epoch()?;
+        self.count_move()
     }
 
     /// The story of a move; by one thread at a time.
@@ -240,6 +242,9 @@ impl Desk {
         }
         let slot = Slot::epoch();
         let sealed = self.index.envelope().seal_value(&slot, &StoredEpoch { number, since: self.clock.now() })?;
+        if let Some((slot, sealed)) = self.will_count()? {
+            batch = batch.put(slot, sealed);
+        }
         if self.store.commit(batch.put(slot, sealed))? != Outcome::Committed {
             return Err(DeskError::NotFound);
         }

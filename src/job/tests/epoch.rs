@@ -3,15 +3,22 @@
 //! Touches: temporary directories.
 //! Next: `tests/epoch` has the real keeper on a TPM.
 
+use std::convert::Infallible;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::support::{Office, good, metadata, until};
+use super::support::{Office, good, index, metadata, until};
 use crate::base::ids::CallId;
+use crate::ipc::keeper::Counter;
 use crate::job::calls::Arrival;
 use crate::job::spec::Scope;
+use crate::record::rollback::{TakeUpError, TakenUp};
 use crate::record::schema::{Slot, Table};
+use crate::record::store::OpenStore;
 
 async fn stored(office: &Office) -> CallId {
     let call = office.upload(b"recording", None).await.unwrap().id;
@@ -71,10 +78,10 @@ async fn the_epoch_moves_once_the_interval_is_over_and_not_before() {
     let (first, second) = (stored(&office).await, stored(&office).await);
     office.clock.advance(Duration::from_secs(899));
     office.calls.delete(&Scope::All, first).await.unwrap();
-    assert_eq!(office.keeper.epoch.load(std::sync::atomic::Ordering::SeqCst), 1);
+    assert_eq!(office.keeper.epoch.load(Ordering::SeqCst), 1);
     office.clock.advance(Duration::from_secs(1));
     office.calls.delete(&Scope::All, second).await.unwrap();
-    until(|| office.keeper.epoch.load(std::sync::atomic::Ordering::SeqCst) == 2).await;
+    until(|| office.keeper.epoch.load(Ordering::SeqCst) == 2).await;
     while !(certified(&office, first).await && certified(&office, second).await) {
         tokio::task::yield_now().await;
     }
@@ -109,4 +116,57 @@ async fn an_interrupted_certificate_is_made_at_the_next_start() {
     let office = Office::open(state.path(), good);
     assert!(office.calls.export(&Scope::All, kept).await.is_ok());
     office.close();
+}
+
+fn taken_up(state: &Path, counted: u64) -> Result<TakenUp, TakeUpError> {
+    let counter = Counter { value: Some(counted), leave: false };
+    OpenStore::open(state, 0, &index()).unwrap().take_up(&index(), counter, |_| (), |from| Ok::<_, Infallible>(from + 1))
+}
+
+#[tokio::test]
+async fn a_move_that_was_not_counted_is_counted_later_without_another_erasure() {
+    let state = tempfile::tempdir().unwrap();
+    assert_eq!(taken_up(state.path(), 6).unwrap(), TakenUp::Newest);
+    let office = Office::open(state.path(), good);
+    office.keeper.counter.store(7, Ordering::SeqCst);
+    let call = stored(&office).await;
+    *office.keeper.count_fails.lock().unwrap() = Some(false);
+    office.calls.delete(&Scope::All, call).await.unwrap();
+    office.calls.erase_for_good(&Scope::All, call).await.unwrap();
+    assert_eq!(office.keeper.counter.load(Ordering::SeqCst), 7);
+    office.clock.advance(Duration::from_secs(900));
+    office.calls.delete(&Scope::All, stored(&office).await).await.unwrap();
+    until(|| office.keeper.counter.load(Ordering::SeqCst) == 8).await;
+    office.close();
+}
+
+#[tokio::test]
+async fn a_copy_of_before_a_move_is_older_from_then_on_however_counting_failed() {
+    for fails in [None, Some(false), Some(true)] {
+        let state = tempfile::tempdir().unwrap();
+        let file = state.path().join("store.redb");
+        assert_eq!(taken_up(state.path(), 6).unwrap(), TakenUp::Newest);
+        let office = Office::open(state.path(), good);
+        office.keeper.counter.store(7, Ordering::SeqCst);
+        let [kept, first, second] = [stored(&office).await, stored(&office).await, stored(&office).await];
+        let before = fs::read(&file).unwrap();
+
+        *office.keeper.count_fails.lock().unwrap() = fails;
+        office.calls.delete(&Scope::All, first).await.unwrap();
+        office.calls.erase_for_good(&Scope::All, first).await.unwrap();
+        assert!(certified(&office, first).await, "{fails:?}");
+        // Whatever became of it, the next move makes up for it.
+        office.calls.delete(&Scope::All, second).await.unwrap();
+        office.calls.erase_for_good(&Scope::All, second).await.unwrap();
+        let counted = u64::try_from(office.keeper.counter.load(Ordering::SeqCst)).unwrap();
+        assert_eq!(counted, if fails.is_none() { 9 } else { 8 });
+        assert!(office.calls.export(&Scope::All, kept).await.is_ok());
+        office.close();
+
+        let newest = fs::read(&file).unwrap();
+        fs::write(&file, before).unwrap();
+        assert!(matches!(taken_up(state.path(), counted), Err(TakeUpError::Older { said: 7, .. })), "{fails:?}");
+        fs::write(&file, newest).unwrap();
+        assert_eq!(taken_up(state.path(), counted).unwrap(), TakenUp::Newest);
+    }
 }

@@ -40,6 +40,10 @@ pub(super) struct TestKeeper {
     pub(super) epoch: AtomicU8,
     /// The next one is begun.
     begun: AtomicBool,
+    /// The TPM's.
+    pub(super) counter: AtomicUsize,
+    /// What the next try to count ends with, having counted or not.
+    pub(super) count_fails: Mutex<Option<bool>>,
     /// Happens in the middle of the next move.
     pub(super) meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
@@ -47,7 +51,8 @@ pub(super) struct TestKeeper {
 impl Default for TestKeeper {
     fn default() -> Self {
         let (limited, opened) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Self { limited, opened, epoch: AtomicU8::new(1), begun: AtomicBool::new(false), meanwhile: Mutex::new(None) }
+        let (counter, count_fails) = (AtomicUsize::new(0), Mutex::new(None));
+        Self { limited, opened, epoch: AtomicU8::new(1), begun: AtomicBool::new(false), counter, count_fails, meanwhile: Mutex::new(None) }
     }
 }
 
@@ -112,6 +117,16 @@ impl KeySource for TestKeeper {
                 Ok(EpochReply::Certificate(ErasureCertificate { statement: claim.call.to_string(), signature: vec![1] }))
             }
         }
+    }
+
+    fn count(&self, from: u64) -> Result<u64, KeyError> {
+        let fails = self.count_fails.lock().unwrap().take();
+        let next = usize::try_from(from).unwrap() + 1;
+        if fails != Some(false) {
+            let at = self.counter.swap(next, Ordering::SeqCst);
+            assert!(at + 1 == next || at == next, "{at} {next}");
+        }
+        if fails.is_some() { Err(KeyError::Unavailable) } else { Ok(from + 1) }
     }
 
     fn unwrap_dek(&self, call: CallId, wrapped: &WrappedDek, _: UnwrapPurpose) -> Result<Secret<DEK_BYTES>, KeyError> {
