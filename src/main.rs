@@ -49,7 +49,7 @@ fn exit(error: &(dyn Error + 'static)) -> Exit {
     }
 }
 
-/// arguments > config > harden > listener > worker begins > keeper > privileges > store taken up > confine (no way back) > worker ready > serve
+/// arguments > config > harden > listener > worker begins > keeper > privileges > store > confine (no way back) > worker ready > store taken up > serve
 fn run() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     if let Some(Task::Store(task)) = arguments.task {
@@ -71,9 +71,10 @@ fn run() -> Result<(), Box<dyn Error>> {
     let unprivileged = hardened.drop_privileges(parts::user(&config.process.user).as_deref())?;
     let index = IndexKeys::derive(&keeper.greeting.index_key)?;
     let store = OpenStore::open(&config.state.directory, config.state.ballast, &index)?;
-    parts::take_up(&store, &index, &keeper)?;
     let confined = unprivileged.confine(&policy::core::POLICY, &parts::grants(&config, &arguments.config))?;
     let workers = workers.ready()?;
+    // Last: each time writes the TPM's memory, and a start that fails is tried again every few seconds.
+    parts::take_up(&store, &index, &keeper)?;
 
     daemon::serve(confined, Parts { config, notifier, listener, keeper, workers, index, store })?;
     Ok(())

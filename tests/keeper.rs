@@ -22,6 +22,8 @@ mod keeper;
 mod key_console;
 #[path = "epoch/moves.rs"]
 mod moves;
+#[path = "epoch/places.rs"]
+mod places;
 #[path = "support/swtpm.rs"]
 mod swtpm;
 
@@ -366,7 +368,7 @@ fn a_slot_that_is_cut_damaged_or_of_another_version_is_refused_by_name() {
     assert!(refusal_of(&flipped).contains("damaged or cut short"));
     let mut older = whole.clone();
     older[17] = 0;
-    assert!(refusal_of(&with_checksum_repaired(older)).contains("has version 0, this program reads version 1"));
+    assert!(refusal_of(&with_checksum_repaired(older)).contains("has version 0, this program reads version 2"));
     // Whoever repairs the checksum is caught by the TPM, by the cipher, or by the authentication that only the root key can make.
     for (at, said) in [(root_key + 40, "the root key in the file does not open with it"), (whole.len() - 65, "was not written by this box")]
     {
@@ -581,11 +583,9 @@ fn only_root_and_the_owner_get_a_console() {
 fn the_tpms_counter_goes_up_by_one_and_never_back() {
     let bench = Bench::provisioned();
     let (keeper, greeting, process) = bench.serve(&[]);
-    assert_eq!(greeting.counter, Counter::default());
-    let first = keeper.count(None).unwrap();
-    assert_eq!(keeper.count(Some(first)).unwrap(), first + 1);
-    assert_eq!(denied(keeper.count(Some(first))), KeeperDenial::CounterElsewhere);
-    assert_eq!(denied(keeper.count(None)), KeeperDenial::CounterElsewhere);
+    let Counter { value: Some(first), leave: false } = greeting.counter else { panic!("it was counted when the box was set up") };
+    assert_eq!(keeper.count(first).unwrap(), first + 1);
+    assert_eq!(keeper.count(first).unwrap(), first + 1, "asked again, it does not count again");
     let attributes = String::from_utf8(bench.tpm.tool("tpm2_nvreadpublic", &["0x1815a90"]).stdout).unwrap();
     for word in ["nt=0x1", "authread", "authwrite", "no_da", "written"] {
         assert!(attributes.contains(word), "{attributes}");
@@ -595,37 +595,54 @@ fn the_tpms_counter_goes_up_by_one_and_never_back() {
 
     let (keeper, greeting, process) = bench.serve(&[]);
     assert_eq!(greeting.counter, Counter { value: Some(first + 1), leave: false });
+    assert_eq!(denied(keeper.count(first)), KeeperDenial::CounterElsewhere);
+    assert_eq!(denied(keeper.count(first + 2)), KeeperDenial::CounterElsewhere);
     drop((keeper, process));
-    // Who may make and remove indices cannot take it back.
+    // Who may make and remove indices cannot take it back, and no keeper makes another one.
     bench.tpm.tool("tpm2_nvundefine", &["-C", "o", "0x1815a90"]);
-    let (keeper, greeting, _process) = bench.serve(&[]);
-    assert_eq!(greeting.counter, Counter::default());
-    assert!(keeper.count(None).unwrap() > first + 1);
+    for _ in 0..2 {
+        let (keeper, greeting, _process) = bench.serve(&[]);
+        assert_eq!(greeting.counter, Counter::default());
+        assert_eq!(denied(keeper.count(first + 1)), KeeperDenial::CounterElsewhere);
+    }
 }
 
 #[test]
 fn a_core_that_counts_all_the_time_is_slowed_down() {
     let bench = Bench::provisioned();
-    let (keeper, _, _process) = bench.serve(&[]);
-    let mut at = keeper.count(None).unwrap();
-    at = keeper.count(Some(at)).unwrap();
-    assert!(matches!(denied(keeper.count(Some(at))), KeeperDenial::RateLimited { .. }));
+    let (keeper, greeting, _process) = bench.serve(&[]);
+    let mut at = greeting.counter.value.unwrap();
+    for _ in 0..2 {
+        at = keeper.count(at).unwrap();
+    }
+    assert!(matches!(denied(keeper.count(at)), KeeperDenial::RateLimited { .. }));
 }
 
 #[test]
 fn a_box_that_is_set_up_again_has_a_counter_of_its_own() {
     let bench = Bench::provisioned();
-    let (keeper, _, process) = bench.serve(&[]);
-    let first = keeper.count(None).unwrap();
+    let (keeper, greeting, process) = bench.serve(&[]);
+    let first = keeper.count(greeting.counter.value.unwrap()).unwrap();
     drop((keeper, process));
     fs::rename(bench.keys(), bench.base().join("first")).unwrap();
     assert!(bench.provision(&bench.tpm.tcti()).status.success());
     let (keeper, greeting, process) = bench.serve(&[]);
-    assert_eq!(greeting.counter, Counter::default());
-    assert!(keeper.count(None).unwrap() > first);
+    assert!(greeting.counter.value.is_some_and(|value| value > first));
     drop((keeper, process));
     fs::remove_dir_all(bench.keys()).unwrap();
     fs::rename(bench.base().join("first"), bench.keys()).unwrap();
-    let (reason, _) = bench.refusal(&bench.tpm.tcti());
-    assert!(reason.contains("belongs to another box"), "{reason}");
+    let (reason, exit) = bench.refusal(&bench.tpm.tcti());
+    assert!(reason.contains("belongs to another box") && exit == 78, "{reason} ({exit})");
+}
+
+#[test]
+fn a_set_up_that_fails_leaves_the_counter_of_the_box_that_is_there() {
+    let bench = Bench::provisioned();
+    let (keeper, greeting, process) = bench.serve(&[]);
+    drop((keeper, process));
+    fs::rename(bench.keys(), bench.base().join("first")).unwrap();
+    let output = bench.provision_with(&bench.tpm.tcti(), &["--server-name", "no name at all"]);
+    assert!(!output.status.success() && !bench.keys().exists(), "{output:?}");
+    fs::rename(bench.base().join("first"), bench.keys()).unwrap();
+    assert_eq!(bench.serve(&[]).1.counter, greeting.counter);
 }

@@ -26,6 +26,7 @@ mod swtpm;
 #[allow(dead_code, reason = "each test program uses its own part")]
 mod wiretap;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
@@ -614,10 +615,15 @@ fn a_tpm_that_fails_at_any_command_loses_nothing_and_the_next_try_succeeds() {
 
 // -- cut off anywhere --
 
+fn names(bench: &Bench) -> BTreeSet<String> {
+    fs::read_dir(bench.keys()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
 /// Runs a task again and again, each time with another system call failing, and looks after each that the box opens. `prepare` makes the
 /// slots that the task needs besides the first of the TPM, and says it.
 fn with_every_call_failing(bench: &Bench, how: &str, prepare: impl Fn(&Bench) -> Task) -> usize {
     let before = opens(bench, &[]);
+    let files = names(bench);
     let mut hits = 0;
     for call in ["write", "fsync", "renameat", "fchown", "unlinkat"] {
         for nth in 1.. {
@@ -648,8 +654,7 @@ fn with_every_call_failing(bench: &Bench, how: &str, prepare: impl Fn(&Bench) ->
                 Operator::default().asks(bench, Task::Remove { slot: slot.id, with: Some(first) }).done();
             }
             assert_eq!((keyslots(bench).leftovers, nv_indices(&bench.tpm)), (Vec::new(), 1), "{call} {nth}");
-            let files = fs::read_dir(bench.keys()).unwrap().count();
-            assert_eq!(files, 5, "{call} {nth}");
+            assert_eq!(names(bench), files, "{call} {nth}");
             if !hit {
                 end.done();
                 break;
@@ -749,7 +754,7 @@ fn the_command_line_makes_a_code_by_lines_of_json() {
 fn counter(bench: &Bench, counts: bool) -> Counter {
     let (keeper, greeting, _process) = bench.serve(&[]);
     if counts {
-        keeper.count(greeting.counter.value).unwrap();
+        keeper.count(greeting.counter.value.unwrap()).unwrap();
     }
     greeting.counter
 }
@@ -759,7 +764,6 @@ fn leave_to_take_an_older_store_needs_the_paper_and_is_for_one_start() {
     let bench = Bench::provisioned();
     let code = add_code(&bench);
     let wrong = add_code(&Bench::provisioned());
-    assert_eq!(counter(&bench, true), Counter { value: None, leave: false });
     let Counter { value: Some(first), leave: false } = counter(&bench, false) else { panic!("it has counted once") };
 
     let ask = |answers: &[&str], with| Operator::who_answers(answers).asks(&bench, Task::AcceptRollback { with });

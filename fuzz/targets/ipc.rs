@@ -134,7 +134,7 @@ fn keeper_seeds() -> Vec<Vec<u8>> {
         KeeperRequest::UnwrapDek { call, wrapped: wrapped.clone(), purpose: UnwrapPurpose::Read },
         KeeperRequest::SignTls { content: vec![b' '; 130] },
         KeeperRequest::Counters,
-        KeeperRequest::Count { from: Some(7) },
+        KeeperRequest::Count { from: 7 },
         KeeperRequest::Burst(SignedGrant {
             text: "salama burst grant 1\nbox box-1\n".into(),
             signature: vec![0x30; 70],

@@ -55,10 +55,10 @@ pub enum KeeperRequest {
     },
     /// How often each kind of request was served and refused.
     Counters,
-    /// Count the TPM's counter up by one, once the store says durably that it will be.
+    /// Count the TPM's counter up by one, once the store says durably that it will be. Asked again for the same, it is not counted again.
     Count {
-        /// Where the core believes it to be; nothing when it has never counted.
-        from: Option<u64>,
+        /// Where the core believes it to be.
+        from: u64,
     },
     /// About the erasure epoch.
     Epoch(EpochRequest),
@@ -130,7 +130,7 @@ pub enum KeeperReply {
 /// The TPM's counter of how often a store was taken up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counter {
-    /// How far it is; nothing when it has never counted.
+    /// How far it is; nothing when it is gone.
     pub value: Option<u64>,
     /// The operator has given leave, with a recovery code or shares, to take an older store at this state of the counter.
     pub leave: bool,

@@ -32,6 +32,12 @@ pub trait KeySource: Send + Sync {
     /// # Errors
     /// [`KeyError`].
     fn epoch(&self, request: EpochRequest) -> Result<EpochReply, KeyError>;
+
+    /// Counts the TPM's counter up by one, from `from`; to what. Asked again for the same, it does not count again.
+    ///
+    /// # Errors
+    /// [`KeyError`]; it may have counted all the same.
+    fn count(&self, from: u64) -> Result<u64, KeyError>;
 }
 
 /// Why there is no key.
@@ -138,6 +144,10 @@ impl KeySource for Keeper {
 
     fn epoch(&self, request: EpochRequest) -> Result<EpochReply, KeyError> {
         Self::epoch(self, request).map_err(key_error)
+    }
+
+    fn count(&self, from: u64) -> Result<u64, KeyError> {
+        Self::count(self, from).map_err(key_error)
     }
 }
 

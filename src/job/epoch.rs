@@ -183,7 +183,7 @@ impl Desk {
         self.move_is_due();
     }
 
-    fn move_is_due(&self) {
+    pub(super) fn move_is_due(&self) {
         lock(&self.moves.due).erasures = true;
         self.moves.changed.notify_all();
     }
@@ -200,6 +200,7 @@ impl Desk {
         let mut turn = lock(&self.moves.moving);
         if self.erasure(scope, call)?.certificate.is_none() {
             self.move_epoch(&mut turn).inspect_err(|_| self.move_is_due())?;
+            self.count_move_or_later();
         }
         drop(turn);
         self.erasure(scope, call)
@@ -297,6 +298,9 @@ impl Desk {
         }
         let slot = Slot::epoch();
         let sealed = self.index.envelope().seal_value(&slot, &StoredEpoch { number, since: self.clock.now() })?;
+        if let Some((slot, sealed)) = self.will_count()? {
+            batch = batch.put(slot, sealed);
+        }
         self.commit_pivot(batch.put(slot, sealed), number, &mut uploads)?;
         for ((call, _), new) in waiting.into_iter().zip(rewrapped) {
             match new {
@@ -398,7 +402,9 @@ type Rewrapped = HashMap<Vec<u8>, (SealedRecord, SealedRecord)>;
 /// The thread that moves the epoch after erasures, at most once an interval.
 pub(super) fn run(desk: &Desk) {
     while desk.wait_for_due() {
-        let moved = desk.move_epoch(&mut lock(&desk.moves.moving));
+        let mut turn = lock(&desk.moves.moving);
+        let moved = desk.move_epoch(&mut turn).and_then(|()| desk.count_move());
+        drop(turn);
         if let Err(error) = moved {
             record_fault("move erasure epoch", None, &error);
             // Until it succeeds; the keeper's own limit holds as well.

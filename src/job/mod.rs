@@ -6,6 +6,7 @@
 pub mod border;
 pub mod calls;
 mod conversation;
+mod counting;
 mod desk;
 mod epoch;
 mod erasures;

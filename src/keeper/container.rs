@@ -21,7 +21,7 @@ use super::hierarchy::KEY_BYTES;
 const SORT_BYTES: usize = 16;
 const HEADER: usize = SORT_BYTES + size_of::<u16>();
 
-/// What sort of file it is, and the one version that this program writes and reads.
+/// What sort of file it is, in one version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sort {
     magic: &'static [u8; SORT_BYTES],
@@ -36,7 +36,9 @@ impl Sort {
 }
 
 /// All the ways to the root key.
-pub const KEYSLOTS: Sort = Sort { magic: b"salama keyslots\n", version: 1 };
+pub const KEYSLOTS: Sort = Sort { magic: b"salama keyslots\n", version: 2 };
+/// The same, of boxes that were set up before there were erasure epochs: read, and written as [`KEYSLOTS`] by the next change.
+pub const KEYSLOTS_1: Sort = Sort { version: 1, ..KEYSLOTS };
 /// The operator's leave to take an older store.
 pub const ROLLBACK: Sort = Sort { magic: b"salama rollback\n", version: 1 };
 /// Certificates and wrapped private keys.
@@ -101,6 +103,11 @@ impl<T> Unauthenticated<T> {
     pub fn authenticate(self, mac: &MacKey) -> Result<T, ContainerError> {
         hmac::verify(&mac.0, &self.signed, &self.tag).map_err(|_| ContainerError::Forged)?;
         Ok(self.body)
+    }
+
+    /// An older version's body as the present one has it; what is authenticated stays the file's own bytes.
+    pub fn lifted<N>(self, lift: impl FnOnce(T) -> N) -> Unauthenticated<N> {
+        Unauthenticated { signed: self.signed, tag: self.tag, body: lift(self.body) }
     }
 }
 
@@ -192,7 +199,7 @@ mod tests {
     #[test]
     fn another_version_and_another_sort_are_told_apart_from_damage() {
         let older = file(Sort { version: 0, ..KEYSLOTS });
-        assert!(matches!(opened(KEYSLOTS, &older, &mac(1)), Err(ContainerError::OtherVersion { found: 0, known: 1 })));
+        assert!(matches!(opened(KEYSLOTS, &older, &mac(1)), Err(ContainerError::OtherVersion { found: 0, known: 2 })));
         assert!(matches!(opened(KEYSLOTS, &file(KEYRING), &mac(1)), Err(ContainerError::OtherSort)));
     }
 }

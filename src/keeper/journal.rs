@@ -268,7 +268,7 @@ const fn kind_word(kind: Use) -> &'static str {
         Use::Unwrap(UnwrapPurpose::Read) => "unwrap_read",
         Use::SignTls => "sign_tls",
         Use::Issue => "issue_certificate",
-        Use::Count => "count_start",
+        Use::Count => "count",
         Use::Grant => "grant",
     }
 }

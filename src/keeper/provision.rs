@@ -75,6 +75,8 @@ pub fn provision(plan: &Plan<'_>, clock: &impl Clock) -> Result<(), ProvisionErr
     directory.add(directory::CA_PEM, pem_text(authority.certificate()).as_bytes())?;
     let file = keyslots.write(&slots::file_mac(&root).map_err(SlotError::from)?).map_err(KeyslotsError::from).map_err(SlotError::from)?;
     directory.add(directory::KEYSLOTS, &file)?;
+    // One of another box on this TPM gives way to it: last, so that a set-up that fails leaves that box whole.
+    half.counter(&root)?;
     // From the rename on the box is there, also when it could not be made durable: its half and places stay.
     directory.commit(|| {
         half.keep();
@@ -102,14 +104,17 @@ impl<'a> Half<'a> {
             // The first error is the one to tell.
             let _ = tpm.destroy_half(index, &mark);
         }
-        // An unused one is left where the box does not come to be, and the next set-up makes it anew.
-        let counted = if made.is_ok() { tpm.new_counter(&rollback::password(root)?) } else { Ok(()) };
         // TPMs hold few objects at a time: this one's go before the slot is opened by the whole way.
         drop(tpm);
         let half = Self { tpm: address, slot: made?, mark, index: Some(index) };
-        counted?;
         slots::open_tpm(&half.slot, address, None)?;
         Ok(half)
+    }
+
+    /// The counter against older copies of the store.
+    fn counter(&self, root: &Root) -> Result<(), SlotError> {
+        Tpm::connect(self.tpm, Some(&self.slot.storage_root))?.make_counter(&rollback::password(root)?)?;
+        Ok(())
     }
 
     fn keep(mut self) {

@@ -3,6 +3,8 @@
 //! Touches: the TPM, the key directory.
 //! Next: the core compares the counter with what its store says (`record::rollback`).
 //!
+//! The counter is made by who sets the box up and by who has its paper, never here: a daemon that finds none must not begin to count.
+//!
 //! A leave is for one state of the counter. The start that uses it counts on, so it is good for that start alone, and an old leave that is
 //! put back is good for none.
 
@@ -24,27 +26,33 @@ pub const LEAVE: &str = "rollback";
 struct Leave {
     /// What the counter was when it was given.
     at: u64,
-    /// When, milliseconds since 1970.
-    given: u64,
 }
 
 /// What the daemon's keeper keeps of it.
 pub struct Rollback {
     password: Secret<KEY_BYTES>,
+    /// At the start.
     counter: Counter,
+    /// Where it is now; nothing when a try to count failed, and nobody knows whether it has counted.
+    now: Option<u64>,
+    /// From where it was counted up last, or was to be.
+    from: Option<u64>,
 }
 
 impl Rollback {
-    /// Looks how far the counter is, and makes it where a box has none yet.
+    /// Looks how far the counter is.
     ///
     /// # Errors
     /// The TPM's.
     pub fn begin(tpm: &mut Tpm<'_>, root: &Root, directory: &OpenDirectory) -> Result<Self, SlotError> {
         let password = password(root)?;
-        let value = tpm.counter(&password)?;
+        let value = match tpm.counter(&password) {
+            Err(TpmError::CounterGone) => None,
+            found => Some(found?),
+        };
         let leave = leave(directory, &file_mac(root)?);
         let counter = Counter { value, leave: value.is_some() && leave == value };
-        Ok(Self { password, counter })
+        Ok(Self { password, counter, now: value, from: None })
     }
 
     /// What the core is told.
@@ -52,16 +60,24 @@ impl Rollback {
         self.counter
     }
 
-    /// Counts one, from where the core believes the counter to be.
+    /// Counts one, from where the core believes the counter to be. Asked again for the same, it does not count again: what the store says
+    /// would be left behind.
     ///
     /// # Errors
-    /// Why not. After `Internal` nobody knows whether it has counted; the next start finds out.
-    pub fn count(&mut self, tpm: &mut RestingTpm, from: Option<u64>) -> Result<u64, KeeperDenial> {
-        if from != self.counter.value {
-            return Err(KeeperDenial::CounterElsewhere);
+    /// Why not. After `Internal` it may have counted; asked again, it finds out.
+    pub fn count(&mut self, tpm: &mut RestingTpm, from: u64) -> Result<u64, KeeperDenial> {
+        let failed = |_: TpmError| KeeperDenial::Internal;
+        if self.counter.value.is_some() && self.now.is_none() {
+            self.now = Some(tpm.with(|tpm| tpm.counter(&self.password)).map_err(failed)?);
         }
-        let counted = tpm.with(|tpm| tpm.count(&self.password)).map_err(|_: TpmError| KeeperDenial::Internal)?;
-        self.counter = Counter { value: Some(counted), leave: false };
+        match self.now {
+            Some(now) if self.from == Some(from) && from.checked_add(1) == Some(now) => return Ok(now),
+            Some(now) if now == from => {}
+            _ => return Err(KeeperDenial::CounterElsewhere),
+        }
+        (self.now, self.from) = (None, Some(from));
+        let counted = tpm.with(|tpm| tpm.count(&self.password)).map_err(failed)?;
+        self.now = Some(counted);
         Ok(counted)
     }
 }
@@ -78,8 +94,8 @@ pub fn password(root: &Root) -> Result<Secret<KEY_BYTES>, DeriveError> {
 ///
 /// # Errors
 /// [`ContainerError::Body`].
-pub fn leave_file(mac: &MacKey, at: u64, now: u64) -> Result<Vec<u8>, ContainerError> {
-    container::write(container::ROLLBACK, &Leave { at, given: now }, mac)
+pub fn leave_file(mac: &MacKey, at: u64) -> Result<Vec<u8>, ContainerError> {
+    container::write(container::ROLLBACK, &Leave { at }, mac)
 }
 
 /// For which state of the counter there is a leave. What cannot be read or is not the box's own is none.
@@ -107,7 +123,7 @@ mod tests {
         let directory = OpenDirectory::open(base.path()).unwrap();
         let mac = file_mac(&root(1)).unwrap();
         assert_eq!(leave(&directory, &mac), None);
-        let file = leave_file(&mac, 7, 0).unwrap();
+        let file = leave_file(&mac, 7).unwrap();
         Exclusive::take(base.path()).unwrap().replace(LEAVE, &file).unwrap();
         assert_eq!(leave(&directory, &mac), Some(7));
         assert_eq!(leave(&directory, &file_mac(&root(2)).unwrap()), None);

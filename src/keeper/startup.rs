@@ -212,6 +212,7 @@ impl StartError {
             Self::Directory(DirectoryError::Absent(_)) | Self::Limits(_) => Exit::Config,
             // Started again and again, a service would use up the tries of the PIN.
             Self::Slot(error) if error.is_of_pin() => Exit::Config,
+            Self::Slot(SlotError::Tpm(TpmError::ForeignCounter)) => Exit::Config,
             Self::Tcti(_) => Exit::Config,
             Self::Tpm(_)
             | Self::Places(_)

@@ -139,7 +139,7 @@ impl Keeper {
     ///
     /// # Errors
     /// [`KeeperError`]; it may have counted all the same.
-    pub fn count(&self, from: Option<u64>) -> Result<u64, KeeperError> {
+    pub fn count(&self, from: u64) -> Result<u64, KeeperError> {
         match self.ask(&KeeperRequest::Count { from })? {
             KeeperReply::Counted(counted) => Ok(counted),
             other => Err(self.unexpected(&other)),

@@ -12,7 +12,6 @@ use nix::unistd::geteuid;
 
 use super::notify::Notifier;
 use crate::audit::{self, Event};
-use crate::base::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::job::calls::JobSettings;
 use crate::keys::{Keeper, KeeperError, KeeperGreeting};
@@ -98,14 +97,15 @@ pub fn start_keeper(config: &Config) -> Result<StartedKeeper, StartKeeperError> 
 /// [`TakeUpError`].
 pub fn take_up(store: &OpenStore, index: &IndexKeys, started: &StartedKeeper) -> Result<(), TakeUpError> {
     let counter = started.greeting.counter;
-    let taken = store.take_up(index, counter, SystemClock.now(), |from| started.keeper.count(from));
-    match &taken {
-        Ok(TakenUp::Newest) => {}
-        Ok(TakenUp::WithLeave { said, counted, .. }) => {
+    // Before the count that ends the leave: a start that is cut off there would be nobody's.
+    let told = |taken: &TakenUp| {
+        if let TakenUp::WithLeave { said, counted, .. } = taken {
             audit::record(&Event::StoreTakenWithLeave { said: *said, counted: *counted });
         }
-        Err(refused) if refused.is_refusal() => audit::record(&Event::StoreRefused { counted: counter.value }),
-        Err(_) => {}
+    };
+    let taken = store.take_up(index, counter, told, |from| started.keeper.count(from));
+    if taken.as_ref().is_err_and(TakeUpError::is_refusal) {
+        audit::record(&Event::StoreRefused { counted: counter.value });
     }
     taken.map(drop)
 }

@@ -1,27 +1,33 @@
-//! Is this store the newest that this box has had? The TPM counts each time one is taken up, and the store says to what.
+//! Is this store the newest that this box has had? The TPM counts each time one is taken up and each move of the erasure epoch, and the
+//! store says to what.
 //! Trusts: the TPM's counter, as the keeper tells it; the index key, which seals what the store says.
-//! Touches: one record of the store; a copy beside it when the operator lets an older one be taken.
-//! Next: `main` takes the store up before anybody is served.
+//! Touches: one record of the store; when the operator lets an older one be taken, a copy beside it, and the recordings that it does not know.
+//! Next: `main` takes the store up before anybody is served; `job` counts with each move of the epoch.
 //!
 //! ```text
 //! expected = n + 1, durable > the TPM counts to n + 1 > confirmed = n + 1, durable
 //! ```
-//! Whatever is cut off between, the counter is at `expected` or one before it. A copy of before says a lower number for ever.
+//! Whatever is cut off between, the counter is at `confirmed` or at `expected`. A copy of before says lower numbers for ever.
 //!
 //! | the store says | the TPM is at | |
 //! |---|---|---|
 //! | nothing, holds nothing | anything | a new store |
-//! | nothing, holds calls | nothing yet | an older program's store: begins |
 //! | nothing, holds calls | n | refused: from before the counting |
-//! | begun | anything | the first time was cut off |
-//! | expected e | e, e - 1 | the newest |
-//! | expected e | more | refused: older |
-//! | expected e | less, nothing | refused: cleared or another TPM |
+//! | c, expects e | c .. e | the newest |
+//! | c, expects e | more than e | refused: older |
+//! | c, expects e | less than c | refused: cleared or another TPM |
+//! | what does not open | anything | refused: damaged or changed |
+//! | anything | nothing | refused: the counter is gone |
+//!
+//! What this does not find: the record is bound to its place, not to the other records. Whoever can write the disk, and copies it out of the
+//! newest store into an older one, makes that one look like the newest ([`tests`] shows it). The erasure epoch does not fall for that.
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::error::Error;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,22 +39,18 @@ use super::database::{OpenStoreError, definition, guarded, transact};
 use super::envelope::{Envelope, OpenError, SealError, SealedRecord};
 use super::index::IndexKeys;
 use super::schema::{Slot, Table};
-use super::store::OpenStore;
-use crate::base::clock::Timestamp;
+use super::segments::SegmentDirectory;
+use super::store::{OpenStore, Store, StoreError};
+use crate::base::ids::CallId;
 use crate::ipc::keeper::Counter;
 
 /// What the store says of the counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Says {
-    /// It will count for the first time, to nobody knows what: a new counter begins where the TPM's others have been.
-    Begun,
-    /// It will be, or is, there.
-    Counted {
-        /// After this start.
-        expected: u64,
-        /// What it surely was.
-        confirmed: u64,
-    },
+pub struct Says {
+    /// What it will be, or is.
+    expected: u64,
+    /// What it surely was.
+    confirmed: u64,
 }
 
 /// What a start found.
@@ -98,9 +100,9 @@ pub enum TakeUpError {
     },
     /// The TPM is behind.
     #[error(
-        "{path} was taken up for the last time at count {said}, but the TPM {}: it was cleared or replaced, or its owner removed the counter. If \
-         that was you (a new mainboard, a clear in the firmware): `salama recover --accept-rollback` takes this store with a recovery code or \
-         shares and keeps a copy. If not, find out who did, and whether this store is the newest", told_of(*.counted)
+        "{path} was taken up for the last time at count {said}, but the TPM has counted only to {counted}: it was cleared or replaced, or its owner \
+         removed the counter. If that was you (a new mainboard, a clear in the firmware): `salama recover --accept-rollback` takes this store with a \
+         recovery code or shares and keeps a copy. If not, find out who did, and whether this store is the newest"
     )]
     Behind {
         /// The file.
@@ -108,10 +110,23 @@ pub enum TakeUpError {
         /// What it says.
         said: u64,
         /// Where the TPM is.
-        counted: Option<u64>,
+        counted: u64,
+    },
+    /// There is no counter.
+    #[error(
+        "the TPM has no counter that could tell whether {path} is the newest: the box was set up by a Salama from before there was one, or the TPM \
+         was cleared, or its owner removed it. If you know why: `salama recover --accept-rollback` makes the counter and takes this store with a \
+         recovery code or shares, and keeps a copy. If not, find out who did, and whether this store is the newest"
+    )]
+    NoCounter {
+        /// The file.
+        path: PathBuf,
     },
     /// What the store says of it does not open.
-    #[error("what {path} says of the TPM's counter does not open: the store was damaged or changed by somebody; restore a backup")]
+    #[error(
+        "what {path} says of the TPM's counter does not open: the store was damaged or changed by somebody. Put the newest state directory back. If \
+         there is none: `salama recover --accept-rollback` takes this store with a recovery code or shares and keeps a copy"
+    )]
     Sealed {
         /// The file.
         path: PathBuf,
@@ -131,6 +146,15 @@ pub enum TakeUpError {
         #[source]
         source: Box<CopyError>,
     },
+    /// Recordings of calls that it does not know.
+    #[error("recordings that {path} does not know could not be put aside, so it was not taken; start again")]
+    Aside {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The database.
     #[error(transparent)]
     Store(#[from] OpenStoreError),
@@ -139,19 +163,16 @@ pub enum TakeUpError {
     Count(#[source] Arc<dyn Error + Send + Sync>),
 }
 
-fn told_of(counted: Option<u64>) -> String {
-    counted.map_or_else(|| "has not counted at all".to_owned(), |counted| format!("has counted only to {counted}"))
-}
-
 impl TakeUpError {
-    /// Whether the store was refused for its age.
+    /// Whether the store was refused, which only people can change.
     pub const fn is_refusal(&self) -> bool {
-        matches!(self, Self::Older { .. } | Self::Uncounted { .. } | Self::Behind { .. })
+        matches!(self, Self::Older { .. } | Self::Uncounted { .. } | Self::Behind { .. } | Self::NoCounter { .. } | Self::Sealed { .. })
     }
 }
 
 impl OpenStore {
     /// Compares the store with the TPM's counter, counts, and writes down to what. `count` counts from where the counter was said to be.
+    /// `taken` hears of a store that is taken with leave, before anything that ends the leave.
     ///
     /// # Errors
     /// [`TakeUpError`].
@@ -159,69 +180,139 @@ impl OpenStore {
         &self,
         index: &IndexKeys,
         counter: Counter,
-        now: Timestamp,
-        count: impl FnOnce(Option<u64>) -> Result<u64, E>,
+        taken: impl FnOnce(&TakenUp),
+        count: impl FnOnce(u64) -> Result<u64, E>,
     ) -> Result<TakenUp, TakeUpError> {
         let path = self.path();
-        let mut keep = |database: &Database| {
-            let copy = kept_copy(&path, now);
-            copy::write(database, &copy, &mut |_| ()).map(|_| copy)
+        let mut keep = |database: &Database, counted| {
+            let copy = kept_copy(&path, counted);
+            let failed = |source| TakeUpError::Copy { path: path.clone(), source: Box::new(source) };
+            copy::write(database, &copy, &mut |_| ()).map_err(failed)?;
+            put_aside(database, &path, counted)?;
+            Ok(copy)
         };
         let count = |from| count(from).map_err(|error| TakeUpError::Count(Arc::new(error)));
-        self.with(|database| Ok(take_up(database, &path, index.envelope(), counter, &mut keep, count)))?
+        self.with(|database| Ok(take_up(database, &path, index.envelope(), counter, (&mut keep, taken), count)))?
     }
 }
 
-/// Where a copy is kept of a store that is taken with leave.
-fn kept_copy(path: &Path, now: Timestamp) -> PathBuf {
-    let date: String = now.rfc3339().chars().filter(char::is_ascii_alphanumeric).collect();
-    path.with_extension(format!("rollback-{date}.redb"))
+/// Where a copy is kept of a store that is taken with leave at this state of the counter: a start that failed is made up by the next.
+fn kept_copy(path: &Path, counted: u64) -> PathBuf {
+    path.with_extension(format!("rollback-{counted}.redb"))
 }
 
-type Keep<'a> = &'a mut dyn FnMut(&Database) -> Result<PathBuf, CopyError>;
+/// The recordings of calls that the store does not know go into a directory of their own: the next sweep would remove them, and the newest
+/// store may yet be found.
+fn put_aside(database: &Database, path: &Path, counted: u64) -> Result<(), TakeUpError> {
+    let failed = |error| TakeUpError::Store(OpenStoreError::of(path, error));
+    let known = guarded(|| {
+        let table = database.begin_read()?.open_table(definition(Table::Header))?;
+        let keys = table.range::<&[u8]>(..)?.map(|entry| Ok(Slot::found(Table::Header, entry?.0.value()).call()));
+        keys.collect::<Result<BTreeSet<Option<CallId>>, redb::Error>>()
+    });
+    let known = known.map_err(failed)?;
+    let state = path.parent().unwrap_or(path);
+    let aside = SegmentDirectory::put_aside(state, &aside_name(counted), |call| known.contains(&Some(call)));
+    aside.map_err(|source| TakeUpError::Aside { path: path.to_owned(), source })
+}
+
+fn aside_name(counted: u64) -> String {
+    format!("{}{counted}", copy::ASIDE)
+}
+
+/// What is done for a store that is taken with leave: kept, and told of.
+type Leave<'a, T> = (&'a mut dyn FnMut(&Database, u64) -> Result<PathBuf, TakeUpError>, T);
 
 fn take_up(
     database: &Database,
     path: &Path,
     index: &Envelope,
     counter: Counter,
-    keep: Keep<'_>,
-    count: impl FnOnce(Option<u64>) -> Result<u64, TakeUpError>,
+    (keep, told): Leave<'_, impl FnOnce(&TakenUp)>,
+    count: impl FnOnce(u64) -> Result<u64, TakeUpError>,
 ) -> Result<TakenUp, TakeUpError> {
     let failed = |error| TakeUpError::Store(OpenStoreError::of(path, error));
-    let says = read(database, path, index)?;
+    let Some(counted) = counter.value else { return Err(TakeUpError::NoCounter { path: path.to_owned() }) };
+    let says = read(database, path, index);
+    let said = says.as_ref().ok().copied().flatten();
     let empty = || guarded(|| Ok(database.begin_read()?.open_table(definition(Table::Header))?.is_empty()?)).map_err(failed);
-    let taken = match (judge(says, empty()?, counter.value), counter) {
-        (Ok(()), _) => TakenUp::Newest,
-        (Err(_), Counter { value: Some(counted), leave: true }) => {
-            let copy = keep(database).map_err(|error| TakeUpError::Copy { path: path.to_owned(), source: Box::new(error) })?;
-            TakenUp::WithLeave { said: says.and_then(Says::last), counted, copy }
-        }
-        (Err(refused), _) => return Err(refused.of(path)),
+    let judged = match says {
+        Ok(says) => judge(says, empty()?, counted).map_err(|refused| refused.of(path)),
+        Err(error) => Err(error),
     };
-    write(database, path, index, Says::before(counter.value))?;
-    let counted = count(counter.value)?;
+    let taken = match judged {
+        Ok(()) => TakenUp::Newest,
+        Err(refused) if refused.is_refusal() && counter.leave => {
+            let copy = keep(database, counted)?;
+            let taken = TakenUp::WithLeave { said: said.map(|says| says.confirmed), counted, copy };
+            told(&taken);
+            taken
+        }
+        Err(refused) => return Err(refused),
+    };
+    write(database, path, index, Says::before(counted))?;
+    let counted = count(counted)?;
     write(database, path, index, Says::after(counted))?;
     Ok(taken)
 }
 
 impl Says {
     /// Durable before the TPM counts.
-    fn before(counter: Option<u64>) -> Self {
-        counter.map_or(Self::Begun, |now| Self::Counted { expected: now.saturating_add(1), confirmed: now })
+    const fn before(counted: u64) -> Self {
+        Self { expected: counted.saturating_add(1), confirmed: counted }
     }
 
     /// Durable after it.
     const fn after(counted: u64) -> Self {
-        Self::Counted { expected: counted, confirmed: counted }
+        Self { expected: counted, confirmed: counted }
     }
 
-    const fn last(self) -> Option<u64> {
-        match self {
-            Self::Begun => None,
-            Self::Counted { confirmed, .. } => Some(confirmed),
-        }
+    /// What a store that was taken up says; nothing of one that never was.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn of(store: &Store, index: &Envelope) -> Result<Option<Self>, SaysError> {
+        let slot = Slot::rollback();
+        Ok(store.get(&slot)?.map(|sealed| index.open_value(&slot, &sealed)).transpose()?)
     }
+
+    /// To be stored with what makes the store newer than all its copies: that the TPM will count.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn will_count(self, index: &Envelope) -> Result<(Slot, SealedRecord), SealError> {
+        Self::before(self.confirmed).sealed(index)
+    }
+
+    /// From where the TPM is to count; nothing once it has.
+    pub const fn to_count(self) -> Option<u64> {
+        if self.expected > self.confirmed { Some(self.confirmed) } else { None }
+    }
+
+    /// To be stored once it has.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn has_counted(counted: u64, index: &Envelope) -> Result<(Slot, SealedRecord), SealError> {
+        Self::after(counted).sealed(index)
+    }
+
+    fn sealed(self, index: &Envelope) -> Result<(Slot, SealedRecord), SealError> {
+        let slot = Slot::rollback();
+        let sealed = index.seal_value(&slot, &self)?;
+        Ok((slot, sealed))
+    }
+}
+
+/// Why it is not known what a store says.
+#[derive(Debug, thiserror::Error)]
+pub enum SaysError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The record.
+    #[error("what the store says of the TPM's counter does not open")]
+    Open(#[from] OpenError),
 }
 
 /// What does not fit.
@@ -229,7 +320,7 @@ impl Says {
 enum Refused {
     Older { said: u64, counted: u64 },
     Uncounted { counted: u64 },
-    Behind { said: u64, counted: Option<u64> },
+    Behind { said: u64, counted: u64 },
 }
 
 impl Refused {
@@ -243,21 +334,14 @@ impl Refused {
     }
 }
 
-/// The table above.
-const fn judge(says: Option<Says>, empty: bool, counter: Option<u64>) -> Result<(), Refused> {
-    match (says, counter) {
-        (None, Some(counted)) if !empty => Err(Refused::Uncounted { counted }),
-        (None | Some(Says::Begun), _) => Ok(()),
-        (Some(Says::Counted { confirmed, .. }), None) => Err(Refused::Behind { said: confirmed, counted: None }),
-        (Some(Says::Counted { expected, confirmed }), Some(counted)) => {
-            if counted > expected {
-                Err(Refused::Older { said: confirmed, counted })
-            } else if counted.saturating_add(1) < expected {
-                Err(Refused::Behind { said: confirmed, counted: Some(counted) })
-            } else {
-                Ok(())
-            }
-        }
+/// The table above, where there is a counter and a record that opens.
+const fn judge(says: Option<Says>, empty: bool, counted: u64) -> Result<(), Refused> {
+    match says {
+        None if empty => Ok(()),
+        None => Err(Refused::Uncounted { counted }),
+        Some(Says { expected, confirmed: said }) if counted > expected => Err(Refused::Older { said, counted }),
+        Some(Says { confirmed: said, .. }) if counted < said => Err(Refused::Behind { said, counted }),
+        Some(_) => Ok(()),
     }
 }
 
@@ -273,8 +357,7 @@ fn read(database: &Database, path: &Path, index: &Envelope) -> Result<Option<Say
 }
 
 fn write(database: &Database, path: &Path, index: &Envelope, says: Says) -> Result<(), TakeUpError> {
-    let slot = Slot::rollback();
-    let sealed = index.seal_value(&slot, &says)?;
+    let (slot, sealed) = says.sealed(index)?;
     let written = transact(database, |transaction| {
         drop(transaction.open_table(definition(slot.table()))?.insert(slot.key(), sealed.as_stored())?);
         Ok(())

@@ -3,6 +3,10 @@
 //! Touches: temporary directories.
 //! Next: `tests/epoch` has the real keeper on a TPM.
 
+use std::convert::Infallible;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,13 +14,15 @@ use bytes::Bytes;
 use super::support::{OWNER, Office, good, index, metadata, until};
 use crate::base::clock::{Clock as _, Timestamp};
 use crate::base::ids::CallId;
+use crate::ipc::keeper::Counter;
 use crate::ipc::keeper::WrappedDek;
 use crate::job::calls::{Arrival, CallsError};
 use crate::job::spec::Scope;
 use crate::job::upload::Upload;
+use crate::record::rollback::{TakeUpError, TakenUp};
 use crate::record::schema::{Slot, Table};
 use crate::record::small_disk::SmallDisk;
-use crate::record::store::{Batch, StoreError};
+use crate::record::store::{Batch, OpenStore, StoreError};
 
 async fn stored(office: &Office) -> CallId {
     let call = office.upload(b"recording", None).await.unwrap().id;
@@ -76,7 +82,7 @@ async fn the_epoch_moves_once_the_interval_is_over_and_not_before() {
     let (first, second) = (stored(&office).await, stored(&office).await);
     office.clock.advance(Duration::from_secs(899));
     office.calls.delete(&Scope::All, first).await.unwrap();
-    assert_eq!(office.keeper.epoch.load(std::sync::atomic::Ordering::SeqCst), 1);
+    assert_eq!(office.keeper.epoch.load(Ordering::SeqCst), 1);
     office.clock.advance(Duration::from_secs(1));
     // The thread looks at the clock again; it may have been late with the look before, and have moved for the first alone.
     office.calls.delete(&Scope::All, second).await.unwrap();
@@ -135,7 +141,7 @@ async fn opens(office: &Office, call: CallId) -> bool {
 }
 
 fn epoch(office: &Office) -> u8 {
-    office.keeper.epoch.load(std::sync::atomic::Ordering::SeqCst)
+    office.keeper.epoch.load(Ordering::SeqCst)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -288,7 +294,7 @@ async fn a_move_that_the_keeper_did_not_finish_is_finished_by_the_next_try() {
     let (kept, erased) = (stored(&office).await, stored(&office).await);
     let upload = under_way(&office).await;
     office.calls.delete(&Scope::All, erased).await.unwrap();
-    office.keeper.ends_badly.store(true, std::sync::atomic::Ordering::SeqCst);
+    office.keeper.ends_badly.store(true, Ordering::SeqCst);
     assert!(office.calls.erase_for_good(&Scope::All, erased).await.is_err());
     assert!(!certified(&office, erased).await);
     let new = finished(&office, upload).await;
@@ -296,4 +302,56 @@ async fn a_move_that_the_keeper_did_not_finish_is_finished_by_the_next_try() {
     assert!(certified(&office, erased).await && opens(&office, kept).await && opens(&office, new).await);
     assert_eq!(epoch(&office), 2);
     office.close();
+}
+fn taken_up(state: &Path, counted: u64) -> Result<TakenUp, TakeUpError> {
+    let counter = Counter { value: Some(counted), leave: false };
+    OpenStore::open(state, 0, &index()).unwrap().take_up(&index(), counter, |_| (), |from| Ok::<_, Infallible>(from + 1))
+}
+
+#[tokio::test]
+async fn a_move_that_was_not_counted_is_counted_later_without_another_erasure() {
+    let state = tempfile::tempdir().unwrap();
+    assert_eq!(taken_up(state.path(), 6).unwrap(), TakenUp::Newest);
+    let office = Office::open(state.path(), good);
+    office.keeper.counter.store(7, Ordering::SeqCst);
+    let call = stored(&office).await;
+    *office.keeper.count_fails.lock().unwrap() = Some(false);
+    office.calls.delete(&Scope::All, call).await.unwrap();
+    office.calls.erase_for_good(&Scope::All, call).await.unwrap();
+    assert_eq!(office.keeper.counter.load(Ordering::SeqCst), 7);
+    office.clock.advance(Duration::from_secs(900));
+    office.calls.delete(&Scope::All, stored(&office).await).await.unwrap();
+    until(|| office.keeper.counter.load(Ordering::SeqCst) == 8).await;
+    office.close();
+}
+
+#[tokio::test]
+async fn a_copy_of_before_a_move_is_older_from_then_on_however_counting_failed() {
+    for fails in [None, Some(false), Some(true)] {
+        let state = tempfile::tempdir().unwrap();
+        let file = state.path().join("store.redb");
+        assert_eq!(taken_up(state.path(), 6).unwrap(), TakenUp::Newest);
+        let office = Office::open(state.path(), good);
+        office.keeper.counter.store(7, Ordering::SeqCst);
+        let [kept, first, second] = [stored(&office).await, stored(&office).await, stored(&office).await];
+        let before = fs::read(&file).unwrap();
+
+        *office.keeper.count_fails.lock().unwrap() = fails;
+        office.calls.delete(&Scope::All, first).await.unwrap();
+        office.calls.erase_for_good(&Scope::All, first).await.unwrap();
+        assert!(certified(&office, first).await, "{fails:?}");
+        // Whatever became of it, the next move makes up for it.
+        office.calls.delete(&Scope::All, second).await.unwrap();
+        office.calls.erase_for_good(&Scope::All, second).await.unwrap();
+        let counted = u64::try_from(office.keeper.counter.load(Ordering::SeqCst)).unwrap();
+        assert_eq!(counted, if fails.is_none() { 9 } else { 8 });
+        assert!(office.calls.export(&Scope::All, kept).await.is_ok());
+        office.close();
+
+        let newest = fs::read(&file).unwrap();
+        fs::write(&file, before).unwrap();
+        assert!(matches!(taken_up(state.path(), counted), Err(TakeUpError::Older { said: 7, .. })), "{fails:?}");
+        fs::write(&file, newest).unwrap();
+        assert_eq!(taken_up(state.path(), counted).unwrap(), TakenUp::Newest);
+    }
 }

@@ -47,6 +47,10 @@ pub(super) struct TestKeeper {
     given_up: AtomicU8,
     /// A whole move was seen.
     moved: AtomicBool,
+    /// The TPM's.
+    pub(super) counter: AtomicUsize,
+    /// What the next try to count ends with, having counted or not.
+    pub(super) count_fails: Mutex<Option<bool>>,
     /// Happens in the middle of the next move.
     pub(super) meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// Happens when the store has committed the next move and the old epoch still counts.
@@ -65,6 +69,8 @@ impl Default for TestKeeper {
             epoch: AtomicU8::new(1),
             attempt: AtomicU8::new(0),
             begun: AtomicBool::new(false),
+            counter: AtomicUsize::new(0),
+            count_fails: Mutex::new(None),
             given_up: AtomicU8::new(0),
             moved: AtomicBool::new(false),
             meanwhile: Mutex::new(None),
@@ -167,6 +173,16 @@ impl KeySource for TestKeeper {
             }
             EpochRequest::Certify(claim) => self.certified(&claim),
         }
+    }
+
+    fn count(&self, from: u64) -> Result<u64, KeyError> {
+        let fails = self.count_fails.lock().unwrap().take();
+        let next = usize::try_from(from).unwrap() + 1;
+        if fails != Some(false) {
+            let at = self.counter.swap(next, Ordering::SeqCst);
+            assert!(at + 1 == next || at == next, "{at} {next}");
+        }
+        if fails.is_some() { Err(KeyError::Unavailable) } else { Ok(from + 1) }
     }
 
     fn unwrap_dek(&self, call: CallId, wrapped: &WrappedDek, _: UnwrapPurpose) -> Result<Secret<DEK_BYTES>, KeyError> {

@@ -36,6 +36,22 @@ pub struct Keyslots {
     pub epoch: Option<EpochPlaces>,
 }
 
+/// The body of a file of version 1: nothing of epochs. postcard knows no missing fields.
+#[derive(Deserialize)]
+struct Version1 {
+    generation: u64,
+    next: u32,
+    lockout: Vec<Vec<u8>>,
+    leftovers: Vec<Half>,
+    slots: Vec<Slot>,
+}
+
+impl From<Version1> for Keyslots {
+    fn from(Version1 { generation, next, lockout, leftovers, slots }: Version1) -> Self {
+        Self { generation, next, lockout, leftovers, slots, epoch: None }
+    }
+}
+
 /// The two places of the erasure epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpochPlaces {
@@ -215,7 +231,12 @@ impl Keyslots {
     /// # Errors
     /// [`KeyslotsError`].
     pub fn read(file: &[u8]) -> Result<Unauthenticated<Self>, KeyslotsError> {
-        let read = container::read::<Self>(container::KEYSLOTS, file)?;
+        let read = match container::read::<Self>(container::KEYSLOTS, file) {
+            Err(ContainerError::OtherVersion { found: 1, .. }) => {
+                container::read::<Version1>(container::KEYSLOTS_1, file)?.lifted(Self::from)
+            }
+            read => read?,
+        };
         read.before_authentication().check()?;
         Ok(read)
     }

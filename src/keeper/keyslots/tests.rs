@@ -119,3 +119,28 @@ fn there_is_room_for_sixteen() {
     (1..SLOTS_MAX).for_each(|_| assert!(keyslots.add(code(), 1).is_ok()));
     assert!(matches!(keyslots.add(code(), 1), Err(KeyslotsError::Full)));
 }
+
+/// As the program of before there were epochs wrote it: the file of [`file`], without epochs.
+const VERSION_1: &[u8] = include_bytes!("version1.keyslots");
+
+#[test]
+fn a_file_of_before_there_were_epochs_is_read_and_written_anew() {
+    let mac = || file_mac(&root(1)).unwrap();
+    let mut read = Keyslots::read(VERSION_1).unwrap().authenticate(&mac()).unwrap();
+    let before = Keyslots { generation: 2, epoch: None, ..Keyslots::read(&file()).unwrap().authenticate(&mac()).unwrap() };
+    assert_eq!(read, before);
+    let written = read.write(&mac()).unwrap();
+    assert_eq!(written[16..18], [0, 2], "the next change lifts it");
+    assert_eq!(Keyslots::read(&written).unwrap().authenticate(&mac()).unwrap(), Keyslots { generation: 3, ..before });
+}
+
+#[test]
+fn the_version_of_a_file_cannot_be_changed() {
+    let mac = || file_mac(&root(1)).unwrap();
+    for (whole, other) in [(VERSION_1.to_vec(), 2), (file(), 1), (file(), 3)] {
+        let mut bent = whole;
+        bent[17] = other;
+        let taken = Keyslots::read(&with_checksum(bent)).map(|read| read.authenticate(&mac()).is_ok());
+        assert!(!matches!(taken, Ok(true)), "{other}");
+    }
+}

@@ -9,7 +9,7 @@ use crate::keeper::directory::{KEYSLOTS, read_slots};
 use crate::keeper::epoch::Epoch;
 use crate::keeper::hierarchy::{KEY_BYTES, Root};
 use crate::keeper::keyslots::{EpochPlaces, Half, Keyslots, Kind};
-use crate::keeper::places;
+use crate::keeper::places::{self, PlacesError};
 use crate::keeper::recovery::Carried;
 use crate::keeper::replace::Exclusive;
 use crate::keeper::slots::{authenticate, file_mac, mark};
@@ -42,6 +42,16 @@ impl Book {
     /// Puts another file of the key directory in place.
     pub(super) fn replace(&self, name: &str, file: &[u8]) -> Result<(), ManageError> {
         Ok(self.exclusive.replace(name, file)?)
+    }
+
+    /// What paper is to carry. None may carry less than those before it: the newest epoch could be lost with them.
+    pub(super) fn epochs_for_paper(&self) -> Result<Vec<&Epoch>, ManageError> {
+        let Some(places) = &self.keyslots.epoch else { return Ok(Vec::new()) };
+        let newest = self.epochs.iter().map(Epoch::number).max();
+        if newest.is_none() || newest < places.carried.iter().copied().max() {
+            return Err(TpmError::EpochGone.into());
+        }
+        Ok(self.epochs.iter().collect())
     }
 
     /// The slots with a code or shares.
@@ -83,28 +93,43 @@ impl<C: Clock> Desk<'_, C> {
         Ok(Book { exclusive, keyslots, root_key, root, epochs, opened_by })
     }
 
-    /// What the TPM has, for who opened by it.
+    /// What the TPM has, for who opened by it. Where it has nothing, whatever is written next could be the end of the epoch: paper has it.
     fn epochs_here(&self, keyslots: &Keyslots, root: &Root) -> Result<Vec<Epoch>, ManageError> {
         let Some(places) = &keyslots.epoch else { return Ok(Vec::new()) };
-        match Tpm::connect(self.tpm, Some(&places.storage_root)) {
-            Ok(mut tpm) => Ok(places::read_all(&mut tpm, places, root)?),
-            Err(TpmError::OtherTpm) => Ok(Vec::new()),
-            Err(error) => Err(error.into()),
+        let mut tpm = Tpm::connect(self.tpm, Some(&places.storage_root)).map_err(|error| match error {
+            TpmError::OtherTpm => TpmError::EpochGone,
+            error => error,
+        })?;
+        match places::read_all(&mut tpm, places, root)? {
+            epochs if epochs.is_empty() => Err(TpmError::EpochGone.into()),
+            epochs => Ok(epochs),
         }
     }
 
-    /// Takes the epochs along to another TPM, once a slot of it is in the file.
-    pub(super) fn move_epochs(&self, book: &mut Book, storage_root: &StorageRoot) -> Result<(), ManageError> {
-        let Some(old) = book.keyslots.epoch.clone().filter(|places| places.storage_root.name != storage_root.name) else { return Ok(()) };
+    /// Puts the epochs into this TPM where it has them not, or not any more. Says whether they were put there.
+    pub(super) fn move_epochs(&self, book: &mut Book, storage_root: &StorageRoot) -> Result<bool, ManageError> {
+        let Some(old) = book.keyslots.epoch.clone() else { return Ok(false) };
         let mut tpm = Tpm::connect(self.tpm, Some(storage_root))?;
+        if old.storage_root.name == storage_root.name {
+            match places::read_all(&mut tpm, &old, &book.root) {
+                Ok(epochs) if !epochs.is_empty() => return Ok(false),
+                Ok(_) | Err(PlacesError::Tpm(TpmError::EpochGone)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if book.epochs.is_empty() {
+            return Err(TpmError::EpochGone.into());
+        }
         let new = EpochPlaces { storage_root: storage_root.clone(), first: tpm.free_places()?, carried: old.carried.clone() };
         book.keyslots.leftovers.extend(new.halves());
         book.save()?;
         places::make(&mut tpm, &new, &book.root, &book.epochs)?;
         book.keyslots.leftovers.retain(|left| !new.halves().contains(left));
-        book.keyslots.leftovers.extend(old.halves());
+        // Both were gone, and are made anew in the same place.
+        book.keyslots.leftovers.extend(old.halves().into_iter().filter(|old| !new.halves().contains(old)));
         book.keyslots.epoch = Some(new);
-        book.save()
+        book.save()?;
+        Ok(true)
     }
 
     /// Destroys what is left over in this TPM. What cannot be destroyed now stays on the list; says so in words for the report.

@@ -56,7 +56,7 @@ impl<C: Clock> Desk<'_, C> {
 
     fn new_code(&self, book: &Book, id: u32) -> Result<Kind, ManageError> {
         let secret = random()?;
-        let slot = recovery::encrypt(recovery::public_key(secret.expose()), id, &book.root_key, &book.epochs.iter().collect::<Vec<_>>())?;
+        let slot = recovery::encrypt(recovery::public_key(secret.expose()), id, &book.root_key, &book.epochs_for_paper()?)?;
         self.show(Sheet { sort: SheetSort::Code, slot: id, text: code::write(Sort::Code, secret.expose()) })?;
         // From here on only the paper counts.
         drop(secret);
@@ -70,8 +70,7 @@ impl<C: Clock> Desk<'_, C> {
         SystemRandom::new().fill(&mut set).map_err(|_| RandomError)?;
         let set = u16::from_be_bytes(set);
         let parts = shares::split(secret.expose(), threshold, count, set)?;
-        let encrypted =
-            recovery::encrypt(recovery::public_key(secret.expose()), id, &book.root_key, &book.epochs.iter().collect::<Vec<_>>())?;
+        let encrypted = recovery::encrypt(recovery::public_key(secret.expose()), id, &book.root_key, &book.epochs_for_paper()?)?;
         drop(secret);
         let slot = SharesSlot { encrypted, threshold, count, set };
         // Each trustee's in turn: the paper is written and typed before the next is shown.

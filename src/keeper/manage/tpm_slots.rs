@@ -107,17 +107,16 @@ impl<C: Clock> Desk<'_, C> {
             let _ = self.settle(book);
             return Err(ManageError::DoesNotOpen);
         }
-        self.move_epochs(book, &storage_root)?;
+        if self.move_epochs(book, &storage_root)? || new {
+            // Its counter knows nothing of the store that there is, which would be refused.
+            self.give_leave(book, &storage_root)?;
+        }
         book.keyslots.leftovers.retain(|left| *left != half);
         let id = match old {
             Some(id) => book.keyslots.exchange(id, Kind::Tpm(slot), self.now()).map(|()| id),
             None => book.keyslots.add(Kind::Tpm(slot), self.now()),
         }?;
         book.save()?;
-        if new {
-            // Its counter knows nothing of the store that there is, which would be refused.
-            self.give_leave(book)?;
-        }
         Ok((id, new))
     }
 

@@ -24,36 +24,41 @@ use crate::keeper::hierarchy::KEY_BYTES;
 const INDEX: u32 = 0x0181_5a90;
 
 impl Tpm<'_> {
-    /// Sees to it that the counter is there, and says how far it is; nothing of one that has never counted.
+    /// How far the counter is.
     ///
     /// # Errors
-    /// [`TpmError`]; making it needs the TPM's owner. [`TpmError::ForeignCounter`] for one of another box.
-    pub fn counter(&mut self, password: &Secret<KEY_BYTES>) -> Result<Option<u64>, TpmError> {
-        let Some(handle) = self.index(INDEX)? else {
-            self.define_counter(password)?;
-            return Ok(None);
-        };
-        match self.read_counter(handle, password) {
-            Ok(number) => Ok(Some(number)),
-            Err(error) => match kind(error) {
-                Some(Kind::NvUninitialized) => Ok(None),
-                Some(Kind::AuthFail | Kind::BadAuth | Kind::NvAuthorization | Kind::NvRange) => Err(TpmError::ForeignCounter),
-                _ => Err(TpmError::at(Step::NvRead)(error)),
-            },
-        }
+    /// [`TpmError`]: [`TpmError::CounterGone`] where there is none that has counted, [`TpmError::ForeignCounter`] for one of another box.
+    pub fn counter(&mut self, password: &Secret<KEY_BYTES>) -> Result<u64, TpmError> {
+        let handle = self.index(INDEX)?.ok_or(TpmError::CounterGone)?;
+        let read = self.read_counter(handle, password);
+        self.close(handle).map_err(TpmError::at(Step::NvRead))?;
+        read.map_err(|error| match kind(error) {
+            Some(Kind::NvUninitialized) => TpmError::CounterGone,
+            Some(Kind::AuthFail | Kind::BadAuth | Kind::NvAuthorization | Kind::NvRange) => TpmError::ForeignCounter,
+            _ => TpmError::at(Step::NvRead)(error),
+        })
     }
 
-    /// Makes the counter anew, in the place of one that a box had that was set up on this TPM before.
+    /// How far the counter is; made, and counted up once so that it is anywhere, where there is none. One of another box that was set up on
+    /// this TPM gives way. Only for who has set the box up or has its paper: a daemon that found none would be told that nothing is older.
     ///
     /// # Errors
-    /// [`TpmError`].
-    pub fn new_counter(&mut self, password: &Secret<KEY_BYTES>) -> Result<(), TpmError> {
-        if let Some(handle) = self.index(INDEX)? {
+    /// [`TpmError`]; it needs the TPM's owner.
+    pub fn make_counter(&mut self, password: &Secret<KEY_BYTES>) -> Result<u64, TpmError> {
+        let found = self.counter(password);
+        if !matches!(found, Err(TpmError::CounterGone | TpmError::ForeignCounter)) {
+            return found;
+        }
+        let there = self.index(INDEX)?;
+        if let Some(handle) = there.filter(|_| matches!(found, Err(TpmError::ForeignCounter))) {
             self.as_owner(Step::NvUndefine, |tpm, session| {
                 tpm.execute_with_session(Some(session), |tpm| tpm.nv_undefine_space(Provision::Owner, handle))
             })?;
+            self.define_counter(password)?;
+        } else if there.is_none() {
+            self.define_counter(password)?;
         }
-        self.define_counter(password)
+        self.count(password)
     }
 
     fn define_counter(&mut self, password: &Secret<KEY_BYTES>) -> Result<(), TpmError> {
@@ -76,8 +81,11 @@ impl Tpm<'_> {
                 tpm.execute_with_session(Some(session), |tpm| tpm.nv_increment(NvAuth::NvIndex(handle), handle))
             })
         };
-        count(self).map_err(TpmError::at(Step::NvCount))?;
-        self.read_counter(handle, password).map_err(TpmError::at(Step::NvRead))
+        let counted = count(self).map_err(TpmError::at(Step::NvCount));
+        let read = counted.and_then(|()| self.read_counter(handle, password).map_err(TpmError::at(Step::NvRead)));
+        // A daemon counts for years.
+        self.close(handle).map_err(TpmError::at(Step::NvRead))?;
+        read
     }
 
     fn read_counter(&mut self, handle: NvIndexHandle, password: &Secret<KEY_BYTES>) -> TssResult<u64> {

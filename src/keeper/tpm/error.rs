@@ -137,13 +137,14 @@ pub enum TpmError {
     ForeignCounter,
     /// The counter is gone.
     #[error(
-        "the TPM's counter of starts is gone since the key keeper was started: the TPM was cleared, or its owner removed it; restart the daemon"
+        "the TPM's counter of starts is gone: the TPM was cleared, or its owner removed it. Find out who did; then `salama recover \
+         --accept-rollback` makes a new one with a recovery code or shares"
     )]
     CounterGone,
     /// The places of the erasure epoch are gone.
     #[error(
-        "the erasure epoch is not in this TPM's NV memory: the box was moved here, or somebody removed it. Make the slot of this TPM anew with \
-         a recovery code or shares (salama keys reseal --with SLOT), which carry the epoch"
+        "the erasure epoch is not in this TPM's NV memory: the box was moved here, or somebody removed it. Codes and shares carry the epoch: \
+         make the slot of this TPM anew with one of them (salama keys reseal --with SLOT, where SLOT is the paper's number)"
     )]
     EpochGone,
     /// What was written is not what is read.

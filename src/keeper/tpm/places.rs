@@ -109,7 +109,7 @@ impl Tpm<'_> {
     }
 
     /// Gives what libtss2 remembers of an index back: a daemon asks for years.
-    fn close(&mut self, handle: NvIndexHandle) -> TssResult<()> {
+    pub(super) fn close(&mut self, handle: NvIndexHandle) -> TssResult<()> {
         self.context.tr_close(&mut ObjectHandle::from(handle))
     }
 }

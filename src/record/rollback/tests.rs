@@ -16,138 +16,209 @@ use crate::record::segments::SegmentDirectory;
 use crate::record::store::{Batch, Outcome};
 use crate::record::tests::{call, index, sealed};
 
-const NOW: Timestamp = Timestamp::from_unix_millis(1_700_000_000_123);
-
 /// A box as far as this protocol goes: the TPM's counter, and what the store says.
 #[derive(Clone, Copy, Debug)]
 struct World {
-    counter: Option<u64>,
+    counter: u64,
     says: Option<Says>,
-    calls: bool,
+    /// The store has calls, and is served from.
+    served: bool,
 }
 
-/// Points at which a start can be cut off; at the last it is not.
+/// The counter was made, and counted once, by who set the box up.
+const NEW: World = World { counter: 41, says: None, served: false };
+
+/// Points at which a start or a move can be cut off; at the last it is not.
 const POINTS: usize = 4;
 
 impl World {
-    /// A start that is cut off after so many of its three steps. The store has calls once it was served from.
+    /// A start that is cut off after so many of its three steps.
     fn started(self, steps: usize) -> Result<Self, Refused> {
-        judge(self.says, !self.calls, self.counter)?;
+        judge(self.says, !self.served, self.counter)?;
         let mut world = self;
         if steps > 0 {
             world.says = Some(Says::before(self.counter));
         }
         if steps > 1 {
-            // A counter that is new begins anywhere.
-            world.counter = Some(self.counter.map_or(41, |now| now + 1));
+            world.counter += 1;
         }
         if steps > 2 {
-            world.says = world.counter.map(Says::after);
-            world.calls = true;
+            world.says = Some(Says::after(world.counter));
+            world.served = true;
         }
         Ok(world)
     }
+
+    /// A move of the epoch, the same.
+    fn moved(self, steps: usize) -> Self {
+        let (mut world, Some(says)) = (self, self.says) else { return self };
+        if steps > 0 {
+            world.says = Some(Says::before(says.confirmed));
+        }
+        if let Some(from) = world.says.and_then(Says::to_count).filter(|_| steps > 1) {
+            // Asked again, the keeper does not count again.
+            world.counter = from + 1;
+        }
+        if steps > 2 {
+            world.says = Some(Says::after(world.counter));
+        }
+        world
+    }
+
+    /// What happens next: a start, or a move while it is served.
+    fn goes_on(self, (moves, steps): (bool, usize)) -> Result<Self, Refused> {
+        if moves && self.served { Ok(self.moved(steps)) } else { self.started(steps) }
+    }
 }
 
-/// Every way in which `starts` starts can be cut off.
-fn histories(starts: u32) -> impl Iterator<Item = Vec<usize>> {
-    (0..POINTS.pow(starts)).map(move |number| (0..starts).map(|start| number / POINTS.pow(start) % POINTS).collect())
+type Happening = (bool, usize);
+
+/// Every way in which so many starts and moves can be cut off.
+fn histories(length: u32) -> impl Iterator<Item = Vec<Happening>> {
+    let each = 2 * POINTS;
+    let happening = move |number: usize| (number % 2 == 1, number / 2 % POINTS);
+    (0..each.pow(length)).map(move |number| (0..length).map(|at| happening(number / each.pow(at) % each)).collect())
 }
 
 #[test]
-fn a_cut_at_any_points_of_any_starts_is_never_taken_for_an_older_store() {
-    for (calls, steps) in [false, true].into_iter().flat_map(|calls| histories(5).map(move |steps| (calls, steps))) {
-        let mut world = World { counter: None, says: None, calls };
-        for step in &steps {
-            world = world.started(*step).unwrap_or_else(|refused| panic!("{steps:?} on calls {calls}: {refused:?} in {world:?}"));
+fn a_cut_at_any_points_of_any_starts_and_moves_is_never_taken_for_an_older_store() {
+    for history in histories(5) {
+        let mut world = NEW;
+        for happening in &history {
+            world = world.goes_on(*happening).unwrap_or_else(|refused| panic!("{history:?}: {refused:?} in {world:?}"));
         }
-        world.started(3).unwrap_or_else(|refused| panic!("{steps:?} on calls {calls}: {refused:?} in {world:?}"));
+        world.started(3).unwrap_or_else(|refused| panic!("{history:?}: {refused:?} in {world:?}"));
     }
 }
 
 #[test]
-fn a_copy_of_before_the_newest_start_is_refused_ever_after() {
-    for steps in histories(4) {
-        let mut world = World { counter: None, says: None, calls: true }.started(3).unwrap();
-        let mut copies = vec![(world, 3)];
-        for step in steps {
-            world = world.started(step).unwrap();
-            copies.push((world, step));
+fn a_copy_of_before_the_newest_count_is_refused_ever_after() {
+    for history in histories(4) {
+        let mut world = NEW.started(3).unwrap();
+        let mut copies = vec![world];
+        for happening in history {
+            world = world.goes_on(happening).unwrap();
+            copies.push(world);
         }
-        let next = world.started(3).unwrap();
-        let after_next = next.started(3).unwrap();
-        for (copy, step) in copies {
-            let refused = |later: World| matches!(World { counter: later.counter, ..copy }.started(3), Err(Refused::Older { .. }));
-            assert!(refused(after_next), "{copy:?} before {after_next:?}");
-            // Nobody was served in a start that was cut off: a copy of one holds what the start after it began with.
-            assert!(step < 3 || refused(next), "{copy:?} before {next:?}");
+        let next = [world.started(3).unwrap(), world.moved(3)];
+        let after_next = next.iter().flat_map(|next| [next.started(3).unwrap(), next.moved(3)]);
+        let refused = |copy: World, later: World| matches!(World { counter: later.counter, ..copy }.started(3), Err(Refused::Older { .. }));
+        for later in after_next {
+            assert!(copies.iter().all(|copy| refused(*copy, later)), "{copies:?} before {later:?}");
+        }
+        // What says already that it will be counted is as new as what the count is for.
+        let counted = |copy: &&World| copy.says.is_some_and(|says| says.to_count().is_none());
+        for later in next.into_iter().filter(|next| next.counter > world.counter) {
+            assert!(copies.iter().filter(counted).all(|copy| refused(*copy, later)), "{copies:?} before {later:?}");
         }
     }
 }
 
 #[test]
 fn a_store_that_a_tpm_is_behind_or_that_never_counted_is_refused() {
-    let counted = Some(Says::Counted { expected: 9, confirmed: 9 });
-    assert_eq!(judge(counted, false, None), Err(Refused::Behind { said: 9, counted: None }));
-    assert_eq!(judge(counted, false, Some(7)), Err(Refused::Behind { said: 9, counted: Some(7) }));
-    assert_eq!(judge(counted, false, Some(8)), Ok(()));
-    assert_eq!(judge(counted, false, Some(10)), Err(Refused::Older { said: 9, counted: 10 }));
-    assert_eq!(judge(None, false, Some(3)), Err(Refused::Uncounted { counted: 3 }));
-    assert_eq!(judge(None, true, Some(3)), Ok(()));
+    let counted = Some(Says::after(9));
+    assert_eq!(judge(counted, false, 7), Err(Refused::Behind { said: 9, counted: 7 }));
+    assert_eq!(judge(counted, false, 8), Err(Refused::Behind { said: 9, counted: 8 }));
+    assert_eq!(judge(Some(Says::before(8)), false, 8), Ok(()));
+    assert_eq!(judge(Some(Says::before(8)), false, 9), Ok(()));
+    assert_eq!(judge(counted, false, 10), Err(Refused::Older { said: 9, counted: 10 }));
+    assert_eq!(judge(None, false, 3), Err(Refused::Uncounted { counted: 3 }));
+    assert_eq!(judge(None, true, 3), Ok(()));
 }
 
 /// The TPM's counter.
-#[derive(Default)]
-struct Tpm(Cell<Option<u64>>);
+struct Tpm(Cell<u64>);
+
+impl Default for Tpm {
+    fn default() -> Self {
+        Self(Cell::new(41))
+    }
+}
 
 impl Tpm {
     fn said(&self) -> Counter {
-        Counter { value: self.0.get(), leave: false }
+        Counter { value: Some(self.0.get()), leave: false }
     }
 
-    fn count(&self, from: Option<u64>) -> Result<u64, TakeUpError> {
+    fn count(&self, from: u64) -> Result<u64, TakeUpError> {
         assert_eq!(from, self.0.get());
-        let next = from.map_or(41, |from| from + 1);
-        self.0.set(Some(next));
-        Ok(next)
+        self.0.set(from + 1);
+        Ok(from + 1)
     }
 }
 
 fn taken(database: &Database, index: &IndexKeys, tpm: &Tpm) -> Result<TakenUp, TakeUpError> {
-    let mut keep = |_: &Database| panic!("nothing is to be kept");
-    take_up(database, "store".as_ref(), index.envelope(), tpm.said(), &mut keep, |from| tpm.count(from))
+    let mut keep = |_: &Database, _| panic!("nothing is to be kept");
+    let told = |_: &TakenUp| panic!("nothing is to be told");
+    take_up(database, "store".as_ref(), index.envelope(), tpm.said(), (&mut keep, told), |from| tpm.count(from))
 }
 
-#[test]
-fn without_power_at_any_operation_of_the_disk_the_next_start_is_served() {
-    let index = index();
+/// A disk with a store of one call, or none, that was taken up so many times.
+fn disk_after(starts: usize, holds_a_call: bool, tpm: &Tpm) -> FaultyDisk {
     let made = FaultyDisk::sound();
-    let tpm = Tpm::default();
     let database = made.open().unwrap();
     transact(&database, |transaction| {
         for table in Table::ALL {
             drop(transaction.open_table(definition(table))?);
         }
-        let (slot, value) = (Slot::of_call(Table::Header, call(1)), 1);
-        drop(transaction.open_table(definition(Table::Header))?.insert(slot.key(), sealed(&slot, value).as_stored())?);
+        if holds_a_call {
+            let slot = Slot::of_call(Table::Header, call(1));
+            drop(transaction.open_table(definition(Table::Header))?.insert(slot.key(), sealed(&slot, 1).as_stored())?);
+        }
         Ok(())
     })
     .unwrap();
-    for start in 0..3 {
-        taken(&database, &index, &tpm).unwrap_or_else(|error| panic!("{start}: {error}"));
+    if starts > 0 {
+        let first = Says::after(tpm.0.get());
+        write(&database, "store".as_ref(), index().envelope(), first).unwrap();
+    }
+    for start in 0..starts {
+        taken(&database, &index(), tpm).unwrap_or_else(|error| panic!("{start}: {error}"));
     }
     drop(database);
+    made
+}
+
+#[test]
+fn without_power_at_any_operation_of_the_disk_the_next_start_is_served() {
+    let index = index();
+    // The first start of all, and a later one.
+    for (starts, holds_a_call) in [(0, false), (3, true)] {
+        let tpm = Tpm::default();
+        let made = disk_after(starts, holds_a_call, &tpm);
+        let sound = made.copy_failing(u64::MAX, Fault::Error);
+        taken(&sound.open().unwrap(), &index, &Tpm(tpm.0.clone())).unwrap();
+        let operations = sound.operations();
+        assert!(operations > 6, "{operations}");
+        for at in 0..=operations {
+            let (disk, tpm) = (made.copy_failing(at, Fault::PowerCut), Tpm(tpm.0.clone()));
+            // Cut off somewhere, or whole.
+            let _ = disk.open().map(|database| taken(&database, &index, &tpm));
+            let found = disk.after_power_cut();
+            let next = taken(&found.open().unwrap(), &index, &tpm);
+            assert!(matches!(next, Ok(TakenUp::Newest)), "{at}: {next:?} at {:?}", tpm.0.get());
+        }
+    }
+}
+
+#[test]
+fn without_power_at_any_operation_of_a_start_with_leave_the_next_one_is_served_and_it_was_told() {
+    const GIVEN_AT: u64 = 99;
+    let index = index();
+    let made = disk_after(0, true, &Tpm::default());
+    let with_leave = |database: &Database, tpm: &Tpm, told: &Cell<bool>| {
+        let counter = Counter { leave: tpm.0.get() == GIVEN_AT, ..tpm.said() };
+        let mut keep = |_: &Database, _| Ok(PathBuf::from("kept"));
+        take_up(database, "store".as_ref(), index.envelope(), counter, (&mut keep, |_: &TakenUp| told.set(true)), |from| tpm.count(from))
+    };
     let sound = made.copy_failing(u64::MAX, Fault::Error);
-    taken(&sound.open().unwrap(), &index, &Tpm(Cell::new(tpm.0.get()))).unwrap();
-    let operations = sound.operations();
-    assert!(operations > 6, "{operations}");
-    for at in 0..=operations {
-        let (disk, tpm) = (made.copy_failing(at, Fault::PowerCut), Tpm(Cell::new(tpm.0.get())));
-        // Cut off somewhere, or whole.
-        let _ = disk.open().map(|database| taken(&database, &index, &tpm));
+    with_leave(&sound.open().unwrap(), &Tpm(Cell::new(GIVEN_AT)), &Cell::default()).unwrap();
+    for at in 0..=sound.operations() {
+        let (disk, tpm, told) = (made.copy_failing(at, Fault::PowerCut), Tpm(Cell::new(GIVEN_AT)), Cell::new(false));
+        let _ = disk.open().map(|database| with_leave(&database, &tpm, &told));
         let found = disk.after_power_cut();
-        let next = taken(&found.open().unwrap(), &index, &tpm);
-        assert!(matches!(next, Ok(TakenUp::Newest)), "{at}: {next:?} at {:?}", tpm.0.get());
+        let next = with_leave(&found.open().unwrap(), &tpm, &told);
+        assert!(next.is_ok() && told.get(), "{at}: {next:?} at {:?}", tpm.0.get());
     }
 }
 
@@ -166,7 +237,8 @@ fn a_tpm_that_fails_before_or_after_it_counted_costs_one_start() {
             }
             Err(failed())
         };
-        let cut = take_up(&database, "store".as_ref(), index.envelope(), tpm.said(), &mut |_| panic!(), count);
+        let mut keep = |_: &Database, _| panic!();
+        let cut = take_up(&database, "store".as_ref(), index.envelope(), tpm.said(), (&mut keep, |_: &TakenUp| panic!()), count);
         assert!(matches!(cut, Err(TakeUpError::Count(_))), "{cut:?}");
     }
     assert_eq!(taken(&database, &index, &tpm).unwrap(), TakenUp::Newest);
@@ -174,19 +246,23 @@ fn a_tpm_that_fails_before_or_after_it_counted_costs_one_start() {
 
 fn started(state: &Path, counter: Counter) -> Result<TakenUp, TakeUpError> {
     let store = OpenStore::open(state, 0, &index()).unwrap();
-    store.take_up(&index(), counter, NOW, |from| Ok::<_, Infallible>(from.map_or(1, |from| from + 1)))
+    store.take_up(&index(), counter, |_| (), |from| Ok::<_, Infallible>(from + 1))
 }
 
 /// Counters without leave.
-fn at(value: u64) -> Counter {
+const fn at(value: u64) -> Counter {
     Counter { value: Some(value), leave: false }
+}
+
+const fn leave_at(value: u64) -> Counter {
+    Counter { value: Some(value), leave: true }
 }
 
 #[test]
 fn an_older_store_is_refused_in_words_and_taken_with_leave_and_a_copy() {
     let state = tempfile::tempdir().unwrap();
     let path = state.path().join(FILE);
-    assert_eq!(started(state.path(), Counter::default()).unwrap(), TakenUp::Newest);
+    assert_eq!(started(state.path(), at(0)).unwrap(), TakenUp::Newest);
     let older = fs::read(&path).unwrap();
     assert_eq!(started(state.path(), at(1)).unwrap(), TakenUp::Newest);
     assert_eq!(started(state.path(), at(2)).unwrap(), TakenUp::Newest);
@@ -205,8 +281,8 @@ fn an_older_store_is_refused_in_words_and_taken_with_leave_and_a_copy() {
         assert!(words.contains(word), "{words}");
     }
 
-    let with_leave = started(state.path(), Counter { value: Some(3), leave: true }).unwrap();
-    let copy = state.path().join("store.rollback-20231114T221320123Z.redb");
+    let with_leave = started(state.path(), leave_at(3)).unwrap();
+    let copy = state.path().join("store.rollback-3.redb");
     assert_eq!(with_leave, TakenUp::WithLeave { said: Some(1), counted: 3, copy: copy.clone() });
     assert_eq!(started(state.path(), at(4)).unwrap(), TakenUp::Newest);
 
@@ -222,9 +298,10 @@ fn a_store_of_a_tpm_that_was_cleared_says_so_and_is_taken_with_leave() {
     assert_eq!(started(state.path(), at(500)).unwrap(), TakenUp::Newest);
     let words = started(state.path(), at(2)).unwrap_err().to_string();
     assert!(words.contains("at count 501, but the TPM has counted only to 2: it was cleared or replaced"), "{words}");
-    let words = started(state.path(), Counter::default()).unwrap_err().to_string();
-    assert!(words.contains("has not counted at all"), "{words}");
-    let taken = started(state.path(), Counter { value: Some(2), leave: true }).unwrap();
+    // Nothing tells how old it is.
+    let none = started(state.path(), Counter::default()).unwrap_err();
+    assert!(none.is_refusal() && none.to_string().contains("the TPM has no counter"), "{none}");
+    let taken = started(state.path(), leave_at(2)).unwrap();
     assert!(matches!(taken, TakenUp::WithLeave { said: Some(501), counted: 2, .. }), "{taken:?}");
     assert_eq!(started(state.path(), at(3)).unwrap(), TakenUp::Newest);
 }
@@ -232,7 +309,7 @@ fn a_store_of_a_tpm_that_was_cleared_says_so_and_is_taken_with_leave() {
 #[test]
 fn the_numbers_cannot_be_written_by_who_has_not_the_index_key() {
     let state = tempfile::tempdir().unwrap();
-    assert_eq!(started(state.path(), Counter::default()).unwrap(), TakenUp::Newest);
+    assert_eq!(started(state.path(), at(0)).unwrap(), TakenUp::Newest);
     let slot = Slot::rollback();
     let store = OpenStore::open(state.path(), 0, &index()).unwrap().start().unwrap();
     // The schema's record is sealed by the right key, for another place.
@@ -240,15 +317,71 @@ fn the_numbers_cannot_be_written_by_who_has_not_the_index_key() {
     assert_eq!(store.commit(Batch::new().put(slot, other)).unwrap(), Outcome::Committed);
     drop(store);
     let refused = started(state.path(), at(1)).unwrap_err();
-    assert!(matches!(refused, TakeUpError::Sealed { .. }), "{refused}");
+    assert!(matches!(refused, TakeUpError::Sealed { .. }) && refused.is_refusal(), "{refused}");
+    // It is the operator's to say what becomes of it.
+    assert!(matches!(started(state.path(), leave_at(1)), Ok(TakenUp::WithLeave { said: None, counted: 1, .. })));
+    assert_eq!(started(state.path(), at(2)).unwrap(), TakenUp::Newest);
+}
+
+/// A known limit, which SECURITY.md states: the record is bound to its place, not to the records beside it.
+#[test]
+fn an_older_store_with_the_record_of_the_newest_in_it_is_taken_for_the_newest() {
+    let state = tempfile::tempdir().unwrap();
+    let path = state.path().join(FILE);
+    assert_eq!(started(state.path(), at(0)).unwrap(), TakenUp::Newest);
+    let older = fs::read(&path).unwrap();
+    assert_eq!(started(state.path(), at(1)).unwrap(), TakenUp::Newest);
+    let slot = Slot::rollback();
+    let newest = OpenStore::open(state.path(), 0, &index()).unwrap().start().unwrap().get(&slot).unwrap().unwrap();
+
+    fs::write(&path, &older).unwrap();
+    let store = OpenStore::open(state.path(), 0, &index()).unwrap().start().unwrap();
+    assert_eq!(store.commit(Batch::new().put(slot, newest)).unwrap(), Outcome::Committed);
+    drop(store);
+    assert_eq!(started(state.path(), at(2)).unwrap(), TakenUp::Newest);
+}
+
+#[test]
+fn recordings_that_came_since_are_put_aside_when_an_older_store_is_taken() {
+    let state = tempfile::tempdir().unwrap();
+    let path = state.path().join(FILE);
+    let segments = SegmentDirectory::open(state.path()).unwrap();
+    let stored = |number, counter| {
+        let store = OpenStore::open(state.path(), 0, &index()).unwrap();
+        store.take_up(&index(), at(counter), |_| (), |from| Ok::<_, Infallible>(from + 1)).unwrap();
+        let slot = Slot::of_call(Table::Header, call(number));
+        let store = store.start().unwrap();
+        assert_eq!(store.commit(Batch::new().put(slot.clone(), sealed(&slot, 1))).unwrap(), Outcome::Committed);
+        let mut writer = segments.create(call(number), index().envelope()).unwrap();
+        writer.push(b"recording").unwrap();
+        writer.finish().unwrap();
+    };
+    stored(1, 0);
+    let older = fs::read(&path).unwrap();
+    stored(2, 1);
+    let newest = fs::read(&path).unwrap();
+
+    // Somebody puts the database alone back.
+    fs::write(&path, &older).unwrap();
+    assert!(matches!(started(state.path(), leave_at(2)), Ok(TakenUp::WithLeave { .. })));
+    let store = OpenStore::open(state.path(), 0, &index()).unwrap().start().unwrap();
+    assert_eq!(erasure::sweep(&store, &segments).unwrap(), 0, "nothing is left to sweep");
+    let aside = state.path().join("audio.rollback-2");
+    let names = |directory: &Path| fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    assert_eq!(names(&aside), [format!("{}.seg", call(2)).as_str()]);
+    assert_eq!(names(&state.path().join("audio")), [format!("{}.seg", call(1)).as_str()]);
+    assert_ne!(fs::read(&path).unwrap(), newest);
+    // With the first erasure they go, as the copy does.
+    assert_eq!(erasure::erase(&store, &segments, call(1), Batch::new(), []).unwrap(), Outcome::Committed);
+    assert!(!aside.exists());
 }
 
 #[test]
 fn the_copy_of_a_store_that_was_taken_with_leave_goes_with_the_first_erasure() {
     let state = tempfile::tempdir().unwrap();
-    assert_eq!(started(state.path(), Counter::default()).unwrap(), TakenUp::Newest);
+    assert_eq!(started(state.path(), at(0)).unwrap(), TakenUp::Newest);
     let segments = SegmentDirectory::open(state.path()).unwrap();
-    let Ok(TakenUp::WithLeave { copy, .. }) = started(state.path(), Counter { value: Some(9), leave: true }) else { panic!("not taken") };
+    let Ok(TakenUp::WithLeave { copy, .. }) = started(state.path(), leave_at(9)) else { panic!("not taken") };
     assert!(copy.exists());
     let store = OpenStore::open(state.path(), 0, &index()).unwrap().start().unwrap();
     assert_eq!(erasure::erase(&store, &segments, call(1), Batch::new(), []).unwrap(), Outcome::Committed);

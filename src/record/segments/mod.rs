@@ -185,6 +185,34 @@ impl SegmentDirectory {
         Ok(removed)
     }
 
+    /// Moves the finished recordings that `keep` does not know from below `state` into the directory `name` beside them.
+    pub(in crate::record) fn put_aside(state: &Path, name: &str, keep: impl Fn(CallId) -> bool) -> io::Result<()> {
+        let (from, to) = (Self::below(state), state.join(name));
+        let entries = match fs::read_dir(&from) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let (path, file) = (entry.path(), entry.file_name());
+            let call = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+            let finished = path.extension().is_some_and(|extension| extension == FINISHED);
+            if finished && !call.is_some_and(&keep) {
+                match fs::create_dir(&to) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                    _ => fs::rename(path, to.join(file))?,
+                }
+            }
+        }
+        for directory in [&from, &to, state] {
+            match File::open(directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                directory => directory?.sync_all()?,
+            }
+        }
+        Ok(())
+    }
+
     fn file(&self, call: CallId, extension: &str) -> PathBuf {
         self.path.join(format!("{call}.{extension}"))
     }
