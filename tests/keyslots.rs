@@ -564,7 +564,7 @@ fn a_cut_bent_or_exchanged_file_is_refused_and_the_right_one_opens_again() {
     assert!(refused(&bent).contains("damaged or cut short"));
     let mut newer = whole.clone();
     newer[17] = 9;
-    assert!(refused(&with_checksum(newer)).contains("has version 9, this program reads version 1"));
+    assert!(refused(&with_checksum(newer)).contains("has version 9, this program reads version 2"));
     assert!(refused(&fs::read(other.keys().join("keyslots")).unwrap()).contains("not the one that the keys were sealed by"));
     assert!(refused(&fs::read(bench.keys().join("keyring")).unwrap()).contains("of another sort"));
     // Another generation, with the checksum repaired: only the MAC tells.

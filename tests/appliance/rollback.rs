@@ -13,9 +13,9 @@ use salama::sys::pidfd::PidFd;
 use serde_json::Value;
 
 use crate::support::appliance::{Appliance, Settings, program};
+use crate::support::audio;
 use crate::support::gate::{Done, Gate};
 
-const NV_DEFINE_SPACE: u32 = 0x12a;
 const NV_INCREMENT: u32 = 0x134;
 /// A code as codes are, of no box.
 const WHOLE: &str = "the code is whole";
@@ -117,6 +117,54 @@ fn a_state_directory_from_before_is_refused_until_somebody_has_the_code() {
     refused(&mut appliance);
 }
 
+#[test]
+fn a_box_without_the_counter_starts_only_once_somebody_with_the_code_made_another() {
+    let mut appliance = Appliance::provision(&Settings::default());
+    let code = add_code(&appliance);
+    appliance.run();
+    assert!(appliance.stop().success());
+    appliance.swtpm.tool("tpm2_nvundefine", &["-C", "o", "0x1815a90"]);
+    // A store that says nothing of the counter, and one that never held a call, are no way round it.
+    for _ in 0..2 {
+        assert!(refused(&mut appliance).contains("the TPM has no counter"));
+    }
+    let aside = appliance.path("aside");
+    fs::rename(appliance.state().join("store.redb"), &aside).unwrap();
+    assert!(refused(&mut appliance).contains("the TPM has no counter"));
+    fs::rename(&aside, appliance.state().join("store.redb")).unwrap();
+    assert!(appliance.log().contains("store_refused"), "{}", appliance.log());
+
+    assert!(accept(&appliance, &format!("{code}\n")).status.success());
+    appliance.run();
+    assert!(appliance.stop().success());
+    assert!(appliance.log().contains("store_taken_with_leave"), "{}", appliance.log());
+    appliance.run();
+    assert!(appliance.stop().success());
+    assert_eq!(kept(&appliance).len(), 1);
+}
+
+#[test]
+fn a_copy_from_before_an_erasure_was_final_is_refused_within_the_same_life_of_the_daemon() {
+    let mut appliance = Appliance::provision(&Settings::default());
+    appliance.run();
+    let (counsellor, supervisor) = (appliance.client("counsellor", "life"), appliance.client("supervisor", "life"));
+    let call = counsellor.accepted_call(&audio::librivox());
+    let older = appliance.path("older");
+    copy(&appliance.state(), &older);
+    assert_eq!(supervisor.delete(&format!("/api/v1/calls/{call}")).status, 204);
+    let done = supervisor.request("POST", &format!("/api/v1/calls/{call}/erasure"), &[]);
+    assert_eq!(done.status, 200, "{}", done.text());
+    assert!(appliance.stop().success());
+    let newest = appliance.path("newest");
+    copy(&appliance.state(), &newest);
+
+    copy(&older, &appliance.state());
+    assert!(refused(&mut appliance).contains("is older than this box"), "{}", appliance.log());
+    copy(&newest, &appliance.state());
+    appliance.run();
+    assert!(appliance.stop().success());
+}
+
 /// Ends a process that is not this one's child, and waits for its end.
 fn killed(pid: u32) {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap());
@@ -129,9 +177,8 @@ fn killed(pid: u32) {
 #[test]
 fn a_start_that_is_killed_before_or_after_the_tpm_counts_is_no_rollback() {
     let mut appliance = Appliance::provision(&Settings { gate: true, ..Settings::default() });
-    appliance.swtpm.tool("tpm2_nvundefine", &["-C", "o", "0x1815a90"]);
-    let mut kill_at = |code, done| {
-        let held = appliance.gate.as_ref().map(|gate: &Gate| gate.hold(code, done)).unwrap();
+    let mut kill_at = |done| {
+        let held = appliance.gate.as_ref().map(|gate: &Gate| gate.hold(NV_INCREMENT, done)).unwrap();
         appliance.spawn();
         held.wait();
         let children = ["salama-keeper", "salama-worker"].map(|name| Appliance::children_of(appliance.pid(), name));
@@ -143,12 +190,9 @@ fn a_start_that_is_killed_before_or_after_the_tpm_counts_is_no_rollback() {
             appliance.swtpm.tool("tpm2_flushcontext", &[what]);
         }
     };
-    // A box of before has no counter yet; then the first time that it counts; then any later one.
-    for done in [Done::NotYet, Done::Already] {
-        kill_at(NV_DEFINE_SPACE, done);
-    }
+    // The first start, then any later one.
     for done in [Done::NotYet, Done::NotYet, Done::Already, Done::NotYet, Done::Already, Done::Already, Done::NotYet] {
-        kill_at(NV_INCREMENT, done);
+        kill_at(done);
     }
     appliance.run();
     assert!(appliance.stop().success());
