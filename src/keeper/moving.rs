@@ -3,9 +3,6 @@
 //! Touches: by [`Places`] the TPM and the key directory.
 //! Next: `serve` answers with what is done here.
 
-use std::collections::VecDeque;
-use std::time::Duration;
-
 use crate::base::clock::Timestamp;
 use crate::base::ids::CallId;
 use crate::base::secret::Secret;
@@ -19,10 +16,6 @@ use super::places::PlacesError;
 use super::signer::EcKey;
 use super::wrap::{DekWrapper, UnwrapError, WrapError};
 
-/// Moves in an hour, at most: each writes the TPM's NV memory twice, which bears it some 100 000 times.
-pub const MOVES_PER_HOUR: usize = 12;
-const HOUR: Duration = Duration::from_hours(1);
-
 type BoxedPlaces = Box<dyn Places<Error = PlacesError>>;
 
 /// Makes and opens the calls' DEKs.
@@ -35,7 +28,6 @@ pub struct Deks {
     /// Of the epoch that the core moves to.
     next: Option<DekWrapper>,
     signer: EcKey,
-    moves: VecDeque<Timestamp>,
 }
 
 /// What was done, for the journal.
@@ -59,7 +51,7 @@ impl Deks {
     /// [`DeksError`].
     pub fn open(record_kek: Secret<KEY_BYTES>, mut places: BoxedPlaces, signer: EcKey) -> Result<Self, DeksError> {
         let epochs = Epochs::open(places.as_mut())?;
-        let mut deks = Self { record_kek, places, epochs, now: None, next: None, signer, moves: VecDeque::new() };
+        let mut deks = Self { record_kek, places, epochs, now: None, next: None, signer };
         deks.derive()?;
         Ok(deks)
     }
@@ -86,13 +78,7 @@ impl Deks {
         let mut said = Said { what: word(&request), number: None, calls: 0, call: None, failure: None };
         let done = match request {
             EpochRequest::Settle { store } => self.epochs.settle(self.places.as_mut(), store).map(|number| EpochReply::At { number }),
-            EpochRequest::Begin => {
-                if let Err(denial) = self.may_move(now) {
-                    said.failure = Some(denial.to_string());
-                    return (said, Err(denial));
-                }
-                self.epochs.begin(self.places.as_mut()).map(|number| EpochReply::At { number })
-            }
+            EpochRequest::Begin => self.epochs.begin(self.places.as_mut()).map(|number| EpochReply::At { number }),
             EpochRequest::Committed { number } => self.epochs.committed(self.places.as_mut(), number).map(|()| EpochReply::Done),
             EpochRequest::Abort => {
                 self.epochs.abort();
@@ -144,18 +130,6 @@ impl Deks {
         let number = self.epochs.current().map(Epoch::number).filter(|number| claim.epoch < *number);
         let number = number.filter(|_| !self.epochs.holds(claim.epoch)).ok_or(KeeperDenial::EpochOutOfOrder)?;
         erasure::certify(&self.signer, claim, number, now).map(EpochReply::Certificate).map_err(|_| KeeperDenial::Internal)
-    }
-
-    fn may_move(&mut self, now: Timestamp) -> Result<(), KeeperDenial> {
-        while self.moves.front().is_some_and(|first| now.since(*first) >= HOUR) {
-            self.moves.pop_front();
-        }
-        if let (Some(first), true) = (self.moves.front(), self.moves.len() >= MOVES_PER_HOUR) {
-            let wait = HOUR.saturating_sub(now.since(*first)).as_secs();
-            return Err(KeeperDenial::RateLimited { seconds: u32::try_from(wait).unwrap_or(u32::MAX).max(1) });
-        }
-        self.moves.push_back(now);
-        Ok(())
     }
 
     fn derive(&mut self) -> Result<(), DeksError> {
@@ -297,17 +271,6 @@ mod tests {
         assert_eq!(asked(&mut deks, EpochRequest::Rewrap(flood)).err(), Some(KeeperDenial::BadRequest));
         asked(&mut deks, EpochRequest::Abort).unwrap();
         assert_eq!(asked(&mut deks, EpochRequest::Rewrap(vec![(CALL, wrapped)])).err(), Some(KeeperDenial::EpochOutOfOrder));
-    }
-
-    #[test]
-    fn a_core_cannot_wear_the_tpm_out() {
-        let mut deks = deks();
-        for _ in 0..MOVES_PER_HOUR {
-            asked(&mut deks, EpochRequest::Begin).unwrap();
-        }
-        assert_eq!(asked(&mut deks, EpochRequest::Begin).err(), Some(KeeperDenial::RateLimited { seconds: 3600 }));
-        let later = Timestamp::from_unix_millis(NOW.unix_millis() + 3_600_000);
-        assert!(deks.epoch(EpochRequest::Begin, later).1.is_ok());
     }
 
     #[test]
