@@ -34,7 +34,7 @@ use salama::ipc::keeper::{KeeperCounters, KeeperDenial, KeeperReply, KeeperReque
 use salama::ipc::key_log::{LogFault, Report, Verifier};
 use salama::keys::console::Console;
 
-/// Small, so that a test reaches them: a start counts as 10 of the hour's 30.
+/// Small, so that a test reaches them.
 const LIMITS: &str =
     "[read]\nper_minute = 20\nper_hour = 30\nceiling_per_hour = 60\n[job]\nper_minute = 15\nper_hour = 30\nceiling_per_hour = 60\n";
 const READ: UnwrapPurpose = UnwrapPurpose::Read;
@@ -182,17 +182,66 @@ fn a_core_that_opens_everything_stops_at_the_limits_and_every_call_it_got_is_nam
 }
 
 #[test]
-fn a_core_that_ends_the_daemon_gets_a_minutes_worth_each_time_and_not_an_hours() {
+fn a_core_that_ends_the_daemon_or_has_it_killed_gets_the_hours_worth_once() {
     let bench = Bench::provisioned();
     bench.set_limits(LIMITS);
     let mut first = Core::of(&bench);
     first.makes_calls(100);
     let calls = std::mem::take(&mut first.calls);
     first.ends();
-    for _ in 0..2 {
+    let opens = |core: &Core| core.opens_all(READ).0.len();
+    let core = Core { calls: calls.clone(), ..Core::of(&bench) };
+    assert_eq!(opens(&core), 20);
+    core.ends();
+    // Killed in the middle of what it has put down beforehand: that counts as used.
+    let mut core = Core { calls: calls[..7].to_vec(), ..Core::of(&bench) };
+    assert_eq!(opens(&core), 7);
+    core.process.0.kill().unwrap();
+    core.process.0.wait().unwrap();
+    let core = Core { calls: calls.clone(), ..Core::of(&bench) };
+    assert_eq!(opens(&core), 2);
+    core.ends();
+    for _ in 0..3 {
         let core = Core { calls: calls.clone(), ..Core::of(&bench) };
-        assert_eq!(core.opens_all(READ).0.len(), 20);
+        assert_eq!(opens(&core), 0);
         core.ends();
+    }
+    // Nor is it forgotten when the file is damaged: the hour counts as full then, but for a little, and that is an incident.
+    let uses = bench.keys().join("uses");
+    std::fs::write(&uses, vec![7; std::fs::metadata(&uses).unwrap().len().try_into().unwrap()]).unwrap();
+    let core = Core { calls, ..Core::of(&bench) };
+    assert_eq!(opens(&core), 2);
+    core.ends();
+    assert!(of_event(&bench.log(), "incident", "reason").contains(&"uses_before_lost".to_owned()));
+}
+
+#[test]
+fn a_start_that_was_taken_out_of_the_lines_or_put_in_again_is_found() {
+    let bench = Bench::provisioned();
+    let mut starts: Vec<String> = Vec::new();
+    let mut key = [0; 32];
+    for _ in 0..3 {
+        let mut core = Core::of(&bench);
+        core.makes_calls(1);
+        core.opens_all(READ);
+        key = core.ends().log_key;
+        starts.push(bench.log()[starts.concat().len()..].to_owned());
+    }
+    let (exit, said) = salama_verify(&starts.concat(), &key);
+    assert_eq!(exit, Some(0), "{said}");
+    let [one, two, three] = [0, 1, 2].map(|start: usize| starts[start].clone());
+    for (what, log, words) in [
+        ("taken out", [one.clone(), three.clone()].concat(), "the starts 2 to 2 of the keeper are missing"),
+        (
+            "put in again",
+            [one.clone(), two.clone(), one.clone(), three.clone()].concat(),
+            "begins start 1 of the keeper where start 3 belongs",
+        ),
+        ("moved", [two, one, three].concat(), "begins start 1 of the keeper where start 3 belongs"),
+    ] {
+        let (exit, said) = salama_verify(&log, &key);
+        assert_eq!(exit, Some(65), "{what}: {said}");
+        assert!(said.contains(words), "{what}: {said}");
     }
 }
 
@@ -255,8 +304,7 @@ fn no_number_of_grants_lifts_the_ceiling_and_a_flood_of_them_is_cut_off() {
     }
     assert_eq!(core.relays(supervisor.signs(&grant(&core.standing, 1, 8))), Err(KeeperDenial::Grant(GrantFault::TooMany)));
     let (opened, refused) = core.opens_all(READ);
-    // The start counts as ten of the sixty.
-    assert_eq!(opened.len(), 50);
+    assert_eq!(opened.len(), 60);
     assert!(matches!(refused, Some(KeeperDenial::RateLimited { .. })), "{refused:?}");
     let flood = |nonce: u8| core.relays(supervisor.signs(&grant(&core.standing, 0, nonce)));
     let cut_off = (9..200).map(flood).find(|answer| *answer != Err(KeeperDenial::Grant(GrantFault::Count)));

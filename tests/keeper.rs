@@ -508,7 +508,8 @@ fn open_files(process: &box_with_keys::Process) -> Vec<std::ffi::OsString> {
 fn a_console_may_use_the_tpm_and_change_the_keys_while_the_daemons_keeper_holds_both() {
     let bench = Bench::provisioned();
     let (keeper, _, _process) = bench.serve(&[]);
-    let (_other, _, _other_process) = bench.serve(&[]);
+    let (channel, _console) = bench.start("console", &bench.tpm.tcti(), &[]);
+    let (_console_keeper, _) = Keeper::connect(channel).unwrap();
     let exclusive = keeper::replace::Exclusive::take(&bench.keys()).unwrap();
     drop(exclusive);
     // Nothing of the two that serve is loaded in the TPM.
@@ -535,15 +536,21 @@ fn an_answering_keeper_is_confined_and_its_memory_locked() {
     assert_eq!(field("Threads:"), "1");
     let locked: u64 = field("VmLck:").trim_end_matches(" kB").parse().unwrap();
     assert!(locked > 4096, "locked: {locked} kB");
-    assert_eq!(open_files(&process), ["0", "1", "2", "3", "4"]);
-    // Besides the standard streams and the channel: the key directory, and a TPM where it is a device.
-    let fourth = fs::read_link(format!("/proc/{}/fd/4", process.0.id())).unwrap();
-    assert_eq!(fourth, bench.keys().canonicalize().unwrap());
+    assert_eq!(open_files(&process), ["0", "1", "2", "3", "4", "5"]);
+    // Besides the standard streams and the channel: the key directory, what was used, and a TPM where it is a device.
+    let link =
+        |process: &box_with_keys::Process, descriptor: u32| fs::read_link(format!("/proc/{}/fd/{descriptor}", process.0.id())).unwrap();
+    let keys = bench.keys().canonicalize().unwrap();
+    assert_eq!((link(&process, 4), link(&process, 5)), (keys.clone(), keys.join("uses")));
     keeper.counters().unwrap();
 
     let (channel, console) = bench.start("console", &bench.tpm.tcti(), &[]);
     let (_console_keeper, _) = Keeper::connect(channel).unwrap();
-    assert_eq!(open_files(&console), ["0", "1", "2", "3"], "the console's keeps neither");
+    // The console's has counted its start, holds the file to be the only one, and may not write it any more.
+    assert_eq!(
+        (open_files(&console), link(&console, 5)),
+        (["0", "1", "2", "3", "5"].map(std::ffi::OsString::from).to_vec(), keys.join("issued"))
+    );
 }
 
 #[test]
@@ -612,7 +619,7 @@ fn a_core_that_counts_all_the_time_is_slowed_down() {
     let bench = Bench::provisioned();
     let (keeper, greeting, _process) = bench.serve(&[]);
     let mut at = greeting.counter.value.unwrap();
-    for _ in 0..2 {
+    for _ in 0..4 {
         at = keeper.count(at).unwrap();
     }
     assert!(matches!(denied(keeper.count(at)), KeeperDenial::RateLimited { .. }));

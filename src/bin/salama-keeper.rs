@@ -14,14 +14,13 @@ use std::process::ExitCode;
 
 use crate::keeper::args::{Arguments, KeysArgs, Mode, ProvisionArgs, ServeArgs};
 use crate::keeper::held::HeldError;
-use crate::keeper::journal::Journal;
 use crate::keeper::manage;
 use crate::keeper::owner::OwnerAuth;
 use crate::keeper::provision::{Plan, provision};
 use crate::keeper::serve::{Keeper, Keys};
 use crate::keeper::startup::{Opened, StartError, account, open_console, open_daemon};
 use clap::Parser;
-use salama::base::clock::{Clock as _, SystemClock};
+use salama::base::clock::SystemClock;
 use salama::base::exit::Exit;
 use salama::base::told::told;
 use salama::ipc::CHANNEL_FD;
@@ -67,8 +66,10 @@ fn serve(args: &ServeArgs, open: Open) -> Exit {
         Ok(started) => started,
         Err(error) => return refuse(&channel, &error),
     };
-    let journal = Journal::new(io::stderr(), opened.chain, SystemClock.steady());
-    let keeper = Keeper::new(opened.keys, opened.held, &opened.limits, opened.grants, journal, SystemClock);
+    let (beside_daemon, (ledger, before)) = (opened.held.is_some(), opened.ledger);
+    let keeper = Keeper::new(opened.keys, opened.held, &opened.limits, opened.grants, opened.journal, SystemClock);
+    // The console's has counted its start, and holds its file to be the only one.
+    let (keeper, _alone) = if beside_daemon { (keeper.remembering(ledger, &before), None) } else { (keeper, Some(ledger)) };
     match keeper.answer(&confined, &channel, opened.greeting) {
         Ok(()) => Exit::Ok,
         Err(error) => say(&error, "salama-keeper ends", Exit::Failed),

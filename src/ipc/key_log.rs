@@ -9,10 +9,14 @@
 //! prev   SHA-256 of the whole line before, without its line feed; zeros in the first
 //! sig    Ed25519 over "salama key log 1", a line feed, and the line up to `,"sig":`
 //! ```
-//! The first line of a chain is the event `chain_begun`, the last of one that was ended in order `chain_ended`.
+//! The first line of a chain is the event `chain_begun`, the last of one that was ended in order `chain_ended`. The first says whose chain
+//! it is (`of`), the number of this start (`start`, one more each time), and of the chain before it the name (`before`) and how many lines it
+//! surely had (`lines`): a start that was taken out, doubled or moved is found as a line is. The daemon's keeper and the console's count
+//! apart, and their chains may lie between each other.
 
 use ring::digest::{SHA256, digest};
 use ring::signature::{ED25519, UnparsedPublicKey};
+use serde::{Deserialize, Serialize};
 
 use super::burst::bytes;
 
@@ -38,24 +42,37 @@ pub fn digest_of(line: &[u8]) -> [u8; 32] {
     sum
 }
 
+/// Whose chain it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Series {
+    /// Of the keeper beside the daemon.
+    Daemon,
+    /// Of the keeper at the console.
+    Console,
+}
+
 /// Reads lines one after the other.
 pub struct Verifier {
     key: [u8; 32],
     may_begin_late: bool,
-    at: Option<Place>,
+    /// Behind the last line of each series, and of a chain whose beginning was not seen.
+    at: Vec<Place>,
     report: Report,
 }
 
 /// Behind one line.
 struct Place {
     chain: [u8; 16],
+    /// Not known of a chain whose beginning was not seen.
+    begun: Option<(Series, u64)>,
     next: u64,
     prev: [u8; 32],
     ended: bool,
 }
 
-/// What was found whole.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+/// What was found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Starts of the keeper.
     pub chains: u64,
@@ -67,6 +84,8 @@ pub struct Report {
     pub incidents: u64,
     /// Lines of others, which were passed over.
     pub others: u64,
+    /// Things that are wrong.
+    pub faults: u64,
 }
 
 /// A line that was taken apart.
@@ -79,17 +98,33 @@ struct Parts<'a> {
     rest: &'a str,
 }
 
+/// What a chain's first line says besides.
+#[derive(Deserialize)]
+struct Begun {
+    of: Series,
+    start: u64,
+    before: Option<String>,
+    lines: Option<u64>,
+}
+
 impl Verifier {
-    /// For lines that `key` signed. With `part`, the first chain may begin in its middle.
+    /// For lines that `key` signed. With `part`, the first chains may begin in their middle.
     pub fn new(key: [u8; 32], part: bool) -> Self {
-        Self { key, may_begin_late: part, at: None, report: Report::default() }
+        Self { key, may_begin_late: part, at: Vec::new(), report: Report::default() }
     }
 
     /// The next line, without its line feed; `number` counts the lines of the input from 1.
     ///
     /// # Errors
-    /// [`LogFault`]: the first thing that is wrong. What follows is not judged.
+    /// [`LogFault`]: what is wrong with it. The next line can be given all the same: what is not signed is passed over, and what is signed
+    /// is where it goes on from.
     pub fn line(&mut self, number: u64, line: &[u8]) -> Result<(), LogFault> {
+        let judged = self.judge(number, line);
+        self.report.faults = self.report.faults.saturating_add(u64::from(judged.is_err()));
+        judged
+    }
+
+    fn judge(&mut self, number: u64, line: &[u8]) -> Result<(), LogFault> {
         // Whoever shares the stream may have left the piece of a line before it.
         let begins = line.windows(HEAD.len()).rposition(|piece| piece == HEAD.as_bytes());
         let Some(line) = begins.and_then(|at| line.get(at..)) else {
@@ -101,45 +136,87 @@ impl Verifier {
         UnparsedPublicKey::new(&ED25519, self.key)
             .verify(&message, &parts.signature)
             .map_err(|_| LogFault::Forged { line: number, seq: parts.seq })?;
-        self.follows(number, &parts)?;
         self.report.lines = self.report.lines.saturating_add(1);
         self.report.incidents = self.report.incidents.saturating_add(u64::from(parts.is(INCIDENT)));
-        let next = parts.seq.saturating_add(1);
-        self.at = Some(Place { chain: parts.chain, next, prev: digest_of(line), ended: parts.is(ENDED) });
-        Ok(())
-    }
-
-    fn follows(&mut self, line: u64, parts: &Parts<'_>) -> Result<(), LogFault> {
-        let seq = parts.seq;
-        match &self.at {
-            Some(at) if at.chain == parts.chain => match seq.cmp(&at.next) {
-                std::cmp::Ordering::Greater => Err(LogFault::Missing { line, first: at.next, last: seq.saturating_sub(1) }),
-                std::cmp::Ordering::Less => Err(LogFault::OutOfOrder { line, seq, expected: at.next }),
-                std::cmp::Ordering::Equal if parts.prev == at.prev && !at.ended => Ok(()),
-                std::cmp::Ordering::Equal => Err(LogFault::Unlinked { line, seq }),
-            },
-            before => {
-                let unended = before.as_ref().is_some_and(|before| !before.ended);
-                let late = seq != 0 && !(self.may_begin_late && before.is_none());
-                if late {
-                    return Err(LogFault::HeadMissing { line, seq });
-                }
-                if seq == 0 && !(parts.is(BEGUN) && parts.prev == [0; 32]) {
-                    return Err(LogFault::Unlinked { line, seq });
-                }
-                self.report.without_end = self.report.without_end.saturating_add(u64::from(unended));
-                self.report.chains = self.report.chains.saturating_add(1);
-                Ok(())
-            }
+        let prev = digest_of(line);
+        match self.at.iter_mut().find(|place| place.chain == parts.chain) {
+            Some(place) => place.goes_on(number, &parts, prev),
+            None => self.begins(number, &parts, prev),
         }
     }
 
-    /// What was found, when nothing was wrong.
+    fn begins(&mut self, line: u64, parts: &Parts<'_>, prev: [u8; 32]) -> Result<(), LogFault> {
+        let seq = parts.seq;
+        let place = |begun| Place { chain: parts.chain, begun, next: seq.saturating_add(1), prev, ended: parts.is(ENDED) };
+        if seq != 0 {
+            // One of the daemon's and one of the console's.
+            let late = self.may_begin_late && self.at.len() < 2 && self.at.iter().all(|place| place.begun.is_none());
+            self.report.chains = self.report.chains.saturating_add(1);
+            self.at.push(place(None));
+            return if late { Ok(()) } else { Err(LogFault::HeadMissing { line, seq }) };
+        }
+        let begun = parts.begun().filter(|_| parts.prev == [0; 32]).ok_or(LogFault::Unlinked { line, seq })?;
+        let before = begun.before.as_deref().and_then(bytes::<16>);
+        let named = self.at.iter().position(|place| Some(place.chain) == before);
+        let last = named.or_else(|| self.at.iter().position(|place| place.begun.is_some_and(|(of, _)| of == begun.of)));
+        let last = last.map(|at| self.at.swap_remove(at));
+        let judged = last.as_ref().map_or(Ok(()), |last| last.is_before(line, &begun, before));
+        // A chain that comes again stays behind the one that was there, so that what follows that one is judged by it.
+        let again = matches!(judged, Err(LogFault::StartOutOfOrder { .. }));
+        self.report.chains = self.report.chains.saturating_add(1);
+        let unended = last.as_ref().is_some_and(|last| !last.ended);
+        self.report.without_end = self.report.without_end.saturating_add(u64::from(unended && !again));
+        match last {
+            Some(last) if again => {
+                self.at.push(Place { begun: None, ..place(None) });
+                self.at.push(last);
+            }
+            _ => self.at.push(place(Some((begun.of, begun.start)))),
+        }
+        judged
+    }
+
+    /// What was found.
     ///
     /// # Errors
     /// [`LogFault::Empty`].
-    pub const fn finish(self) -> Result<Report, LogFault> {
+    pub fn finish(self) -> Result<Report, LogFault> {
         if self.report.lines == 0 { Err(LogFault::Empty) } else { Ok(self.report) }
+    }
+}
+
+impl Place {
+    fn goes_on(&mut self, line: u64, parts: &Parts<'_>, prev: [u8; 32]) -> Result<(), LogFault> {
+        let (seq, next) = (parts.seq, self.next);
+        if seq < next {
+            return Err(LogFault::OutOfOrder { line, seq, expected: next });
+        }
+        let linked = seq > next || (parts.prev == self.prev && !self.ended);
+        (self.next, self.prev, self.ended) = (seq.saturating_add(1), prev, parts.is(ENDED));
+        match seq > next {
+            true => Err(LogFault::Missing { line, first: next, last: seq.saturating_sub(1) }),
+            false if linked => Ok(()),
+            false => Err(LogFault::Unlinked { line, seq }),
+        }
+    }
+
+    /// Whether the start that now begins comes right behind this one.
+    fn is_before(&self, line: u64, begun: &Begun, named: Option<[u8; 16]>) -> Result<(), LogFault> {
+        let start = begun.start;
+        if let Some((_, last)) = self.begun {
+            let expected = last.saturating_add(1);
+            if start < expected {
+                return Err(LogFault::StartOutOfOrder { line, start, expected });
+            }
+            if start > expected {
+                return Err(LogFault::StartsMissing { line, first: expected, last: start.saturating_sub(1) });
+            }
+        }
+        if named != Some(self.chain) {
+            return Err(LogFault::OtherBefore { line, start });
+        }
+        let known = begun.lines.unwrap_or_default();
+        if self.next < known { Err(LogFault::CutOff { line, start, first: self.next, last: known.saturating_sub(1) }) } else { Ok(()) }
     }
 }
 
@@ -158,6 +235,10 @@ impl<'a> Parts<'a> {
             prev: bytes(prev)?,
             rest,
         })
+    }
+
+    fn begun(&self) -> Option<Begun> {
+        serde_json::from_str(&format!("{{{}}}", self.rest)).ok().filter(|_| self.is(BEGUN))
     }
 
     fn is(&self, event: &str) -> bool {
@@ -220,5 +301,51 @@ pub enum LogFault {
         line: u64,
         /// Its number.
         seq: u64,
+    },
+    /// Whole starts.
+    #[error(
+        "before line {line}, the starts {first} to {last} of the keeper are missing, with all their lines (a power cut just after a start leaves such a gap too)"
+    )]
+    StartsMissing {
+        /// Of the input, from 1.
+        line: u64,
+        /// The first.
+        first: u64,
+        /// The last.
+        last: u64,
+    },
+    /// A start again, or an older one.
+    #[error(
+        "line {line} begins start {start} of the keeper where start {expected} belongs: lines were put in again, or the key directory was put back"
+    )]
+    StartOutOfOrder {
+        /// Of the input, from 1.
+        line: u64,
+        /// Its number.
+        start: u64,
+        /// The one that belongs there.
+        expected: u64,
+    },
+    /// The start before is another.
+    #[error("line {line} begins start {start} of the keeper, which came behind another start than the one that stands before it here")]
+    OtherBefore {
+        /// Of the input, from 1.
+        line: u64,
+        /// Its number.
+        start: u64,
+    },
+    /// The end of the start before.
+    #[error(
+        "the start before line {line}, where start {start} begins, had lines {first} to {last} too: they were cut off (a power cut does that, too)"
+    )]
+    CutOff {
+        /// Of the input, from 1.
+        line: u64,
+        /// The one that begins.
+        start: u64,
+        /// The first that is missing.
+        first: u64,
+        /// The last that surely was.
+        last: u64,
     },
 }

@@ -66,6 +66,11 @@ impl Chain {
         self.next == 0
     }
 
+    /// How many were written.
+    pub const fn lines(&self) -> u64 {
+        self.next
+    }
+
     /// The next line; `members` are those of a JSON object, without its braces.
     pub fn sign(&self, members: &str) -> SignedLine {
         let Self { key, start, next, prev } = self;
@@ -101,24 +106,40 @@ pub enum ChainError {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::ipc::key_log::{LogFault, Verifier};
+    use crate::ipc::key_log::{LogFault, Series, Verifier};
 
     /// A chain of a fixed key.
     pub fn chain(start: u8) -> Chain {
         Chain::of(&Secret::try_fill(|_| Ok::<(), ()>(())).unwrap(), [start; 16]).unwrap()
     }
 
-    /// A chain from its begin to its end.
+    /// A chain from its begin to its end, as the start with this number.
     fn lines(start: u8, count: usize) -> Vec<Vec<u8>> {
-        let mut chain = chain(start);
-        let events = ["chain_begun"].into_iter().chain(std::iter::repeat_n("key_use", count)).chain(["chain_ended"]);
+        lines_of(Series::Daemon, start, count)
+    }
+
+    fn lines_of(of: Series, start: u8, count: usize) -> Vec<Vec<u8>> {
+        let (word, own) = match of {
+            Series::Daemon => ("daemon", start),
+            Series::Console => ("console", start + 100),
+        };
+        let mut chain = chain(own);
+        let before = if start > 1 { format!(",\"before\":\"{}\",\"lines\":2", hex(&[own - 1; 16])) } else { String::new() };
+        let begun = format!("\"event\":\"chain_begun\",\"of\":\"{word}\",\"start\":{start}{before}");
+        let used = std::iter::repeat_n("\"event\":\"key_use\"".to_owned(), count);
+        let events = [begun].into_iter().chain(used).chain(["\"event\":\"chain_ended\"".to_owned()]);
         events
             .map(|event| {
-                let line = chain.sign(&format!("\"event\":\"{event}\""));
+                let line = chain.sign(&event);
                 chain.written(&line);
                 line.text
             })
             .collect()
+    }
+
+    fn faults(lines: &[Vec<u8>]) -> Vec<LogFault> {
+        let mut verifier = Verifier::new(chain(0).public_key(), false);
+        (1..).zip(lines).filter_map(|(number, line)| verifier.line(number, line).err()).collect()
     }
 
     fn verify(lines: &[Vec<u8>]) -> Result<crate::ipc::key_log::Report, LogFault> {
@@ -140,8 +161,24 @@ pub mod tests {
     #[test]
     fn a_piece_that_another_left_before_a_line_takes_nothing_from_it() {
         let mut mixed = lines(1, 3);
-        mixed[2] = [b"no line feed".as_slice(), &mixed[2]].concat();
+        mixed[2] = [b"no line feed, {\"chain\":\"x".as_slice(), &mixed[2]].concat();
         assert_eq!(verify(&mixed).unwrap().lines, 5);
+    }
+
+    #[test]
+    fn what_another_wrote_between_the_lines_hides_nothing_that_follows() {
+        let mut mixed = lines(1, 5);
+        mixed.remove(5);
+        mixed.insert(1, b"{\"chain\":\"x".to_vec());
+        mixed.insert(3, lines(9, 0)[0].iter().map(|byte| if *byte == b'9' { b'8' } else { *byte }).collect());
+        let found = faults(&mixed);
+        assert!(
+            matches!(
+                found[..],
+                [LogFault::Damaged { line: 2 }, LogFault::Forged { line: 4, .. }, LogFault::Missing { line: 8, first: 5, last: 5 }]
+            ),
+            "{found:?}"
+        );
     }
 
     #[test]
@@ -155,6 +192,33 @@ pub mod tests {
         assert_eq!(verify(&swapped), Err(LogFault::Missing { line: 3, first: 2, last: 2 }));
         let doubled = [&whole[..4], &whole[3..]].concat();
         assert_eq!(verify(&doubled), Err(LogFault::OutOfOrder { line: 5, seq: 3, expected: 4 }));
+    }
+
+    #[test]
+    fn a_start_that_is_missing_doubled_moved_or_cut_is_named() {
+        let [one, two, three] = [1, 2, 3].map(|start| lines(start, 4));
+        assert!(verify(&[one.clone(), two.clone(), three.clone()].concat()).is_ok());
+        assert_eq!(faults(&[one.clone(), three.clone()].concat()), [LogFault::StartsMissing { line: 7, first: 2, last: 2 }]);
+        let doubled = [one.clone(), two.clone(), one.clone(), three.clone()].concat();
+        assert_eq!(faults(&doubled), [LogFault::StartOutOfOrder { line: 13, start: 1, expected: 3 }]);
+        let doubled = [one.clone(), two.clone(), two.clone(), three.clone()].concat();
+        assert!(!faults(&doubled).is_empty());
+        let swapped = [one.clone(), three.clone(), two.clone()].concat();
+        assert_eq!(faults(&swapped).len(), 2);
+        let cut = [one[..1].to_vec(), two.clone()].concat();
+        assert_eq!(faults(&cut), [LogFault::CutOff { line: 2, start: 2, first: 1, last: 1 }]);
+        let another = [lines(1, 1), three].concat();
+        assert!(!faults(&another).is_empty());
+    }
+
+    #[test]
+    fn the_consoles_chains_lie_between_the_daemons_and_are_counted_apart() {
+        let (daemon, console) = (lines(1, 4), |start| lines_of(Series::Console, start, 1));
+        let mixed = [daemon[..3].to_vec(), console(1), daemon[3..].to_vec(), console(2), lines(2, 1)].concat();
+        let report = verify(&mixed).unwrap();
+        assert_eq!((report.chains, report.without_end, report.faults), (4, 0, 0));
+        let without = [daemon[..3].to_vec(), console(1), daemon[3..].to_vec(), console(3)].concat();
+        assert_eq!(faults(&without), [LogFault::StartsMissing { line: 10, first: 2, last: 2 }]);
     }
 
     #[test]
@@ -200,6 +264,7 @@ pub mod tests {
         let mut verifier = Verifier::new(chain(0).public_key(), true);
         let (first, second) = (lines(1, 4), lines(2, 4));
         assert!(verifier.line(1, &first[3]).is_ok());
-        assert_eq!(verifier.line(2, &second[3]), Err(LogFault::HeadMissing { line: 2, seq: 3 }));
+        assert!(verifier.line(2, &second[0]).is_ok());
+        assert_eq!(verifier.line(3, &lines(3, 4)[3]), Err(LogFault::HeadMissing { line: 3, seq: 3 }));
     }
 }

@@ -13,11 +13,12 @@ use crate::base::clock::Timestamp;
 use crate::base::ids::CallId;
 use crate::ipc::burst::{GrantFault, hex, purpose_word};
 use crate::ipc::keeper::{KeeperDenial, UnwrapPurpose};
-use crate::ipc::key_log::{BEGUN, ENDED, INCIDENT};
+use crate::ipc::key_log::{BEGUN, ENDED, INCIDENT, Series};
 use crate::sandbox::process::ConfinementReport;
 
 use super::chain::Chain;
 use super::grant::Accepted;
+use super::ledger::Number;
 use super::moving::Said;
 use super::quota::{Bound, Use};
 use super::window::Window;
@@ -29,6 +30,8 @@ const COMMON_LINES_PER_MINUTE: u32 = 600;
 pub struct Journal<W> {
     out: W,
     chain: Chain,
+    series: Series,
+    number: Number,
     common: Window,
     suppressed: u64,
     /// The last write failed: a piece of a line may stand there, and the next must not be taken for its end.
@@ -41,6 +44,12 @@ struct BegunLine {
     event: &'static str,
     time: String,
     key: String,
+    of: Series,
+    start: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lines: Option<u64>,
 }
 
 /// What needs somebody's eyes.
@@ -75,6 +84,8 @@ pub enum Incident {
     Grant(GrantFault),
     /// The other side broke the protocol; the keeper ends.
     Protocol,
+    /// What was used before this start cannot be read.
+    UsesLost,
 }
 
 /// What is said of one use.
@@ -138,8 +149,27 @@ pub struct KeyUse {
 
 impl<W: Write> Journal<W> {
     /// Onto `out`; `steady` is the time by which floods are summed up.
-    pub fn new(out: W, chain: Chain, steady: Duration) -> Self {
-        Self { out, chain, common: Window::of_a_minute(steady), suppressed: 0, torn: false }
+    pub fn new(out: W, chain: Chain, series: Series, number: Number, steady: Duration) -> Self {
+        Self { out, chain, series, number, common: Window::of_a_minute(steady), suppressed: 0, torn: false }
+    }
+
+    /// Begins the chain.
+    ///
+    /// # Errors
+    /// What the kernel says. It is tried again with the first line.
+    pub fn begin(&mut self, now: Timestamp) -> io::Result<()> {
+        if !self.chain.is_new() {
+            return Ok(());
+        }
+        let Number { start, before } = self.number;
+        let (before, lines) = (before.map(|(chain, _)| hex(&chain)), before.map(|(_, lines)| lines));
+        let key = hex(&self.chain.public_key());
+        self.write_one(&BegunLine { event: BEGUN, time: now.rfc3339(), key, of: self.series, start, before, lines })
+    }
+
+    /// Lines that the chain has.
+    pub const fn lines(&self) -> u64 {
+        self.chain.lines()
     }
 
     /// Writes how this process is confined, once.
@@ -169,6 +199,7 @@ impl<W: Write> Journal<W> {
             Incident::Limit(Bound::Ceiling, used) => ("ceiling", Some(used)),
             Incident::Grant(fault) => (fault_word(fault), None),
             Incident::Protocol => ("protocol", None),
+            Incident::UsesLost => ("uses_before_lost", None),
         };
         let line = IncidentLine { event: INCIDENT, time: now.rfc3339(), reason, kind: kind.map(kind_word), used_in_hour };
         self.write(&line, now)
@@ -237,10 +268,7 @@ impl<W: Write> Journal<W> {
 
     /// A chain without its first line would be none.
     fn write(&mut self, line: &impl Serialize, now: Timestamp) -> io::Result<()> {
-        if self.chain.is_new() {
-            let key = hex(&self.chain.public_key());
-            self.write_one(&BegunLine { event: BEGUN, time: now.rfc3339(), key })?;
-        }
+        self.begin(now)?;
         self.write_one(line)
     }
 
@@ -269,6 +297,10 @@ const fn kind_word(kind: Use) -> &'static str {
         Use::SignTls => "sign_tls",
         Use::Issue => "issue_certificate",
         Use::Count => "count",
+        Use::Begin => "epoch_begin",
+        Use::Certify => "epoch_certify",
+        Use::Rewrap => "epoch_rewrap",
+        Use::Settle => "epoch_settle",
         Use::Grant => "grant",
     }
 }
@@ -321,7 +353,7 @@ mod tests {
     const BEGIN: Duration = Duration::ZERO;
 
     fn journal<W: Write>(out: W) -> Journal<W> {
-        Journal::new(out, chain(1), BEGIN)
+        Journal::new(out, chain(1), Series::Daemon, Number { start: 1, before: None }, BEGIN)
     }
 
     fn verified(out: &[u8]) -> crate::ipc::key_log::Report {

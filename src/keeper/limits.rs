@@ -7,7 +7,8 @@
 //! In an office of 20 counsellors each finishes at most 6 calls an hour: 120 new calls. Each is opened once for transcription, three times
 //! when the daemon is restarted in the middle: 360 an hour. If each of the 20 reads 20 transcripts an hour and three supervisors review one
 //! a minute, that is 580 an hour and, should all read at the same moment, 23 in a minute. The limits are twice the hour's and ten times the
-//! minute's most. Whoever has taken over the core needs 40 days for the calls of five years, and the signed stream names each of them.
+//! minute's most. Whoever has taken over the core and opens all that is allowed, of both kinds, day and night, needs 20 days for the calls
+//! of five years; the signed stream names each of them, and once an hour it has an incident, from half of the limit on.
 //! New calls and handshakes open nothing; their limits keep the keeper from being drowned.
 
 use serde::Deserialize;
@@ -21,8 +22,8 @@ const CEILING_MAX: u32 = 12_000;
 /// For what opens nothing.
 const COMMON_MAX: u32 = 60_000;
 
-/// Counting up in the TPM: one at a start, one an epoch move, and no more than that, for a TPM's memory wears.
-pub const COUNTS: Limit = Limit::new(2, 24, 24);
+/// Most that a TPM's memory may be written in an hour, of each kind: at this rate it lasts for weeks, not for years.
+const WRITES_MAX: u32 = 600;
 
 /// Uses of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,16 @@ pub struct Limit {
 impl Limit {
     const fn new(per_minute: u32, per_hour: u32, ceiling_per_hour: u32) -> Self {
         Self { per_minute, per_hour, ceiling_per_hour }
+    }
+
+    /// For counting up: no start needs more than one, and tries that fail count too.
+    const fn starts(per_hour: u32) -> Self {
+        Self::new(if per_hour < 4 { per_hour } else { 4 }, per_hour, per_hour)
+    }
+
+    /// For what wears the TPM.
+    pub const fn writes(per_hour: u32) -> Self {
+        Self::new(per_hour, per_hour, per_hour)
     }
 
     /// For what no grant lifts.
@@ -61,6 +72,16 @@ pub struct Limits {
     pub certificate: Limit,
     /// Grants that are looked at.
     pub grant: Limit,
+    /// Counting up in the TPM, whose memory wears: one at a start.
+    pub start: Limit,
+    /// Moves of the erasure epoch, which write that memory twice.
+    pub erasure: Limit,
+    /// Certificates of erasure.
+    pub certify: Limit,
+    /// Messages with keys to re-wrap.
+    pub rewrap: Limit,
+    /// Everything else about the epoch.
+    pub settle: Limit,
 }
 
 impl Default for Limits {
@@ -72,6 +93,11 @@ impl Default for Limits {
             handshake: Limit::common(3000),
             certificate: Limit::common(600),
             grant: Limit::new(30, 120, 120),
+            start: Limit::starts(24),
+            erasure: Limit::writes(12),
+            certify: Limit::common(3000),
+            rewrap: Limit::common(600),
+            settle: Limit::common(60),
         }
     }
 }
@@ -83,6 +109,14 @@ struct File {
     job: Option<Opening>,
     read: Option<Opening>,
     handshake: Option<Common>,
+    start: Option<Writes>,
+    erasure: Option<Writes>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Writes {
+    per_hour: u32,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -106,12 +140,15 @@ impl Limits {
     /// [`LimitsError`].
     pub fn read(file: &[u8]) -> Result<Self, LimitsError> {
         let text = std::str::from_utf8(file).map_err(|_| LimitsError::NoText)?;
-        let File { new, job, read, handshake } = toml::from_str(text).map_err(|error| LimitsError::Syntax(error.message().to_owned()))?;
+        let File { new, job, read, handshake, start, erasure } =
+            toml::from_str(text).map_err(|error| LimitsError::Syntax(error.message().to_owned()))?;
         let mut limits = Self::default();
         common(&mut limits.new, new, "new")?;
         opening(&mut limits.job, job, "job")?;
         opening(&mut limits.read, read, "read")?;
         common(&mut limits.handshake, handshake, "handshake")?;
+        writes(&mut limits.start, start, "start", Limit::starts)?;
+        writes(&mut limits.erasure, erasure, "erasure", Limit::writes)?;
         Ok(limits)
     }
 }
@@ -120,6 +157,14 @@ fn common(limit: &mut Limit, read: Option<Common>, kind: &'static str) -> Result
     if let Some(Common { per_minute }) = read {
         within(kind, "per_minute", per_minute, 1, COMMON_MAX)?;
         *limit = Limit::common(per_minute);
+    }
+    Ok(())
+}
+
+fn writes(limit: &mut Limit, read: Option<Writes>, kind: &'static str, of: fn(u32) -> Limit) -> Result<(), LimitsError> {
+    if let Some(Writes { per_hour }) = read {
+        within(kind, "per_hour", per_hour, 1, WRITES_MAX)?;
+        *limit = of(per_hour);
     }
     Ok(())
 }
@@ -145,7 +190,9 @@ pub enum LimitsError {
     #[error("the file limits.toml of the key directory is no text: correct it, or remove it for the defaults")]
     NoText,
     /// Not settings.
-    #[error("the file limits.toml of the key directory is not understood ({0}): it has sections [new], [job], [read] and [handshake]")]
+    #[error(
+        "the file limits.toml of the key directory is not understood ({0}): it has sections [new], [job], [read], [handshake], [start] and [erasure]"
+    )]
     Syntax(String),
     /// A number that cannot be.
     #[error("limits.toml of the key directory: {kind}.{key} must be a whole number from {least} to {most}")]
@@ -188,6 +235,8 @@ mod tests {
             ("[job]\nper_hour = 6001", "job.per_hour must be a whole number from 240 to 6000"),
             ("[job]\nceiling_per_hour = 12001", "job.ceiling_per_hour must be a whole number from 1200 to 12000"),
             ("[new]\nper_minute = 60001", "new.per_minute must be a whole number from 1 to 60000"),
+            ("[start]\nper_hour = 0", "start.per_hour must be a whole number from 1 to 600"),
+            ("[erasure]\nper_hour = 601", "erasure.per_hour must be a whole number from 1 to 600"),
             ("[handshake]\nper_hour = 5", "unknown field `per_hour`"),
             ("[raed]\nper_minute = 5", "unknown field `raed`"),
             ("[read]\nper_minute = -1", "is not understood"),

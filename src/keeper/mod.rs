@@ -28,6 +28,7 @@ pub mod hierarchy;
 pub mod journal;
 pub mod keyring;
 pub mod keyslots;
+pub mod ledger;
 pub mod limits;
 pub mod manage;
 pub mod moving;

@@ -3,8 +3,7 @@
 //! Touches: by [`Places`] the TPM and the key directory.
 //! Next: `serve` answers with what is done here.
 
-use std::collections::{HashSet, VecDeque};
-use std::time::Duration;
+use std::collections::HashSet;
 
 use crate::base::clock::Timestamp;
 use crate::base::ids::CallId;
@@ -19,10 +18,6 @@ use super::places::PlacesError;
 use super::signer::EcKey;
 use super::wrap::{DekWrapper, UnwrapError, WrapError};
 
-/// Moves in an hour, at most: each writes each of two places in the TPM's NV memory once, which bears it some 100 000 times.
-pub const MOVES_PER_HOUR: usize = 12;
-const HOUR: Duration = Duration::from_hours(1);
-
 type BoxedPlaces = Box<dyn Places<Error = PlacesError>>;
 
 /// Makes and opens the calls' DEKs.
@@ -35,8 +30,6 @@ pub struct Deks {
     /// Of the epoch that the core moves to.
     next: Option<DekWrapper>,
     signer: EcKey,
-    /// When next epochs were made.
-    moves: VecDeque<Timestamp>,
     /// The calls whose keys are of the epoch that counts, since the last whole move of this life; before one, nobody knows.
     living: Option<Calls>,
     /// Those whose keys were wrapped for the next one.
@@ -75,8 +68,8 @@ impl Deks {
     /// [`DeksError`].
     pub fn open(record_kek: Secret<KEY_BYTES>, mut places: BoxedPlaces, signer: EcKey, lost: bool) -> Result<Self, DeksError> {
         let epochs = Epochs::open(places.as_mut())?;
-        let (moves, living, rewrapped) = (VecDeque::new(), None, Calls::new());
-        let mut deks = Self { record_kek, places, epochs, now: None, next: None, signer, moves, living, rewrapped, lost };
+        let (living, rewrapped) = (None, Calls::new());
+        let mut deks = Self { record_kek, places, epochs, now: None, next: None, signer, living, rewrapped, lost };
         deks.derive()?;
         Ok(deks)
     }
@@ -118,13 +111,7 @@ impl Deks {
                 (self.living, self.rewrapped) = (None, Calls::new());
                 self.epochs.settle(self.places.as_mut(), store, self.lost).map(|number| EpochReply::At { number })
             }
-            EpochRequest::Begin => {
-                if let Err(denial) = self.may_move(now) {
-                    said.failure = Some(denial.to_string());
-                    return (said, Err(denial));
-                }
-                self.begin(now).map(|number| EpochReply::At { number })
-            }
+            EpochRequest::Begin => self.begin().map(|number| EpochReply::At { number }),
             EpochRequest::Committed { number } => self.committed(number).map(|()| EpochReply::Done),
             EpochRequest::Abort => {
                 self.epochs.abort();
@@ -159,11 +146,10 @@ impl Deks {
         (said, done)
     }
 
-    fn begin(&mut self, now: Timestamp) -> Result<u32, EpochError<PlacesError>> {
+    fn begin(&mut self) -> Result<u32, EpochError<PlacesError>> {
         let made = self.epochs.made();
         let begun = self.epochs.begin(self.places.as_mut());
         if self.epochs.made() != made {
-            self.moves.push_back(now);
             self.rewrapped.clear();
         }
         begun
@@ -203,19 +189,14 @@ impl Deks {
         erasure::certify(&self.signer, claim, number, now).map(EpochReply::Certificate).map_err(|_| KeeperDenial::Internal)
     }
 
-    /// By how often the TPM was written: a move that is only tried again writes nothing.
-    fn may_move(&mut self, now: Timestamp) -> Result<(), KeeperDenial> {
-        if !self.epochs.wears() {
-            return Ok(());
-        }
-        while self.moves.front().is_some_and(|first| now.since(*first) >= HOUR) {
-            self.moves.pop_front();
-        }
-        if let (Some(first), true) = (self.moves.front(), self.moves.len() >= MOVES_PER_HOUR) {
-            let wait = HOUR.saturating_sub(now.since(*first)).as_secs();
-            return Err(KeeperDenial::RateLimited { seconds: u32::try_from(wait).unwrap_or(u32::MAX).max(1) });
-        }
-        Ok(())
+    /// Whether [`EpochRequest::Begin`] would write to the TPM: a move that is only tried again does not.
+    pub const fn wears(&self) -> bool {
+        self.epochs.wears()
+    }
+
+    /// How many next epochs were written to the TPM in this life, or may have been.
+    pub const fn written(&self) -> u64 {
+        self.epochs.made()
     }
 
     fn derive(&mut self) -> Result<(), DeksError> {
@@ -365,22 +346,6 @@ mod tests {
         assert_eq!(asked(&mut deks, EpochRequest::Rewrap(flood)).err(), Some(KeeperDenial::BadRequest));
         asked(&mut deks, EpochRequest::Abort).unwrap();
         assert_eq!(asked(&mut deks, EpochRequest::Rewrap(vec![(CALL, wrapped)])).err(), Some(KeeperDenial::EpochOutOfOrder));
-    }
-
-    #[test]
-    fn a_core_cannot_wear_the_tpm_out() {
-        let mut deks = deks();
-        for _ in 0..MOVES_PER_HOUR {
-            asked(&mut deks, EpochRequest::Begin).unwrap();
-            // Begun again, or given up before anything was wrapped: no write.
-            for request in [EpochRequest::Begin, EpochRequest::Abort, EpochRequest::Begin, EpochRequest::Rewrap(Vec::new())] {
-                asked(&mut deks, request).unwrap();
-            }
-            asked(&mut deks, EpochRequest::Abort).unwrap();
-        }
-        assert_eq!(asked(&mut deks, EpochRequest::Begin).err(), Some(KeeperDenial::RateLimited { seconds: 3600 }));
-        let later = Timestamp::from_unix_millis(NOW.unix_millis() + 3_600_000);
-        assert!(deks.epoch(EpochRequest::Begin, later).1.is_ok());
     }
 
     #[test]

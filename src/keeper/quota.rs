@@ -1,7 +1,7 @@
 //! How often each kind of key use may happen, and how often it did.
-//! Trusts: the steady clock, which nobody sets.
+//! Trusts: the steady clock, which nobody sets; what the ledger says of the start before.
 //! Touches: nothing.
-//! Next: `serve` asks before each use.
+//! Next: `serve` asks before each use, and has the ledger put down what will be used before it is.
 //!
 //! ```text
 //! use > all uses of the hour below the ceiling? > minute and hour below their limits: done
@@ -13,8 +13,9 @@ use std::time::Duration;
 use crate::base::clock::Clock;
 use crate::ipc::keeper::{KeeperCounters, UnwrapPurpose};
 
-use super::limits::{COUNTS, Limit, Limits};
-use super::window::Window;
+use super::ledger::{Before, Used};
+use super::limits::{Limit, Limits};
+use super::window::{Past, Window};
 
 /// A kind of use that is limited and counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +32,23 @@ pub enum Use {
     Count,
     /// Looking at a grant.
     Grant,
+    /// Beginning a move of the erasure epoch.
+    Begin,
+    /// Signing that a call is erased.
+    Certify,
+    /// Wrapping keys for the next epoch.
+    Rewrap,
+    /// What else is asked about the epoch.
+    Settle,
 }
+
+/// What the next start remembers, each with its number in the ledger: calls that were opened, and what wears the TPM. The rest opens nothing.
+const LASTING: [(u8, Use); 4] =
+    [(1, Use::Unwrap(UnwrapPurpose::Job)), (2, Use::Unwrap(UnwrapPurpose::Read)), (3, Use::Count), (4, Use::Begin)];
+/// Calls that are put down at once, before the first of them: a part of the minute's, and no more than so many. A start that is killed loses at
+/// most these.
+const PUT_DOWN_PART: u32 = 8;
+const PUT_DOWN_MAX: u32 = 10;
 
 /// Grants of one kind that can be at work at once.
 const GRANTS_AT_ONCE: usize = 8;
@@ -78,14 +95,43 @@ struct Meter {
     all: Window,
     extras: Vec<Extra>,
     incident: Option<Duration>,
+    /// Put down already, but not used; good for the minute in which they were.
+    ahead: u32,
+    ahead_in: u64,
 }
 
 impl Meter {
-    /// A start counts as an hour of work before it but for a minute's: else whoever can make the daemon end gets an hour's worth each time.
     fn new(limit: Limit, now: Duration) -> Self {
-        let past = limit.per_hour.saturating_sub(limit.per_minute);
-        let hour = || Window::of_an_hour(now).with_past(past);
-        Self { limit, minute: Window::of_a_minute(now), hour: hour(), all: hour(), extras: Vec::new(), incident: None }
+        let hour = || Window::of_an_hour(now);
+        let (minute, ahead_in) = (Window::of_a_minute(now), minute_of(now));
+        Self { limit, minute, hour: hour(), all: hour(), extras: Vec::new(), incident: None, ahead: 0, ahead_in }
+    }
+
+    /// Nobody knows what was used, so all of it was but for a little, by which an honest box comes up.
+    fn fill(&mut self, now: Duration) {
+        let used = self.limit.per_hour.saturating_sub((self.limit.per_hour / 12).max(1));
+        self.hour.count_many(used, now);
+        self.all.count_many(used, now);
+    }
+
+    /// Whether the use that was just counted must be put down first.
+    fn goes_ahead(&mut self, several: bool, now: Duration) -> bool {
+        let most = (self.limit.per_minute / PUT_DOWN_PART).min(PUT_DOWN_MAX);
+        let more = if several { most.saturating_sub(1) } else { 0 };
+        let put_down = self.ahead > 0 && self.ahead_in == minute_of(now);
+        self.ahead = if put_down { self.ahead.saturating_sub(1) } else { more };
+        self.ahead_in = minute_of(now);
+        !put_down
+    }
+
+    /// Nothing is put down that was not used.
+    const fn none_ahead(&mut self) {
+        self.ahead = 0;
+    }
+
+    fn past(&mut self, now: Duration) -> (Past, Past) {
+        let ahead = if self.ahead_in == minute_of(now) { self.ahead } else { 0 };
+        (self.hour.past(now).and_now(ahead), self.all.past(now).and_now(ahead))
     }
 
     fn take(&mut self, now: Duration) -> Result<(), Exceeded> {
@@ -127,6 +173,10 @@ impl Meter {
     }
 }
 
+const fn minute_of(now: Duration) -> u64 {
+    now.as_secs() / 60
+}
+
 /// The meters and the counters.
 pub struct Quota<C> {
     clock: C,
@@ -139,7 +189,12 @@ pub struct Quota<C> {
     counters: KeeperCounters,
     issued: u64,
     counts: Meter,
-    counted: u64,
+    begins: Meter,
+    certified: Meter,
+    rewrapped: Meter,
+    settled: Meter,
+    /// Of kinds that the core is told no number of.
+    untold: u64,
 }
 
 impl<C: Clock> Quota<C> {
@@ -155,11 +210,67 @@ impl<C: Clock> Quota<C> {
             tls_signatures: meter(limits.handshake),
             certificates: meter(limits.certificate),
             grants: meter(limits.grant),
-            counts: meter(COUNTS),
+            counts: meter(limits.start),
+            begins: meter(limits.erasure),
+            certified: meter(limits.certify),
+            rewrapped: meter(limits.rewrap),
+            settled: meter(limits.settle),
             counters: KeeperCounters::default(),
             issued: 0,
-            counted: 0,
+            untold: 0,
         }
+    }
+
+    /// Counts what was used before this start.
+    pub fn remember(&mut self, before: &Before) {
+        let now = self.clock.steady();
+        for (number, kind) in LASTING {
+            let meter = self.meter(kind);
+            match before {
+                Before::Lost => meter.fill(now),
+                Before::Used(since, all) => {
+                    for Used { hour, all, .. } in all.iter().filter(|used| used.kind == number) {
+                        meter.hour.remember(hour, *since);
+                        meter.all.remember(all, *since);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A use that was taken just now did not come about, and harmed nothing.
+    pub fn give_back(&mut self, kind: Use) {
+        let meter = self.meter(kind);
+        for window in [&mut meter.minute, &mut meter.hour, &mut meter.all] {
+            window.uncount();
+        }
+    }
+
+    /// What is to be put down before the use that was just taken; nothing when it was put down with another.
+    pub fn to_put_down(&mut self, kind: Use) -> Option<Vec<Used>> {
+        let now = self.clock.steady();
+        let lasts = LASTING.iter().any(|(_, lasting)| *lasting == kind);
+        (lasts && self.meter(kind).goes_ahead(matches!(kind, Use::Unwrap(_)), now)).then(|| self.used())
+    }
+
+    /// It could not be put down: the next try begins anew.
+    pub const fn not_put_down(&mut self, kind: Use) {
+        self.meter(kind).none_ahead();
+    }
+
+    /// What was used and nothing more, for an end in order.
+    pub fn used_in_the_end(&mut self) -> Vec<Used> {
+        LASTING.iter().for_each(|(_, kind)| self.meter(*kind).none_ahead());
+        self.used()
+    }
+
+    fn used(&mut self) -> Vec<Used> {
+        let now = self.clock.steady();
+        let one = |(number, kind): &(u8, Use)| {
+            let (hour, all) = self.meter(*kind).past(now);
+            Used { kind: *number, hour, all }
+        };
+        LASTING.iter().map(one).collect()
     }
 
     /// The clock that it was made with.
@@ -176,6 +287,10 @@ impl<C: Clock> Quota<C> {
             Use::Issue => &mut self.certificates,
             Use::Grant => &mut self.grants,
             Use::Count => &mut self.counts,
+            Use::Begin => &mut self.begins,
+            Use::Certify => &mut self.certified,
+            Use::Rewrap => &mut self.rewrapped,
+            Use::Settle => &mut self.settled,
         }
     }
 
@@ -213,7 +328,7 @@ impl<C: Clock> Quota<C> {
             Use::Unwrap(UnwrapPurpose::Read) => &mut self.counters.unwraps_read,
             Use::SignTls => &mut self.counters.tls_signatures,
             Use::Issue => &mut self.issued,
-            Use::Count => &mut self.counted,
+            Use::Count | Use::Begin | Use::Certify | Use::Rewrap | Use::Settle => &mut self.untold,
             Use::Grant => &mut self.counters.grants,
         };
         *counter = counter.saturating_add(1);
@@ -280,20 +395,69 @@ mod tests {
         assert!(quota.take(READ).is_ok());
     }
 
+    /// A start right behind this one, by what was put down.
+    fn started_again(put_down: Vec<Used>, since: Duration) -> Quota<ManualClock> {
+        let mut next = quota();
+        next.remember(&Before::Used(since, put_down));
+        next
+    }
+
     #[test]
-    fn a_start_gives_a_minutes_worth_and_the_hour_comes_back_bit_by_bit() {
-        let mut quota = quota();
-        assert_eq!(takes(&mut quota, READ), 3);
-        quota.clock().advance(seconds(61));
-        assert_eq!(takes(&mut quota, READ), 1);
-        let exceeded = quota.take(READ).unwrap_err();
-        assert_eq!((exceeded.bound, exceeded.used), (Bound::Hour, 10));
-        let mut gained = 0;
-        for _ in 0..55 {
-            quota.clock().advance(seconds(60));
-            gained += takes(&mut quota, READ);
+    fn what_was_used_counts_after_a_start_too_and_a_kill_gives_nothing_back() {
+        let mut killed = quota();
+        let mut put_down = Vec::new();
+        for _ in 0..3 {
+            killed.take(READ).unwrap();
+            put_down = killed.to_put_down(READ).unwrap_or(put_down);
         }
-        assert_eq!(gained, 6);
+        let mut next = started_again(put_down, seconds(0));
+        assert_eq!(takes(&mut next, READ), 3);
+        next.clock().advance(seconds(61));
+        assert_eq!(takes(&mut next, READ), 3);
+        next.clock().advance(seconds(61));
+        assert_eq!(takes(&mut next, READ), 1, "ten an hour, over both starts");
+        let exceeded = next.take(READ).unwrap_err();
+        assert_eq!((exceeded.bound, exceeded.used), (Bound::Hour, 10));
+        assert_eq!(takes(&mut started_again(next.used_in_the_end(), seconds(0)), READ), 0);
+        assert_eq!(takes(&mut started_again(next.used_in_the_end(), seconds(3700)), READ), 3);
+    }
+
+    #[test]
+    fn a_hundred_starts_in_an_hour_open_no_more_than_one() {
+        let (mut put_down, mut opened) = (Vec::new(), 0);
+        for _ in 0..100 {
+            let mut start = started_again(put_down.clone(), seconds(10));
+            while start.take(READ).is_ok() {
+                put_down = start.to_put_down(READ).unwrap_or(put_down);
+                opened += 1;
+            }
+        }
+        assert_eq!(opened, 10);
+    }
+
+    #[test]
+    fn what_nobody_can_read_any_more_counts_as_a_full_hour() {
+        let mut quota = quota();
+        quota.remember(&Before::Lost);
+        assert_eq!((takes(&mut quota, READ), takes(&mut quota, Use::Count), takes(&mut quota, Use::Begin)), (1, 2, 1));
+        quota.clock().advance(seconds(3661));
+        assert_eq!(takes(&mut quota, READ), 3);
+    }
+
+    #[test]
+    fn a_use_is_put_down_before_it_and_with_it_some_more_for_the_minute_only() {
+        let wide = Limit { per_minute: 80, per_hour: 800, ceiling_per_hour: 800 };
+        let mut quota = Quota::new(&Limits { read: wide, ..Limits::default() }, ManualClock::at(Timestamp::from_unix_millis(0)));
+        let puts_down = |quota: &mut Quota<ManualClock>| {
+            quota.take(READ).unwrap();
+            quota.to_put_down(READ).map(|used| used[1].all.clone())
+        };
+        assert_eq!(puts_down(&mut quota), Some(Past(vec![(0, 10)])));
+        assert!((0..9).all(|_| puts_down(&mut quota).is_none()));
+        assert_eq!(puts_down(&mut quota), Some(Past(vec![(0, 20)])));
+        quota.clock().advance(seconds(60));
+        assert_eq!(puts_down(&mut quota), Some(Past(vec![(0, 10), (1, 11)])));
+        assert_eq!(quota.used_in_the_end()[1].all, Past(vec![(0, 1), (1, 11)]));
     }
 
     #[test]
@@ -323,8 +487,7 @@ mod tests {
             assert!(quota.grant(UnwrapPurpose::Read, 1000, seconds(3600)));
         }
         assert!(!quota.grant(UnwrapPurpose::Read, 1000, seconds(3600)));
-        // The start counts as seven of the fifteen.
-        assert_eq!(takes(&mut quota, READ), 8);
+        assert_eq!(takes(&mut quota, READ), 15);
         let exceeded = quota.take(READ).unwrap_err();
         assert_eq!((exceeded.bound, exceeded.used), (Bound::Ceiling, 15));
     }

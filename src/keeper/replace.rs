@@ -72,6 +72,29 @@ impl OpenDirectory {
         Ok(bytes)
     }
 
+    /// Opens a file that is written in place, by one program only; makes it where there is none.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Write`].
+    pub fn open_for_writing(&self, name: &str) -> Result<File, DirectoryError> {
+        let open = || {
+            let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let file = File::from(openat(&*self.descriptor, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+            self.hand_over(&file)?;
+            Ok(file)
+        };
+        open().map_err(|source| DirectoryError::Write { path: self.path.join(name), source })
+    }
+
+    /// To whom the directory belongs.
+    fn hand_over(&self, file: &File) -> io::Result<()> {
+        if geteuid().is_root() {
+            let owner = self.descriptor.metadata()?;
+            fchown(file, Some(owner.uid()), Some(owner.gid()))?;
+        }
+        Ok(())
+    }
+
     fn unlink(&self, name: &str) -> io::Result<()> {
         match unlinkat(&*self.descriptor, name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
@@ -142,10 +165,7 @@ impl Exclusive {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mut file = File::from(openat(&*self.directory.descriptor, partial, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
         file.write_all(bytes)?;
-        if geteuid().is_root() {
-            let owner = self.directory.descriptor.metadata()?;
-            fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
-        }
+        self.directory.hand_over(&file)?;
         file.sync_all()
     }
 }

@@ -22,6 +22,7 @@ use super::grant::Grants;
 use super::held::Held;
 use super::hierarchy::KEY_BYTES;
 use super::journal::{Incident, Journal, KeyUse};
+use super::ledger::{Before, Ledger, LedgerError, Used};
 use super::limits::Limits;
 use super::moving::Deks;
 use super::quota::{Quota, Use};
@@ -68,6 +69,8 @@ pub struct Keeper<C, W> {
     pub(super) journal: Journal<W>,
     /// At the console, nobody grants anything.
     pub(super) grants: Option<Grants>,
+    /// At the console, where nothing is opened, nothing is remembered.
+    ledger: Option<Ledger>,
 }
 
 impl<C: Clock, W: Write> Keeper<C, W> {
@@ -80,7 +83,20 @@ impl<C: Clock, W: Write> Keeper<C, W> {
         journal: Journal<W>,
         clock: C,
     ) -> Self {
-        Self { keys, held, quota: Quota::new(limits, clock), journal, grants }
+        Self { keys, held, quota: Quota::new(limits, clock), journal, grants, ledger: None }
+    }
+
+    /// Goes on with what was used before this start, and puts down what will be.
+    #[must_use]
+    pub fn remembering(mut self, ledger: Ledger, before: &Before) -> Self {
+        self.quota.remember(before);
+        if *before == Before::Lost {
+            self.quota.count_incident();
+            // As with every incident that refuses nothing: a log that takes nothing shows at the first use.
+            let _ = self.journal.incident(Incident::UsesLost, None, self.quota.clock().now());
+        }
+        self.ledger = Some(ledger);
+        self
     }
 
     /// Greets, then answers until the other side closes. Only once this process is confined.
@@ -105,6 +121,8 @@ impl<C: Clock, W: Write> Keeper<C, W> {
             let _ = self.journal.incident(Incident::Protocol, None, now);
         }
         let _ = self.journal.ended(now);
+        let used = self.quota.used_in_the_end();
+        let _ = self.put_down(used);
         end
     }
 
@@ -132,8 +150,35 @@ impl<C: Clock, W: Write> Keeper<C, W> {
         }
     }
 
-    /// As [`Self::reply`]; limited by what has gone before it, not by a rate of its own.
+    /// As [`Self::reply`].
     fn epoch(&mut self, request: EpochRequest) -> KeeperReply {
+        let kind = kind_of_epoch(&request);
+        if let Keys::Daemon { deks, .. } = &self.keys
+            && kind == Use::Begin
+            && !deks.wears()
+        {
+            return self.move_on(request);
+        }
+        if let Err(denial) = self.allowed_here(kind).and_then(|()| self.within_quota(kind)) {
+            let used = self.count(kind, None, Some(denial));
+            let clock = self.quota.clock();
+            let _ = self.journal.record(used, clock.now(), clock.steady());
+            return KeeperReply::Denied(denial);
+        }
+        let written = self.written();
+        let reply = self.move_on(request);
+        if kind == Use::Begin && self.written() == written {
+            self.quota.give_back(kind);
+        }
+        reply
+    }
+
+    /// How often epochs were written to the TPM.
+    fn written(&self) -> u64 {
+        if let Keys::Daemon { deks, .. } = &self.keys { deks.written() } else { 0 }
+    }
+
+    fn move_on(&mut self, request: EpochRequest) -> KeeperReply {
         let Keys::Daemon { deks, .. } = &mut self.keys else { return KeeperReply::Denied(KeeperDenial::WrongKey) };
         let now = self.quota.clock().now();
         let (said, done) = deks.epoch(request, now);
@@ -145,18 +190,43 @@ impl<C: Clock, W: Write> Keeper<C, W> {
 
     fn allowed_here(&self, kind: Use) -> Result<(), KeeperDenial> {
         match (&self.keys, kind) {
-            (Keys::Daemon { .. }, Use::NewDek | Use::Unwrap(_) | Use::SignTls | Use::Grant | Use::Count)
+            (
+                Keys::Daemon { .. },
+                Use::NewDek
+                | Use::Unwrap(_)
+                | Use::SignTls
+                | Use::Grant
+                | Use::Count
+                | Use::Begin
+                | Use::Certify
+                | Use::Rewrap
+                | Use::Settle,
+            )
             | (Keys::Console { .. }, Use::Issue) => Ok(()),
             (Keys::Daemon { .. }, Use::Issue) => Err(KeeperDenial::ConsoleOnly),
-            (Keys::Console { .. }, Use::NewDek | Use::Unwrap(_)) => Err(KeeperDenial::WrongKey),
+            (Keys::Console { .. }, Use::NewDek | Use::Unwrap(_) | Use::Begin | Use::Certify | Use::Rewrap | Use::Settle) => {
+                Err(KeeperDenial::WrongKey)
+            }
             (Keys::Console { .. }, Use::Count) => Err(KeeperDenial::CounterElsewhere),
             (Keys::Console { .. }, Use::SignTls) => Err(KeeperDenial::NotSignable),
             (Keys::Console { .. }, Use::Grant) => Err(KeeperDenial::BadRequest),
         }
     }
 
+    /// Nothing is used that the next start would not know of.
+    fn put_down(&mut self, used: Vec<Used>) -> Result<(), LedgerError> {
+        let steady = self.quota.clock().steady();
+        self.ledger.as_mut().map_or(Ok(()), |ledger| ledger.save(self.journal.lines(), used, steady))
+    }
+
     fn within_quota(&mut self, kind: Use) -> Result<(), KeeperDenial> {
-        let Err(exceeded) = self.quota.take(kind) else { return Ok(()) };
+        let Err(exceeded) = self.quota.take(kind) else {
+            let Some(used) = self.quota.to_put_down(kind) else { return Ok(()) };
+            return self.put_down(used).map_err(|_| {
+                self.quota.not_put_down(kind);
+                KeeperDenial::Internal
+            });
+        };
         if exceeded.fresh {
             // Refused either way.
             let _ = self.journal.incident(Incident::Limit(exceeded.bound, exceeded.used), Some(kind), self.quota.clock().now());
@@ -219,6 +289,15 @@ const fn kind_of(request: &KeeperRequest) -> Option<Use> {
     }
 }
 
+const fn kind_of_epoch(request: &EpochRequest) -> Use {
+    match request {
+        EpochRequest::Begin => Use::Begin,
+        EpochRequest::Certify(_) => Use::Certify,
+        EpochRequest::Rewrap(_) => Use::Rewrap,
+        EpochRequest::Settle { .. } | EpochRequest::Committed { .. } | EpochRequest::Abort => Use::Settle,
+    }
+}
+
 const fn call_of(request: &KeeperRequest) -> Option<CallId> {
     match request {
         KeeperRequest::NewDek { call } | KeeperRequest::UnwrapDek { call, .. } => Some(*call),
@@ -246,13 +325,27 @@ mod tests {
 
     use super::*;
     use crate::base::clock::{ManualClock, Timestamp};
-    use crate::ipc::keeper::UnwrapPurpose;
+    use crate::ipc::keeper::{EpochReply, UnwrapPurpose};
+    use crate::ipc::key_log::Series;
     use crate::keeper::chain::tests::chain;
+    use crate::keeper::ledger::Number;
     use crate::keeper::limits::Limit;
     use crate::keeper::moving::memory::deks;
 
     const NINE: Limit = Limit::common(9);
-    const LIMITS: Limits = Limits { new: NINE, job: NINE, read: NINE, handshake: NINE, certificate: NINE, grant: NINE };
+    const LIMITS: Limits = Limits {
+        new: NINE,
+        job: NINE,
+        read: Limit { per_minute: 9, per_hour: 12, ceiling_per_hour: 12 },
+        handshake: NINE,
+        certificate: NINE,
+        grant: NINE,
+        start: NINE,
+        erasure: Limit::writes(2),
+        certify: NINE,
+        rewrap: NINE,
+        settle: NINE,
+    };
     const CALL: CallId = CallId::from_bytes([1; 16]);
 
     struct Full;
@@ -270,7 +363,8 @@ mod tests {
     fn keeper<W: Write>(log: W) -> Keeper<ManualClock, W> {
         let keys = Keys::Daemon { deks: Box::new(deks()), tls: Box::new(EcKey::generate().unwrap().0), rollback: None };
         let clock = ManualClock::at(Timestamp::from_unix_millis(0));
-        Keeper::new(keys, None, &LIMITS, None, Journal::new(log, chain(1), clock.steady()), clock)
+        let journal = Journal::new(log, chain(1), Series::Daemon, Number::default(), clock.steady());
+        Keeper::new(keys, None, &LIMITS, None, journal, clock)
     }
 
     #[test]
@@ -301,7 +395,41 @@ mod tests {
         drop(keeper);
         let text = String::from_utf8(log).unwrap();
         assert_eq!(text.matches("\"event\":\"incident\"").count(), 1, "{text}");
-        assert!(text.contains("\"reason\":\"limit_of_the_minute\",\"kind\":\"new_dek\",\"used_in_hour\":540"), "{text}");
+        assert!(text.contains("\"reason\":\"limit_of_the_minute\",\"kind\":\"new_dek\",\"used_in_hour\":9"), "{text}");
         assert_eq!(text.matches("\"sig\":").count(), text.lines().count());
+    }
+
+    #[test]
+    fn a_core_cannot_wear_the_tpm_out() {
+        let mut keeper = keeper(io::sink());
+        for _ in 0..2 {
+            assert!(matches!(keeper.reply(KeeperRequest::Epoch(EpochRequest::Begin)), KeeperReply::Epoch(EpochReply::At { .. })));
+            // Begun again, or given up before anything was wrapped: no write.
+            for request in [EpochRequest::Begin, EpochRequest::Abort, EpochRequest::Begin, EpochRequest::Rewrap(Vec::new())] {
+                assert!(matches!(keeper.reply(KeeperRequest::Epoch(request)), KeeperReply::Epoch(_)));
+            }
+            keeper.reply(KeeperRequest::Epoch(EpochRequest::Abort));
+        }
+        let limited = KeeperDenial::RateLimited { seconds: 3660 };
+        assert!(matches!(keeper.reply(KeeperRequest::Epoch(EpochRequest::Begin)), KeeperReply::Denied(denial) if denial == limited));
+        keeper.quota.clock().advance(std::time::Duration::from_secs(3660));
+        assert!(matches!(keeper.reply(KeeperRequest::Epoch(EpochRequest::Begin)), KeeperReply::Epoch(_)));
+    }
+
+    #[test]
+    fn what_was_opened_counts_after_the_keeper_was_killed() {
+        let base = tempfile::tempdir().unwrap();
+        let mut opened = 0;
+        for start in 0..5 {
+            let (mut ledger, before) = crate::keeper::ledger::tests::open(base.path());
+            ledger.begin([start; 16]).unwrap();
+            let mut keeper = keeper(io::sink()).remembering(ledger, &before);
+            let KeeperReply::NewDek { wrapped, .. } = keeper.reply(KeeperRequest::NewDek { call: CALL }) else { panic!("no key") };
+            for _ in 0..20 {
+                let read = KeeperRequest::UnwrapDek { call: CALL, wrapped: wrapped.clone(), purpose: UnwrapPurpose::Read };
+                opened += usize::from(matches!(keeper.reply(read), KeeperReply::Dek(_)));
+            }
+        }
+        assert_eq!(opened, 12, "the hour's worth, once");
     }
 }

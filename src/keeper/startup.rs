@@ -4,6 +4,7 @@
 //! Next: `src/bin/salama-keeper.rs` confines the process and lets `serve` answer.
 
 use std::cell::RefCell;
+use std::io::{self, Stderr};
 use std::rc::Rc;
 
 use nix::unistd::geteuid;
@@ -13,6 +14,7 @@ use crate::base::clock::{Clock as _, SystemClock};
 use crate::base::exit::Exit;
 use crate::base::secret::Secret;
 use crate::ipc::keeper::{Counter, Standing, TpmLockout};
+use crate::ipc::key_log::Series;
 use crate::sandbox::landlock::Grant;
 use crate::sandbox::policy::{self, Policy};
 use crate::sandbox::privilege::PrivilegeError;
@@ -20,12 +22,15 @@ use crate::sandbox::process::{ConfineError, HardenError, LockMemoryError};
 
 use super::args::ServeArgs;
 use super::chain::{Chain, ChainError};
+use super::container::MacKey;
 use super::directory::{self, DirectoryError};
 use super::erasure::{self, ErasureKeyError};
 use super::grant::Grants;
 use super::held::{self, Held, HeldError, TctiError};
 use super::hierarchy::{DeriveError, Purpose};
+use super::journal::Journal;
 use super::keyring::{self, Keyring, KeyringError};
+use super::ledger::{self, Before, Ledger, LedgerError};
 use super::limits::{Limits, LimitsError};
 use super::moving::{Deks, DeksError};
 use super::owner::{OwnerAuth, OwnerAuthError};
@@ -47,8 +52,10 @@ pub struct Opened {
     pub limits: Limits,
     /// Who may allow more; nobody at the console.
     pub grants: Option<Grants>,
-    /// What signs its lines.
-    pub chain: Chain,
+    /// Its lines, of which the first is written.
+    pub journal: Journal<Stderr>,
+    /// What outlives this start.
+    pub ledger: (Ledger, Before),
     /// What it says first.
     pub greeting: Greeting,
     /// What stays open, of the daemon's.
@@ -88,12 +95,15 @@ pub fn open_daemon(args: &ServeArgs) -> Result<Opened, StartError> {
         let (policy, access) = held::confinement(&args.tpm, &directory)?;
         let held = Rc::new(RefCell::new(Held { tpm: tpm.rest()?, directory }));
         let (record_kek, index, tls) = (root.derive(Purpose::RecordKek)?, root.derive(Purpose::Index)?, keyring.open_tls_key(&root)?);
+        let mac = root.derive(Purpose::FileMac)?;
         let live = LivePlaces::new(Rc::clone(&held), &at, root, root_key)?;
         let deks = Deks::open(record_kek, Box::new(live), signer, counter.leave)?;
         let keys = Keys::Daemon { deks: Box::new(deks), tls: Box::new(tls), rollback: Some(Box::new(rollback)) };
         let grants = Some(Grants::new(keyring.ca(), keyring.box_name().to_owned(), chain.start()));
         let greeting = Greeting { counter, ..greeting(&keyring, &chain, index, lockout) };
-        Ok(Opened { keys, limits, grants, chain, greeting, held: Some(held), policy, access })
+        let kept = held.borrow().directory.clone();
+        let (journal, ledger) = begin_chain(chain, &kept, &mac, Series::Daemon)?;
+        Ok(Opened { keys, limits, grants, journal, ledger, greeting, held: Some(held), policy, access })
     })
 }
 
@@ -106,8 +116,31 @@ pub fn open_console(args: &ServeArgs) -> Result<Opened, StartError> {
         let keys = Keys::Console { authority: Box::new(keyring.open_authority(&opened.root)?) };
         let nothing = Secret::try_fill(|to| SystemRandom::new().fill(to).map_err(|_| WrapError))?;
         let greeting = greeting(&keyring, &chain, nothing, None);
-        Ok(Opened { keys, limits, grants: None, chain, greeting, held: None, policy: &policy::keeper::POLICY, access: Vec::new() })
+        let mac = opened.root.derive(Purpose::FileMac)?;
+        let (journal, ledger) = begin_chain(chain, &OpenDirectory::open(&args.directory)?, &mac, Series::Console)?;
+        let (policy, access) = (&policy::keeper::POLICY, Vec::new());
+        Ok(Opened { keys, limits, grants: None, journal, ledger, greeting, held: None, policy, access })
     })
+}
+
+/// The start gets its number and says it at once, before anything else can fail: a number that nobody has said would look like a start
+/// that somebody has taken out of the lines.
+fn begin_chain(
+    chain: Chain,
+    directory: &OpenDirectory,
+    mac: &Secret<{ super::hierarchy::KEY_BYTES }>,
+    series: Series,
+) -> Result<(Journal<Stderr>, (Ledger, Before)), StartError> {
+    let (name, steady) = match series {
+        Series::Daemon => (ledger::USES, SystemClock.steady()),
+        Series::Console => (ledger::ISSUED, SystemClock.steady()),
+    };
+    let (mut ledger, before) = Ledger::open(directory, name, MacKey::new(mac), steady)?;
+    let number = ledger.begin(chain.start())?;
+    let mut journal = Journal::new(io::stderr(), chain, series, number, steady);
+    // A log that takes nothing shows at the first use of a key, which is then refused.
+    let _ = journal.begin(SystemClock.now());
+    Ok((journal, (ledger, before)))
 }
 
 /// What both modes begin with.
@@ -187,6 +220,9 @@ pub enum StartError {
     /// The limits.
     #[error(transparent)]
     Limits(#[from] LimitsError),
+    /// What outlives a start.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// The lines' key.
     #[error(transparent)]
     Chain(#[from] ChainError),
@@ -217,6 +253,7 @@ impl StartError {
             Self::Tpm(_)
             | Self::Places(_)
             | Self::Deks(_)
+            | Self::Ledger(_)
             | Self::Erasure(_)
             | Self::Held(_)
             | Self::Directory(_)

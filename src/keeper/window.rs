@@ -5,6 +5,25 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+/// How many slots ago, and how much was counted there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Past(pub Vec<(u8, u32)>);
+
+impl Past {
+    /// This much more, just now.
+    #[must_use]
+    pub fn and_now(mut self, uses: u32) -> Self {
+        match self.0.first_mut() {
+            Some((0, count)) => *count = count.saturating_add(uses),
+            _ if uses > 0 => self.0.insert(0, (0, uses)),
+            _ => {}
+        }
+        self
+    }
+}
+
 /// Slots of a span; one more is kept, because the span reaches into the oldest.
 const SPAN: u64 = 60;
 const SLOTS: usize = 61;
@@ -35,15 +54,29 @@ impl Window {
         window
     }
 
-    /// Counts what may have happened before the start, evenly over the whole span.
-    #[must_use]
-    pub fn with_past(mut self, uses: u32) -> Self {
-        let before = |slots: u64| u64::from(uses) * slots / SPAN;
-        for back in 1..=SPAN {
-            let share = before(back) - before(back - 1);
-            self.count_in(self.newest.saturating_sub(back), u32::try_from(share).unwrap_or(u32::MAX));
+    /// What is counted, for another start to begin with.
+    pub fn past(&mut self, now: Duration) -> Past {
+        self.advance(now);
+        let counted = (0..=SPAN).map(|back| (back, self.counted_in(self.newest.saturating_sub(back))));
+        Past(counted.filter(|(_, count)| *count > 0).filter_map(|(back, count)| Some((u8::try_from(back).ok()?, count))).collect())
+    }
+
+    /// Counts what another start had counted `since` so long, as late as it may have been: what is still in doubt counts.
+    pub fn remember(&mut self, past: &Past, since: Duration) {
+        let slots_since = |back: u8| {
+            let least = Duration::from_millis(self.slot_ms.saturating_mul(u64::from(back.saturating_sub(1))));
+            u64::try_from(since.saturating_add(least).as_millis()).unwrap_or(u64::MAX) / self.slot_ms
+        };
+        let all: Vec<(u64, u32)> = past.0.iter().map(|(back, count)| (slots_since(*back), *count)).collect();
+        for (back, count) in all.into_iter().filter(|(back, _)| *back <= SPAN) {
+            self.count_in(self.newest.saturating_sub(back), count);
         }
-        self
+    }
+
+    /// Counts `uses` as of now.
+    pub fn count_many(&mut self, uses: u32, now: Duration) {
+        self.advance(now);
+        self.count_in(self.newest, uses);
     }
 
     /// How much was counted within the span that ends now.
@@ -56,6 +89,13 @@ impl Window {
     pub fn count(&mut self, now: Duration) {
         self.advance(now);
         self.count_in(self.newest, 1);
+    }
+
+    /// Takes one back that was counted just now.
+    pub fn uncount(&mut self) {
+        if let Some(count) = self.counts.get_mut(place(self.newest)) {
+            *count = count.saturating_sub(1);
+        }
     }
 
     /// How long until fewer than `limit` are counted, when nothing more is.
@@ -148,13 +188,19 @@ mod tests {
     }
 
     #[test]
-    fn a_past_is_forgotten_evenly() {
-        let mut window = Window::of_an_hour(at(0)).with_past(61);
-        assert_eq!(window.used(at(0)), 61);
-        assert_eq!(window.used(at(60)), 59);
-        assert_eq!(window.used(at(31 * 60)), 29);
-        assert_eq!(window.used(at(59 * 60)), 1);
-        assert_eq!(window.used(at(60 * 60)), 0);
+    fn a_past_counts_until_it_is_surely_an_hour_old() {
+        let mut before = Window::of_an_hour(at(0));
+        before.count(at(0));
+        before.count(at(1800));
+        let past = before.past(at(1859));
+        assert_eq!(past.clone().and_now(5), Past(vec![(0, 6), (30, 1)]));
+        for (since, now, counted) in
+            [(0, 0, 2), (0, 1919, 2), (0, 1920, 1), (0, 3659, 1), (0, 3660, 0), (1700, 0, 2), (1920, 0, 1), (3660, 0, 0)]
+        {
+            let mut window = Window::of_an_hour(at(0));
+            window.remember(&past, at(since));
+            assert_eq!(window.used(at(now)), counted, "{since} {now}");
+        }
     }
 
     proptest! {

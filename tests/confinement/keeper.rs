@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
@@ -82,6 +82,7 @@ fn replace(keys: &Arc<File>) -> io::Result<()> {
     file.sync_all()?;
     renameat(&**keys, ".keyslots.partial", &**keys, "keyslots")?;
     keys.sync_all()?;
+    file.write_all_at(b"slots", 0)?;
     let mut read = Vec::new();
     File::from(openat(&**keys, "keyslots", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?).take(100).read_to_end(&mut read)?;
     assert_eq!(read, b"slots");

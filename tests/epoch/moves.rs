@@ -137,6 +137,7 @@ fn what_was_erased_before_a_move_opens_nowhere_from_an_old_image_on_this_machine
 fn a_keeper_that_is_killed_at_any_step_of_a_move_loses_nothing_and_brings_nothing_back() {
     assert!(geteuid().is_root(), "run the tests as root: they start keepers as several users");
     let bench = Bench::provisioned();
+    bench.set_limits("[erasure]\nper_hour = 600\n[read]\nper_hour = 6000\n");
     let proxy = FaultyTpm::before(&bench.tpm, FAILURE);
     let (keeper, process) = serve(&bench);
     settle(&keeper, None).unwrap();

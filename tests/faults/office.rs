@@ -35,7 +35,7 @@ impl Office {
         let appliance = Appliance::provision(&settings);
         // These clients read more in a minute than an office in an hour.
         let limits = ["job", "read"].map(|kind| format!("[{kind}]\nper_minute = 600\nper_hour = 6000\nceiling_per_hour = 6000\n"));
-        fs::write(appliance.keys().join("limits.toml"), limits.concat()).unwrap();
+        fs::write(appliance.keys().join("limits.toml"), limits.concat() + "[start]\nper_hour = 600\n[erasure]\nper_hour = 600\n").unwrap();
         Self { appliance, programs }
     }
 

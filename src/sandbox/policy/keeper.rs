@@ -58,6 +58,7 @@ const KEY_DIRECTORY: &[Allowed] = &[
     always(libc::SYS_openat, "the keyslots and what replaces them; landlock says where"),
     always(libc::SYS_read, "the keyslots, and the TPM's responses"),
     always(libc::SYS_write, "the keyslots, the TPM's commands, log lines: to what is open, and nothing else can be opened"),
+    always(libc::SYS_pwrite64, "how often keys were used, written in place into a file that is open"),
     always(libc::SYS_fsync, "durability"),
     always(libc::SYS_flock, "one program at a time changes the keys"),
     always(libc::SYS_renameat, "the keyslots are replaced whole or not at all"),
