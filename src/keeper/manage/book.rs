@@ -93,7 +93,7 @@ impl<C: Clock> Desk<'_, C> {
         }
     }
 
-    /// Takes the epochs along to another TPM, once a slot of it is in the file.
+    /// Takes the epochs along to another TPM, before a slot of it is in the file.
     pub(super) fn move_epochs(&self, book: &mut Book, storage_root: &StorageRoot) -> Result<(), ManageError> {
         let Some(old) = book.keyslots.epoch.clone().filter(|places| places.storage_root.name != storage_root.name) else { return Ok(()) };
         let mut tpm = Tpm::connect(self.tpm, Some(storage_root))?;
