@@ -16,7 +16,7 @@ use super::params::{Asked, CallPath};
 use super::problem::{Kind, Problem, ProblemDocument};
 use super::state::{Api, scope};
 use super::upload::{Recording, idempotency_key};
-use crate::authz::action::{CancelCall, CreateCall, DeleteCall, ListCalls, ViewCall};
+use crate::authz::action::{CancelCall, CreateCall, DeleteCall, ListCalls, ReadErasure, ViewCall};
 use crate::authz::permit::Permit;
 use crate::job::calls::Arrival;
 use crate::job::spec::{CallMetadata, CallPage, CallView, ErasureView, PAGE_MAX};
@@ -166,7 +166,8 @@ pub(super) async fn erase<D: Desk>(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// How far an erasure is; its certificate, once no copy of the disk opens the call any more.
+/// How far an erasure is; its certificate, once no copy of the disk opens the call any more, but one together with a recovery paper of its
+/// time.
 #[utoipa::path(
     get, path = "/api/v1/calls/{id}/erasure", tag = "calls", params(("id" = String, Path, description = "The erased call")),
     responses(
@@ -175,7 +176,7 @@ pub(super) async fn erase<D: Desk>(
     ),
 )]
 pub(super) async fn erasure<D: Desk>(
-    permit: Permit<DeleteCall>,
+    permit: Permit<ReadErasure>,
     State(api): State<Api<D>>,
     CallPath(id): CallPath,
 ) -> Result<Json<ErasureView>, Problem> {

@@ -88,6 +88,8 @@ actions! {
     CancelCall, "call.cancel", Change;
     /// Erase a call.
     DeleteCall, "call.delete", Change;
+    /// Read how far an erasure is, and its certificate; nothing of the call is left to read.
+    ReadErasure, "call.erasure", Read;
     /// Let the keeper open more calls than usual for a while. The keeper asks for the same role again, by itself.
     BurstKeys, "keys.burst", Change;
     /// Redact a text; nothing is stored.

@@ -47,6 +47,8 @@ const fn row(action: Action) -> [Grant; 8] {
         Action::CancelCall      => [Deny,   Own,       Deny,       All,       Deny, Deny,         Deny,   Deny],
         // Erasure destroys what a duty of care may need: one role, not the uploader's own.
         Action::DeleteCall      => [Deny,   Deny,      Deny,       All,       Deny, Deny,         Deny,   Deny],
+        // Who answers for it and who audits that it was done.
+        Action::ReadErasure     => [Deny,   Deny,      Deny,       All,       Deny, Deny,         All,    Deny],
         // Who may read every call and erase them. Not the auditor, who reads none, nor the administrator.
         Action::BurstKeys       => [Deny,   Deny,      Deny,       All,       Deny, Deny,         Deny,   Deny],
         Action::RedactText      => [Deny,   All,       Deny,       All,       Deny, Deny,         Deny,   Deny],
@@ -70,7 +72,8 @@ mod tests {
             (_, "whoami" | "openapi") => All,
             ("recorder", "call.create" | "call.list" | "call.view" | "call.watch") => Own,
             ("counsellor", "text.redact") => All,
-            ("counsellor", "call.delete" | "keys.burst") => Deny,
+            ("counsellor", "call.delete" | "call.erasure" | "keys.burst") => Deny,
+            ("auditor", "call.erasure") => All,
             ("counsellor", _) => Own,
             ("supervisor", "call.create") => Deny,
             ("supervisor", _) => All,

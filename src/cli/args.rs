@@ -212,7 +212,8 @@ pub struct DeleteArgs {
     /// Do not ask.
     #[arg(long, short)]
     pub yes: bool,
-    /// Make it final now, not within the box's interval: then no copy of the box's disk opens the call any more.
+    /// Make it final now, not within the box's interval: then no copy of the box's disk opens the call any more, but one together with a
+    /// recovery code or shares of its time.
     #[arg(long)]
     pub now: bool,
     /// Write the certificate of erasure to this new file, and its signature beside it (FILE.sig).

@@ -266,6 +266,10 @@ pub(super) async fn delete(client: &Client, output: Output, args: DeleteArgs) ->
 /// How often who waits for an erasure is told how far it is.
 const PROGRESS: Duration = Duration::from_millis(500);
 
+/// The limit of every erasure, where who erases sees it.
+const PAPER: &str = "a copy of the disk from before still opens it together with a recovery code or shares of that time: after `salama keys \
+                     rotate --recovery`, destroy the old papers";
+
 /// Shows how far an erasure is, and keeps its certificate.
 pub(super) async fn erasure(client: &Client, output: Output, args: ErasureArgs) -> Result<(), Failure> {
     let path = format!("{}/erasure", path(args.call.id));
@@ -279,7 +283,7 @@ pub(super) async fn erasure(client: &Client, output: Output, args: ErasureArgs) 
         write_new(Path::new(&beside), &signature)?;
     }
     output.either(&view, |view| match &view.certificate {
-        Some(certificate) => format!("the erasure of call {} is final\n{}", view.call, certificate.statement),
+        Some(certificate) => format!("the erasure of call {} is final\n{}\n{PAPER}", view.call, certificate.statement),
         None => format!("call {} is erased; copies of the disk from before still open it on this machine until the epoch moves", view.call),
     })
 }
@@ -292,8 +296,8 @@ async fn final_now(client: &Client, output: Output, path: &str) -> Result<Erasur
         tokio::select! {
             view = &mut asked => return view,
             () = tokio::time::sleep(PROGRESS) => {
-                let view: ErasureView = client.get(path).await?;
-                if view.rewrapped_of > 0 {
+                // Only a look: the move goes on, whatever becomes of it.
+                if let Ok(view) = client.get::<ErasureView>(path).await && view.rewrapped_of > 0 {
                     output.note(&format!("{} of {} calls wrapped anew", view.rewrapped, view.rewrapped_of));
                 }
             }

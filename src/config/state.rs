@@ -17,7 +17,7 @@ pub struct State {
     pub ballast: u64,
     /// Free space below which no new call is accepted. Bytes.
     pub reserve: u64,
-    /// Longest time from an erasure until no old copy of the disk opens the call any more.
+    /// Longest time from an erasure until no old copy of the disk, without paper of its time, opens the call any more.
     pub erasure_interval: Duration,
 }
 

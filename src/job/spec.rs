@@ -268,7 +268,8 @@ pub struct ErasureView {
     pub call: CallId,
     /// When its key, records and recording were deleted, RFC 3339.
     pub erased_at: String,
-    /// The epoch that its key was of. The erasure is final once that is destroyed: then no copy of the disk opens the call.
+    /// The epoch that its key was of. The erasure is final once that is destroyed: then no copy of the disk opens the
+    /// call, but one together with a recovery paper of its time.
     pub epoch: u32,
     /// Signed once the erasure is final.
     pub certificate: Option<Certificate>,

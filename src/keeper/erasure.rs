@@ -59,9 +59,7 @@ fn not_covered(epoch: u32, epoch_now: u32) -> Vec<String> {
         "a copy of the disk together with a recovery code or shares, when both are from before epoch {epoch_now} and the paper was not destroyed"
     )];
     if epoch == 0 {
-        limits.push(
-            "a copy of the disk from before epoch 1, on this machine, until its tpm slot was sealed anew (salama keys reseal)".to_owned(),
-        );
+        limits.push("a copy of the disk from before epoch 1, on this machine (docs/KEYS.md, Erasure that lasts)".to_owned());
     }
     limits
 }
@@ -166,8 +164,8 @@ mod tests {
         };
         assert!(statement(4).contains(r#""told_by_salamad":["call","erased_at","classes"]"#));
         assert!(statement(4).contains("a copy of the disk together with a recovery code or shares, when both are from before epoch 5"));
-        assert!(!statement(4).contains("keys reseal"));
-        assert!(statement(0).contains("on this machine, until its tpm slot was sealed anew"), "an epoch that has no secret");
+        assert!(!statement(4).contains("from before epoch 1"));
+        assert!(statement(0).contains("from before epoch 1, on this machine"), "an epoch that has no secret");
     }
 
     #[test]

@@ -29,7 +29,7 @@ use super::quota::{Quota, Use};
 use super::rollback::Rollback;
 use super::signer::{EcKey, is_server_certificate_verify};
 
-/// What the keeper of one mode holds: nothing of the other's.
+/// What the keeper of one mode answers with: nothing of the other's. The daemon's keeps the root key besides, for the recovery slots.
 pub enum Keys {
     /// Beside the daemon: opens calls, signs handshakes, cannot issue.
     Daemon {

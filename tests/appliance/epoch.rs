@@ -3,13 +3,15 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
 use serde_json::Value;
 
-use super::rollback::{accept, add_code};
+use super::rollback::{accept, add_code, kill_all};
 use crate::support::appliance::{Appliance, Settings, program};
 use crate::support::audio;
 use crate::support::client::Client;
+use crate::support::gate::Done;
 use crate::support::keys::OpenedCopy;
 
 /// Byte for byte, with owners and modes.
@@ -71,7 +73,14 @@ fn a_copy_of_the_whole_box_from_before_an_erasure_opens_no_call_on_the_same_mach
     let statement: Value = serde_json::from_str(certificate["statement"].as_str().unwrap()).unwrap();
     assert_eq!((&statement["call"], &statement["epoch"], &statement["epoch_now"]), (&erased.clone().into(), &1.into(), &2.into()));
     assert!(statement["classes"].as_array().unwrap().contains(&"recording".into()), "{statement}");
+    assert!(statement["not_covered"][0].as_str().unwrap().contains("recovery code"), "{statement}");
     assert!(verified_by_openssl(&appliance, &certificate));
+    let auditor = appliance.client("auditor", "way");
+    assert_eq!(auditor.get(&format!("/api/v1/calls/{erased}/erasure")).json()["certificate"], certificate);
+    for other in [&auditor, &counsellor.at(&appliance.base())] {
+        assert_eq!(other.request("POST", &format!("/api/v1/calls/{erased}/erasure"), &[]).status, 403);
+    }
+    assert_eq!(counsellor.at(&appliance.base()).get(&format!("/api/v1/calls/{erased}/erasure")).status, 403);
     assert_eq!(export_status(&supervisor.at(&appliance.base()), &kept), 200);
     assert_eq!(export_status(&supervisor.at(&appliance.base()), &erased), 404);
     appliance.stop();
@@ -101,6 +110,38 @@ fn a_copy_of_the_whole_box_from_before_an_erasure_opens_no_call_on_the_same_mach
 }
 
 #[test]
+fn a_box_that_is_killed_before_or_after_the_commit_of_a_move_opens_all_but_what_was_erased() {
+    const NV_WRITE: u32 = 0x137;
+    let mut appliance = Appliance::provision(&Settings { gate: true, ..Settings::default() });
+    appliance.run();
+    let (counsellor, supervisor) = (appliance.client("counsellor", "way"), appliance.client("supervisor", "way"));
+    let [kept, erased] = [(); 2].map(|()| counsellor.accepted_call(&audio::librivox()));
+    assert_eq!(supervisor.delete(&format!("/api/v1/calls/{erased}")).status, 204);
+    let erasure = format!("/api/v1/calls/{erased}/erasure");
+    // The first write makes the next epoch, the second destroys the old one; between the two the store commits.
+    for (passes, done) in [(0, Done::Already), (1, Done::NotYet), (1, Done::Already)] {
+        let held = appliance.gate.as_ref().map(|gate| gate.hold_after(passes, NV_WRITE, done)).unwrap();
+        let client = supervisor.at(&appliance.base());
+        thread::scope(|scope| {
+            // It gets no answer.
+            scope.spawn(|| client.command(&erasure).args(["--request", "POST"]).output());
+            held.wait();
+            kill_all(&mut appliance);
+        });
+        drop(held);
+        appliance.run();
+        assert_eq!(export_status(&supervisor.at(&appliance.base()), &kept), 200, "{passes} {done:?}");
+        assert_eq!(export_status(&supervisor.at(&appliance.base()), &erased), 404, "{passes} {done:?}");
+        assert!(supervisor.at(&appliance.base()).get(&erasure).json()["certificate"].is_null(), "{passes} {done:?}");
+    }
+    assert!(appliance.log().contains("erasure epoch 2 counts"), "{}", appliance.log());
+    let done = supervisor.at(&appliance.base()).request("POST", &erasure, &[]);
+    assert_eq!(done.status, 200, "{}", done.text());
+    assert!(done.json()["certificate"]["statement"].as_str().unwrap().contains("\"epoch\":1,"), "{}", done.text());
+    assert_eq!(export_status(&supervisor.at(&appliance.base()), &kept), 200);
+}
+
+#[test]
 fn a_client_erases_for_good_and_keeps_the_certificate() {
     let appliance = crate::shared();
     let client = appliance.client("counsellor", "epoch");
@@ -120,6 +161,8 @@ fn a_client_erases_for_good_and_keeps_the_certificate() {
     };
     let erased = salama(&["call", "delete", &call, "--yes", "--now", "--certificate", "erased.json"]);
     assert!(erased.status.success(), "{}", String::from_utf8_lossy(&erased.stderr));
+    let told = String::from_utf8_lossy(&erased.stdout);
+    assert!(told.contains("rotate --recovery"), "the limit is told where it counts: {told}");
     let statement = fs::read_to_string(folder.path().join("erased.json")).unwrap();
     assert!(statement.contains(&call), "{statement}");
     let openssl = Command::new("openssl")

@@ -174,6 +174,17 @@ fn killed(pid: u32) {
     assert_eq!(poll(&mut [PollFd::new(watched.as_fd(), PollFlags::POLLIN)], 60_000_u16).unwrap(), 1, "{pid} did not end");
 }
 
+/// Ends the daemon and its programs in mid-work, as a power cut does.
+pub fn kill_all(appliance: &mut Appliance) {
+    let children = ["salama-keeper", "salama-worker"].map(|name| Appliance::children_of(appliance.pid(), name));
+    appliance.kill();
+    children.into_iter().flatten().for_each(killed);
+    // What a resource manager does when a program ends.
+    for what in ["-t", "-l", "-s"] {
+        appliance.swtpm.tool("tpm2_flushcontext", &[what]);
+    }
+}
+
 #[test]
 fn a_start_that_is_killed_before_or_after_the_tpm_counts_is_no_rollback() {
     let mut appliance = Appliance::provision(&Settings { gate: true, ..Settings::default() });
@@ -181,14 +192,8 @@ fn a_start_that_is_killed_before_or_after_the_tpm_counts_is_no_rollback() {
         let held = appliance.gate.as_ref().map(|gate: &Gate| gate.hold(NV_INCREMENT, done)).unwrap();
         appliance.spawn();
         held.wait();
-        let children = ["salama-keeper", "salama-worker"].map(|name| Appliance::children_of(appliance.pid(), name));
-        appliance.kill();
-        children.into_iter().flatten().for_each(killed);
+        kill_all(&mut appliance);
         drop(held);
-        // What a resource manager does when a program ends.
-        for what in ["-t", "-l", "-s"] {
-            appliance.swtpm.tool("tpm2_flushcontext", &[what]);
-        }
     };
     // The first start, then any later one.
     for done in [Done::NotYet, Done::NotYet, Done::Already, Done::NotYet, Done::Already, Done::Already, Done::NotYet] {

@@ -1,5 +1,6 @@
 //! Moves of the erasure epoch on a real (software) TPM: done, killed at any step, from an old image, in another machine.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
@@ -39,6 +40,8 @@ fn serve(bench: &Bench) -> (Keeper, Process) {
 fn said(answer: Result<EpochReply, KeeperError>) -> Result<EpochReply, KeeperDenial> {
     answer.map_err(|error| match error {
         KeeperError::Denied(denial) => denial,
+        // It was killed.
+        KeeperError::Gone(_) => KeeperDenial::Internal,
         error => panic!("not a denial: {error}"),
     })
 }
@@ -62,11 +65,15 @@ fn committed(keeper: &Keeper, number: u32) -> Result<(), KeeperDenial> {
     said(keeper.epoch(EpochRequest::Committed { number })).map(drop)
 }
 
-fn rewrap(keeper: &Keeper, call: CallId, wrapped: &WrappedDek) -> WrappedDek {
-    match said(keeper.epoch(EpochRequest::Rewrap(vec![(call, wrapped.clone())]))) {
-        Ok(EpochReply::Rewrapped(mut all)) => all.remove(0).expect("it opens"),
+fn try_rewrap(keeper: &Keeper, call: CallId, wrapped: &WrappedDek) -> Result<WrappedDek, KeeperDenial> {
+    match said(keeper.epoch(EpochRequest::Rewrap(vec![(call, wrapped.clone())])))? {
+        EpochReply::Rewrapped(mut all) => Ok(all.remove(0).expect("it opens")),
         _ => panic!("not re-wrapped"),
     }
+}
+
+fn rewrap(keeper: &Keeper, call: CallId, wrapped: &WrappedDek) -> WrappedDek {
+    try_rewrap(keeper, call, wrapped).unwrap_or_else(|denial| panic!("not re-wrapped: {denial}"))
 }
 
 fn opened(keeper: &Keeper, call: CallId, wrapped: &WrappedDek) -> Opened {
@@ -86,7 +93,7 @@ struct Store {
 /// One move; the core commits between the two steps of the keeper.
 fn move_on(keeper: &Keeper, store: &mut Store) -> Result<(), KeeperDenial> {
     let number = begin(keeper)?;
-    *store = Store { number, wrapped: rewrap(keeper, KEPT, &store.wrapped) };
+    *store = Store { number, wrapped: try_rewrap(keeper, KEPT, &store.wrapped)? };
     committed(keeper, number)
 }
 
@@ -133,52 +140,122 @@ fn what_was_erased_before_a_move_opens_nowhere_from_an_old_image_on_this_machine
     assert_eq!(opened(&keeper, KEPT, &store.wrapped), Ok(*kept.expose()));
 }
 
+/// A box whose epoch moves again and again while something goes wrong, and what its store would hold.
+struct Hardship<'a> {
+    bench: &'a Bench,
+    store: Store,
+    kept: [u8; 32],
+    /// Of a call that was made before the last move and is not re-wrapped, and the epoch then.
+    erased: Option<(u32, WrappedDek)>,
+    /// Moves that failed before and after the store had committed them.
+    failed: [usize; 2],
+}
+
+impl<'a> Hardship<'a> {
+    fn begins(bench: &'a Bench) -> Self {
+        assert!(geteuid().is_root(), "run the tests as root: they start keepers as several users");
+        let (keeper, _process) = serve(bench);
+        settle(&keeper, None).unwrap();
+        let (kept, wrapped) = keeper.new_dek(KEPT).unwrap();
+        Self { bench, store: Store { number: 1, wrapped }, kept: *kept.expose(), erased: None, failed: [0; 2] }
+    }
+
+    /// What holds for a keeper that was started after any failure.
+    fn holds(&self, keeper: &Keeper, step: usize) {
+        assert_eq!(settle(keeper, Some(self.store.number)), Ok(self.store.number), "step {step}");
+        assert_eq!(opened(keeper, KEPT, &self.store.wrapped), Ok(self.kept), "step {step}");
+        if let Some((number, wrapped)) = &self.erased {
+            // Where the store has not committed, it still has it.
+            let opens = opened(keeper, ERASED, wrapped);
+            assert_eq!(opens.is_ok(), *number == self.store.number, "step {step}: {opens:?}");
+        }
+    }
+
+    /// A move, in which `harm` is done; whether it was whole.
+    fn moves(&mut self, (keeper, process): (Keeper, Process), step: usize, harm: impl FnOnce(&Process)) -> bool {
+        self.holds(&keeper, step);
+        let before = self.store.number;
+        self.erased = Some((before, keeper.new_dek(ERASED).unwrap().1));
+        harm(&process);
+        let whole = move_on(&keeper, &mut self.store).is_ok();
+        self.failed[usize::from(self.store.number > before)] += usize::from(!whole);
+        drop((keeper, process));
+        // As the kernel's resource manager does for who was killed.
+        for what in ["-t", "-l", "-s"] {
+            self.bench.tpm.tool("tpm2_flushcontext", &[what]);
+        }
+        whole
+    }
+
+    fn ends(self) {
+        let (keeper, _process) = serve(self.bench);
+        self.holds(&keeper, usize::MAX);
+        assert_eq!(carried(self.bench), [self.store.number]);
+        assert!(self.failed.iter().all(|failed| *failed > 3), "{:?}", self.failed);
+    }
+}
+
 #[test]
-fn a_keeper_that_is_killed_at_any_step_of_a_move_loses_nothing_and_brings_nothing_back() {
-    assert!(geteuid().is_root(), "run the tests as root: they start keepers as several users");
+fn a_tpm_that_fails_at_any_command_of_a_move_loses_nothing_and_brings_nothing_back() {
     let bench = Bench::provisioned();
     bench.set_limits("[erasure]\nper_hour = 600\n[read]\nper_hour = 6000\n");
     let proxy = FaultyTpm::before(&bench.tpm, FAILURE);
-    let (keeper, process) = serve(&bench);
-    settle(&keeper, None).unwrap();
-    let (kept, wrapped) = keeper.new_dek(KEPT).unwrap();
-    let mut store = Store { number: 1, wrapped };
-    drop((keeper, process));
-    let (mut failed_begins, mut failed_ends) = (0, 0);
-    // Both steps, killed at each command to the TPM in turn; then between TPM and file; then not at all.
+    let mut hardship = Hardship::begins(&bench);
     for step in 0.. {
-        let (keeper, process) = served(&bench, &proxy.tcti());
-        assert_eq!(settle(&keeper, Some(store.number)), Ok(store.number), "step {step}");
-        assert_eq!(opened(&keeper, KEPT, &store.wrapped), Ok(*kept.expose()), "step {step}");
-        let (_, erased) = keeper.new_dek(ERASED).unwrap();
-        proxy.refuse(step);
-        let whole = move_on(&keeper, &mut store).is_ok();
+        let whole = hardship.moves(served(&bench, &proxy.tcti()), step, |_| proxy.refuse(step));
         let refused = proxy.has_refused();
         proxy.refuse(usize::MAX);
-        let before = opened(&keeper, ERASED, &erased);
-        drop((keeper, process));
         // What cannot be put down in the TPM afterwards stays loaded: that alone spoils no move.
         assert!(whole || refused, "step {step}");
-        // As the kernel's resource manager does for who was killed.
-        bench.tpm.tool("tpm2_flushcontext", &["-l"]);
-        bench.tpm.tool("tpm2_flushcontext", &["-t"]);
-
-        let (keeper, _process) = serve(&bench);
-        assert_eq!(settle(&keeper, Some(store.number)), Ok(store.number), "step {step}");
-        assert_eq!(opened(&keeper, KEPT, &store.wrapped), Ok(*kept.expose()), "step {step}");
-        match opened(&keeper, ERASED, &erased) {
-            // The store did not commit: what it still has opens.
-            Ok(_) => failed_begins += usize::from(before.is_ok()),
-            Err(denial) => {
-                failed_ends += usize::from(!whole);
-                assert_eq!(denial, KeeperDenial::WrongKey);
-            }
-        }
         if !refused {
             break;
         }
     }
-    assert!(failed_begins > 3 && failed_ends > 3, "{failed_begins} {failed_ends}");
+    hardship.ends();
+}
+
+#[test]
+fn a_keeper_that_is_killed_after_any_command_of_a_move_loses_nothing_and_brings_nothing_back() {
+    let bench = Bench::provisioned();
+    let proxy = FaultyTpm::before(&bench.tpm, FAILURE);
+    let mut hardship = Hardship::begins(&bench);
+    for step in 0.. {
+        let whole = hardship.moves(served(&bench, &proxy.tcti()), step, |process| proxy.kill(step, process.0.id()));
+        let killed = proxy.has_refused();
+        proxy.refuse(usize::MAX);
+        assert_eq!(whole, !killed, "step {step}");
+        if whole {
+            break;
+        }
+    }
+    hardship.ends();
+}
+
+#[test]
+fn a_keeper_that_is_killed_at_any_write_of_its_file_in_a_move_loses_nothing_and_brings_nothing_back() {
+    let bench = Bench::provisioned();
+    let mut hardship = Hardship::begins(&bench);
+    let log = bench.base().join("strace");
+    let mut step = 0;
+    for call in ["unlinkat", "write", "fsync", "renameat"] {
+        for nth in 1.. {
+            step += 1;
+            let inject = format!("inject={call}:signal=KILL:when={nth}");
+            let mut launcher: Vec<OsString> = ["strace", "-q", "-o"].map(Into::into).to_vec();
+            launcher.extend([log.clone().into(), "-e".into(), format!("trace={call}").into(), "-e".into(), inject.into()]);
+            // The files of the keys only: the TPM is written to as well.
+            for name in ["", ".keyslots.partial", "keyslots"] {
+                launcher.extend(["-P".into(), bench.keys().join(name).into()]);
+            }
+            let (channel, process) = bench.start_by(&launcher, "serve", &bench.tpm.tcti(), &[]);
+            // It tries at the start what it will need, and may not survive that.
+            let Ok((keeper, _)) = Keeper::connect(channel) else { continue };
+            if hardship.moves((keeper, process), step, |_| ()) {
+                break;
+            }
+        }
+    }
+    hardship.ends();
 }
 
 #[test]
@@ -204,6 +281,24 @@ fn a_move_whose_file_cannot_be_written_is_finished_later() {
     assert_eq!(carried(&bench), [number]);
     assert_eq!(committed(&keeper, number), Ok(()), "again, which changes nothing");
     assert_eq!(opened(&keeper, KEPT, &store.wrapped), Ok(*kept.expose()));
+}
+
+#[test]
+fn an_empty_state_directory_does_not_decide_between_two_epochs() {
+    let bench = Bench::provisioned();
+    let (keeper, process) = serve(&bench);
+    settle(&keeper, None).unwrap();
+    let (kept, wrapped) = keeper.new_dek(KEPT).unwrap();
+    assert_eq!(begin(&keeper), Ok(2));
+    drop((keeper, process));
+    // The state directory was not mounted.
+    let (keeper, process) = serve(&bench);
+    assert_eq!(settle(&keeper, None), Err(KeeperDenial::EmptyStore));
+    assert_eq!((begin(&keeper), keeper.new_dek(ERASED).is_err()), (Err(KeeperDenial::EpochOutOfOrder), true));
+    drop((keeper, process));
+    let (keeper, _process) = serve(&bench);
+    assert_eq!(settle(&keeper, Some(1)), Ok(1));
+    assert_eq!(opened(&keeper, KEPT, &wrapped), Ok(*kept.expose()));
 }
 
 fn keyslots(directory: &Path) -> Keyslots {

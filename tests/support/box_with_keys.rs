@@ -3,6 +3,7 @@
 //! Touches: temporary directories, processes of the test's own.
 //! Next: `tests/keeper.rs`.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -92,9 +93,15 @@ impl Bench {
 
     /// Starts a keeper; its standard error is appended to the log.
     pub fn start(&self, mode: &str, tcti: &str, more: &[&str]) -> (Channel, Process) {
+        self.start_by(&[], mode, tcti, more)
+    }
+
+    /// As [`Self::start`], with words before the keeper's command line.
+    pub fn start_by(&self, launcher: &[OsString], mode: &str, tcti: &str, more: &[&str]) -> (Channel, Process) {
         let log = File::options().create(true).append(true).open(self.base.path().join("log")).expect("its own directory");
-        let mut command = Command::new(KEEPER);
-        command.arg(mode).arg("--directory").arg(self.keys()).args(["--tpm", tcti]).args(more);
+        let words = [launcher, &[OsString::from(KEEPER)]].concat();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg(mode).arg("--directory").arg(self.keys()).args(["--tpm", tcti]).args(more);
         if geteuid().is_root() {
             command.args(["--user", "nobody"]);
         }

@@ -22,6 +22,8 @@ pub enum Done {
 
 struct Stop {
     code: u32,
+    /// How many of the code pass before.
+    passes: usize,
     done: Done,
     reached: Sender<()>,
     release: Receiver<()>,
@@ -74,8 +76,13 @@ impl Gate {
 
     /// Holds the next command of this code back.
     pub fn hold(&self, code: u32, done: Done) -> Held {
+        self.hold_after(0, code, done)
+    }
+
+    /// Lets some commands of this code pass, and holds the next one back.
+    pub fn hold_after(&self, passes: usize, code: u32, done: Done) -> Held {
         let ((reached, seen), (release, released)) = (channel(), channel());
-        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(Stop { code, done, reached, release: released });
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(Stop { code, passes, done, reached, release: released });
         Held { reached: seen, _release: release }
     }
 
@@ -84,12 +91,24 @@ impl Gate {
     }
 }
 
+impl Stop {
+    /// Counts the commands of its code.
+    const fn is_reached(&mut self, code: u32) -> bool {
+        if self.code != code {
+            return false;
+        }
+        let reached = self.passes == 0;
+        self.passes = self.passes.saturating_sub(1);
+        reached
+    }
+}
+
 fn pass_commands(mut client: TcpStream, port: u16, stops: &Mutex<Option<Stop>>) -> io::Result<()> {
     let mut tpm = TcpStream::connect(("127.0.0.1", port))?;
     loop {
         let command = packet(&mut client)?;
         let code = u32::from_be_bytes(command[6..10].try_into().unwrap());
-        let stop = stops.lock().unwrap_or_else(PoisonError::into_inner).take_if(|stop| stop.code == code);
+        let stop = stops.lock().unwrap_or_else(PoisonError::into_inner).take_if(|stop| stop.is_reached(code));
         if let Some(Stop { done, reached, release, .. }) = stop {
             if done == Done::Already {
                 tpm.write_all(&command)?;

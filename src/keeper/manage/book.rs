@@ -106,7 +106,7 @@ impl<C: Clock> Desk<'_, C> {
         }
     }
 
-    /// Puts the epochs into this TPM where it has them not, or not any more. Says whether they were put there.
+    /// Puts the epochs into this TPM where it has them not, or not any more, before a slot of it is in the file. Says whether they were put there.
     pub(super) fn move_epochs(&self, book: &mut Book, storage_root: &StorageRoot) -> Result<bool, ManageError> {
         let Some(old) = book.keyslots.epoch.clone() else { return Ok(false) };
         let mut tpm = Tpm::connect(self.tpm, Some(storage_root))?;
