@@ -71,6 +71,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let unprivileged = hardened.drop_privileges(parts::user(&config.process.user).as_deref())?;
     let index = IndexKeys::derive(&keeper.greeting.index_key)?;
     let store = OpenStore::open(&config.state.directory, config.state.ballast, &index)?;
+    parts::is_newest(&store, &index, &keeper)?;
     let confined = unprivileged.confine(&policy::core::POLICY, &parts::grants(&config, &arguments.config))?;
     let workers = workers.ready()?;
     // Last: each time writes the TPM's memory, and a start that fails is tried again every few seconds.

@@ -91,6 +91,19 @@ pub fn start_keeper(config: &Config) -> Result<StartedKeeper, StartKeeperError> 
     Ok(StartedKeeper { keeper, greeting, process: started.process })
 }
 
+/// Whether the store will be taken up: what only people can change is said at once, before the models are loaded.
+///
+/// # Errors
+/// [`TakeUpError`].
+pub fn is_newest(store: &OpenStore, index: &IndexKeys, started: &StartedKeeper) -> Result<(), TakeUpError> {
+    let counter = started.greeting.counter;
+    let newest = store.is_newest(index, counter);
+    if newest.as_ref().is_err_and(TakeUpError::is_refusal) {
+        audit::record(&Event::StoreRefused { counted: counter.value });
+    }
+    newest
+}
+
 /// Takes the store up, when it is the newest that this box had, or with the operator's leave.
 ///
 /// # Errors
@@ -103,11 +116,7 @@ pub fn take_up(store: &OpenStore, index: &IndexKeys, started: &StartedKeeper) ->
             audit::record(&Event::StoreTakenWithLeave { said: *said, counted: *counted });
         }
     };
-    let taken = store.take_up(index, counter, told, |from| started.keeper.count(from));
-    if taken.as_ref().is_err_and(TakeUpError::is_refusal) {
-        audit::record(&Event::StoreRefused { counted: counter.value });
-    }
-    taken.map(drop)
+    store.take_up(index, counter, told, |from| started.keeper.count(from)).map(drop)
 }
 
 /// The file of a credential, when systemd gave it. The keeper reads it; this process never does.

@@ -112,7 +112,7 @@ pub enum MigrateError {
 fn way_back(copy: Option<&Path>) -> String {
     match copy {
         Some(copy) => format!(
-            "install the newer one again, or go back to the store of before the update by renaming {} to its name: calls that came since are lost then",
+            "install the newer one again, or go back to the store of before the update by renaming {} to its name: calls that came since are lost then, and a Salama that compares stores with the TPM's counter takes it only with `salama recover --accept-rollback`",
             copy.display()
         ),
         None => "install the newer one again, or restore a backup of before the update".to_owned(),

@@ -171,6 +171,19 @@ impl TakeUpError {
 }
 
 impl OpenStore {
+    /// Whether [`Self::take_up`] would take the store. Writes nothing and counts nothing.
+    ///
+    /// # Errors
+    /// [`TakeUpError`].
+    pub fn is_newest(&self, index: &IndexKeys, counter: Counter) -> Result<(), TakeUpError> {
+        let path = self.path();
+        let judged = self.with(|database| Ok(judged(database, &path, index.envelope(), counter)))?;
+        match judged? {
+            (Err(refused), _) if !counter.leave => Err(refused),
+            _ => Ok(()),
+        }
+    }
+
     /// Compares the store with the TPM's counter, counts, and writes down to what. `count` counts from where the counter was said to be.
     /// `taken` hears of a store that is taken with leave, before anything that ends the leave.
     ///
@@ -231,29 +244,35 @@ fn take_up(
     (keep, told): Leave<'_, impl FnOnce(&TakenUp)>,
     count: impl FnOnce(u64) -> Result<u64, TakeUpError>,
 ) -> Result<TakenUp, TakeUpError> {
-    let failed = |error| TakeUpError::Store(OpenStoreError::of(path, error));
     let Some(counted) = counter.value else { return Err(TakeUpError::NoCounter { path: path.to_owned() }) };
-    let says = read(database, path, index);
-    let said = says.as_ref().ok().copied().flatten();
-    let empty = || guarded(|| Ok(database.begin_read()?.open_table(definition(Table::Header))?.is_empty()?)).map_err(failed);
-    let judged = match says {
-        Ok(says) => judge(says, empty()?, counted).map_err(|refused| refused.of(path)),
-        Err(error) => Err(error),
-    };
-    let taken = match judged {
-        Ok(()) => TakenUp::Newest,
-        Err(refused) if refused.is_refusal() && counter.leave => {
+    let taken = match judged(database, path, index, counter)? {
+        (Ok(()), _) => TakenUp::Newest,
+        (Err(_), says) if counter.leave => {
             let copy = keep(database, counted)?;
-            let taken = TakenUp::WithLeave { said: said.map(|says| says.confirmed), counted, copy };
+            let taken = TakenUp::WithLeave { said: says.map(|says| says.confirmed), counted, copy };
             told(&taken);
             taken
         }
-        Err(refused) => return Err(refused),
+        (Err(refused), _) => return Err(refused),
     };
     write(database, path, index, Says::before(counted))?;
     let counted = count(counted)?;
     write(database, path, index, Says::after(counted))?;
     Ok(taken)
+}
+
+/// The table above: nothing, or why the store is refused; and what it says, where that opens.
+type Judged = (Result<(), TakeUpError>, Option<Says>);
+
+fn judged(database: &Database, path: &Path, index: &Envelope, counter: Counter) -> Result<Judged, TakeUpError> {
+    let failed = |error| TakeUpError::Store(OpenStoreError::of(path, error));
+    let says = match read(database, path, index) {
+        Err(refused) if refused.is_refusal() => return Ok((Err(refused), None)),
+        says => says?,
+    };
+    let Some(counted) = counter.value else { return Ok((Err(TakeUpError::NoCounter { path: path.to_owned() }), says)) };
+    let empty = guarded(|| Ok(database.begin_read()?.open_table(definition(Table::Header))?.is_empty()?)).map_err(failed)?;
+    Ok((judge(says, empty, counted).map_err(|refused| refused.of(path)), says))
 }
 
 impl Says {

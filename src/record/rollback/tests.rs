@@ -246,7 +246,10 @@ fn a_tpm_that_fails_before_or_after_it_counted_costs_one_start() {
 
 fn started(state: &Path, counter: Counter) -> Result<TakenUp, TakeUpError> {
     let store = OpenStore::open(state, 0, &index()).unwrap();
-    store.take_up(&index(), counter, |_| (), |from| Ok::<_, Infallible>(from + 1))
+    let looked = store.is_newest(&index(), counter);
+    let taken = store.take_up(&index(), counter, |_| (), |from| Ok::<_, Infallible>(from + 1));
+    assert_eq!(looked.is_ok(), taken.is_ok(), "{looked:?} {taken:?}");
+    taken
 }
 
 /// Counters without leave.
