@@ -8,15 +8,14 @@
 
 use tss_esapi::Result as TssResult;
 use tss_esapi::attributes::NvIndexAttributesBuilder;
-use tss_esapi::constants::response_code::Tss2ResponseCodeKind as Kind;
-use tss_esapi::constants::{NvIndexType, SessionType};
+use tss_esapi::constants::NvIndexType;
 use tss_esapi::handles::{NvIndexHandle, NvIndexTpmHandle};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
-use tss_esapi::interface_types::resource_handles::{NvAuth, Provision};
-use tss_esapi::structures::{Auth, NvPublic};
+use tss_esapi::structures::NvPublic;
 
 use super::Tpm;
-use super::error::{Step, TpmError, kind};
+use super::error::{Step, TpmError};
+use super::index::{is_anothers, is_empty};
 use crate::base::secret::Secret;
 use crate::keeper::hierarchy::KEY_BYTES;
 
@@ -32,10 +31,10 @@ impl Tpm<'_> {
         let handle = self.index(INDEX)?.ok_or(TpmError::CounterGone)?;
         let read = self.read_counter(handle, password);
         self.close(handle).map_err(TpmError::at(Step::NvRead))?;
-        read.map_err(|error| match kind(error) {
-            Some(Kind::NvUninitialized) => TpmError::CounterGone,
-            Some(Kind::AuthFail | Kind::BadAuth | Kind::NvAuthorization | Kind::NvRange) => TpmError::ForeignCounter,
-            _ => TpmError::at(Step::NvRead)(error),
+        read.map_err(|error| match error {
+            empty if is_empty(empty) => TpmError::CounterGone,
+            anothers if is_anothers(anothers) => TpmError::ForeignCounter,
+            error => TpmError::at(Step::NvRead)(error),
         })
     }
 
@@ -51,22 +50,12 @@ impl Tpm<'_> {
         }
         let there = self.index(INDEX)?;
         if let Some(handle) = there.filter(|_| matches!(found, Err(TpmError::ForeignCounter))) {
-            self.as_owner(Step::NvUndefine, |tpm, session| {
-                tpm.execute_with_session(Some(session), |tpm| tpm.nv_undefine_space(Provision::Owner, handle))
-            })?;
-            self.define_counter(password)?;
+            self.undefine(handle)?;
+            self.define(password, public())?;
         } else if there.is_none() {
-            self.define_counter(password)?;
+            self.define(password, public())?;
         }
         self.count(password)
-    }
-
-    fn define_counter(&mut self, password: &Secret<KEY_BYTES>) -> Result<(), TpmError> {
-        self.as_owner(Step::NvDefine, |tpm, session| {
-            let (auth, public) = (Auth::try_from(password.expose().as_slice())?, public()?);
-            tpm.execute_with_session(Some(session), |tpm| tpm.nv_define_space(Provision::Owner, Some(auth), public))
-        })?;
-        Ok(())
     }
 
     /// Counts one, and says to what.
@@ -75,13 +64,7 @@ impl Tpm<'_> {
     /// [`TpmError`]. It may have counted then.
     pub fn count(&mut self, password: &Secret<KEY_BYTES>) -> Result<u64, TpmError> {
         let handle = self.index(INDEX)?.ok_or(TpmError::CounterGone)?;
-        let count = |tpm: &mut Self| {
-            tpm.context.tr_set_auth(handle.into(), Auth::try_from(password.expose().as_slice())?)?;
-            tpm.in_session(SessionType::Hmac, |tpm, session| {
-                tpm.execute_with_session(Some(session), |tpm| tpm.nv_increment(NvAuth::NvIndex(handle), handle))
-            })
-        };
-        let counted = count(self).map_err(TpmError::at(Step::NvCount));
+        let counted = self.nv_increment(handle, password).map_err(TpmError::at(Step::NvCount));
         let read = counted.and_then(|()| self.read_counter(handle, password).map_err(TpmError::at(Step::NvRead)));
         // A daemon counts for years.
         self.close(handle).map_err(TpmError::at(Step::NvRead))?;
@@ -89,11 +72,7 @@ impl Tpm<'_> {
     }
 
     fn read_counter(&mut self, handle: NvIndexHandle, password: &Secret<KEY_BYTES>) -> TssResult<u64> {
-        self.context.tr_set_auth(handle.into(), Auth::try_from(password.expose().as_slice())?)?;
-        let read = self.in_session(SessionType::Hmac, |tpm, session| {
-            let bytes = u16::try_from(size_of::<u64>()).unwrap_or(u16::MAX);
-            tpm.execute_with_session(Some(session), |tpm| tpm.nv_read(NvAuth::NvIndex(handle), handle, bytes, 0))
-        })?;
+        let read = self.nv_read(handle, password, size_of::<u64>())?;
         let wrong = tss_esapi::Error::WrapperError(tss_esapi::WrapperErrorKind::WrongValueFromTpm);
         Ok(u64::from_be_bytes(read.value().try_into().map_err(|_| wrong)?))
     }

@@ -5,6 +5,7 @@
 
 pub mod counter;
 pub mod error;
+mod index;
 pub mod lockout;
 pub mod nv;
 pub mod places;
