@@ -12,7 +12,7 @@ use salama::base::secret::SecretInTransit;
 use salama::ipc::burst::{GrantFault, SignedGrant};
 use salama::ipc::channel::{Channel, ChannelError, FRAME_MAX};
 use salama::ipc::keeper::{
-    Counter, KeeperCounters, KeeperDenial, KeeperReply, KeeperRequest, Standing, TpmLockout, UnwrapPurpose, WrappedDek,
+    Counted, Counter, KeeperCounters, KeeperDenial, KeeperReply, KeeperRequest, Standing, TpmLockout, UnwrapPurpose, WrappedDek,
 };
 use salama::ipc::transcript::{Entity, EntityCount, EntityKind, Utterance, Word};
 use salama::ipc::worker::{
@@ -148,7 +148,7 @@ fn keeper_seeds() -> Vec<Vec<u8>> {
             server_chain: vec![vec![1; 300], vec![2; 300]],
             client_ca: vec![3; 300],
             index_key: SecretInTransit(secret(7)),
-            counter: Counter { value: Some(7), leave: true },
+            counter: Counter { value: Some(7), leave: true, keys: 3 },
             standing: Standing {
                 box_name: "box-1".into(),
                 start: [6; 16],
@@ -161,7 +161,7 @@ fn keeper_seeds() -> Vec<Vec<u8>> {
         KeeperReply::Dek(SecretInTransit(secret(7))),
         KeeperReply::Signature(vec![4; 70]),
         KeeperReply::Counters(KeeperCounters { new_deks: u64::MAX, ..KeeperCounters::default() }),
-        KeeperReply::Counted(8),
+        KeeperReply::Counted(Counted { at: 8, keys: 3 }),
         KeeperReply::Certificate(vec![vec![5; 300]]),
         KeeperReply::BurstTaken,
         KeeperReply::Denied(KeeperDenial::RateLimited { seconds: 61 }),

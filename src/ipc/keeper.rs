@@ -116,7 +116,7 @@ pub enum KeeperReply {
     /// Counted since the keeper's start.
     Counters(KeeperCounters),
     /// The counter, which was counted up.
-    Counted(u64),
+    Counted(Counted),
     /// A grant counts from now on.
     BurstTaken,
     /// A certificate and the chain above it, DER, leaf first.
@@ -134,6 +134,17 @@ pub struct Counter {
     pub value: Option<u64>,
     /// The operator has given leave, with a recovery code or shares, to take an older store at this state of the counter.
     pub leave: bool,
+    /// How often the keyslots were changed: an older file of them has a lower number.
+    pub keys: u64,
+}
+
+/// The counter, once it was counted up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// How far it is.
+    pub at: u64,
+    /// As [`Counter::keys`], now.
+    pub keys: u64,
 }
 
 /// DEKs that are re-wrapped by one request: as many as surely fit into a message.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::base::ids::CallId;
 use crate::base::secret::Secret;
-use crate::ipc::keeper::{DEK_BYTES, EpochReply, EpochRequest, KeeperDenial, UnwrapPurpose, WrappedDek};
+use crate::ipc::keeper::{Counted, DEK_BYTES, EpochReply, EpochRequest, KeeperDenial, UnwrapPurpose, WrappedDek};
 use crate::ipc::worker::{ChildEvent, ChildExit, Task};
 use crate::keys::{Keeper, KeeperError};
 use crate::supervisor::child::{Child, ChildError, Killer};
@@ -37,7 +37,7 @@ pub trait KeySource: Send + Sync {
     ///
     /// # Errors
     /// [`KeyError`]; it may have counted all the same.
-    fn count(&self, from: u64) -> Result<u64, KeyError>;
+    fn count(&self, from: u64) -> Result<Counted, KeyError>;
 }
 
 /// Why there is no key.
@@ -146,7 +146,7 @@ impl KeySource for Keeper {
         Self::epoch(self, request).map_err(key_error)
     }
 
-    fn count(&self, from: u64) -> Result<u64, KeyError> {
+    fn count(&self, from: u64) -> Result<Counted, KeyError> {
         Self::count(self, from).map_err(key_error)
     }
 }

@@ -19,6 +19,8 @@ pub struct Held {
     pub tpm: RestingTpm,
     /// The key directory.
     pub directory: OpenDirectory,
+    /// How often the keyslots were changed, when they were last read or written here.
+    pub generation: u64,
 }
 
 impl Held {

@@ -142,7 +142,9 @@ impl Places for LivePlaces {
             places.carried = epochs.iter().map(|epoch| epoch.number()).collect();
         }
         let file = keyslots.write(&file_mac(&self.root)?)?;
-        Ok(exclusive.replace(KEYSLOTS, &file)?)
+        exclusive.replace(KEYSLOTS, &file)?;
+        self.held.borrow_mut().generation = keyslots.generation;
+        Ok(())
     }
 }
 

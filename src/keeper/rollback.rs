@@ -40,18 +40,18 @@ pub struct Rollback {
 }
 
 impl Rollback {
-    /// Looks how far the counter is.
+    /// Looks how far the counter is; the keyslots were changed `keys` times.
     ///
     /// # Errors
     /// The TPM's.
-    pub fn begin(tpm: &mut Tpm<'_>, root: &Root, directory: &OpenDirectory) -> Result<Self, SlotError> {
+    pub fn begin(tpm: &mut Tpm<'_>, root: &Root, directory: &OpenDirectory, keys: u64) -> Result<Self, SlotError> {
         let password = password(root)?;
         let value = match tpm.counter(&password) {
             Err(TpmError::CounterGone) => None,
             found => Some(found?),
         };
         let leave = leave(directory, &file_mac(root)?);
-        let counter = Counter { value, leave: value.is_some() && leave == value };
+        let counter = Counter { value, leave: value.is_some() && leave == value, keys };
         Ok(Self { password, counter, now: value, from: None })
     }
 

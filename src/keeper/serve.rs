@@ -14,7 +14,7 @@ use crate::base::ids::CallId;
 use crate::base::secret::{Secret, SecretInTransit};
 use crate::ipc::PROTOCOL_VERSION;
 use crate::ipc::channel::{Channel, ChannelError};
-use crate::ipc::keeper::{Counter, EpochRequest, KeeperDenial, KeeperReply, KeeperRequest, Standing};
+use crate::ipc::keeper::{Counted, Counter, EpochRequest, KeeperDenial, KeeperReply, KeeperRequest, Standing};
 use crate::sandbox::process::Confined;
 
 use super::ca::{Authority, Client, IssueError};
@@ -253,7 +253,8 @@ impl<C: Clock, W: Write> Keeper<C, W> {
             (Keys::Daemon { rollback, .. }, KeeperRequest::Count { from }) => {
                 let (Some(rollback), Some(held)) = (rollback, &self.held) else { return Err(KeeperDenial::CounterElsewhere) };
                 let mut held = held.try_borrow_mut().map_err(|_| KeeperDenial::Internal)?;
-                rollback.count(&mut held.tpm, from).map(KeeperReply::Counted)
+                let at = rollback.count(&mut held.tpm, from)?;
+                Ok(KeeperReply::Counted(Counted { at, keys: held.generation }))
             }
             (Keys::Console { .. }, KeeperRequest::Count { .. }) => Err(KeeperDenial::CounterElsewhere),
             (Keys::Console { authority }, KeeperRequest::IssueCertificate { csr_der, role, name, valid_days }) => {

@@ -89,11 +89,11 @@ pub fn open_daemon(args: &ServeArgs) -> Result<Opened, StartError> {
         let slots::Opened { root_key, root, mut keyslots, mut tpm } = opened;
         let at = places::of_box(&mut tpm, &mut keyslots, &root, &directory)?;
         let signer = erasure::of_box(&directory, &root)?;
-        let rollback = Rollback::begin(&mut tpm, &root, &directory)?;
+        let rollback = Rollback::begin(&mut tpm, &root, &directory, keyslots.generation)?;
         let counter = rollback.counter();
         let lockout = lockout_now(&mut tpm);
         let (policy, access) = held::confinement(&args.tpm, &directory)?;
-        let held = Rc::new(RefCell::new(Held { tpm: tpm.rest()?, directory }));
+        let held = Rc::new(RefCell::new(Held { tpm: tpm.rest()?, directory, generation: keyslots.generation }));
         let (record_kek, index, tls) = (root.derive(Purpose::RecordKek)?, root.derive(Purpose::Index)?, keyring.open_tls_key(&root)?);
         let mac = root.derive(Purpose::FileMac)?;
         let live = LivePlaces::new(Rc::clone(&held), &at, root, root_key)?;

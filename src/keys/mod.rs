@@ -18,8 +18,8 @@ use crate::ipc::PROTOCOL_VERSION;
 use crate::ipc::burst::SignedGrant;
 use crate::ipc::channel::{Channel, ChannelError};
 use crate::ipc::keeper::{
-    Counter, DEK_BYTES, EpochReply, EpochRequest, KeeperCounters, KeeperDenial, KeeperReply, KeeperRequest, Standing, UnwrapPurpose,
-    WrappedDek,
+    Counted, Counter, DEK_BYTES, EpochReply, EpochRequest, KeeperCounters, KeeperDenial, KeeperReply, KeeperRequest, Standing,
+    UnwrapPurpose, WrappedDek,
 };
 
 /// How long the keeper may take to open the root key: a discrete TPM needs up to a second a command, and may be busy after power-on.
@@ -139,7 +139,7 @@ impl Keeper {
     ///
     /// # Errors
     /// [`KeeperError`]; it may have counted all the same.
-    pub fn count(&self, from: u64) -> Result<u64, KeeperError> {
+    pub fn count(&self, from: u64) -> Result<Counted, KeeperError> {
         match self.ask(&KeeperRequest::Count { from })? {
             KeeperReply::Counted(counted) => Ok(counted),
             other => Err(self.unexpected(&other)),

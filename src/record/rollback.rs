@@ -17,6 +17,7 @@
 //! | c, expects e | more than e | refused: older |
 //! | c, expects e | less than c | refused: cleared or another TPM |
 //! | what does not open | anything | refused: damaged or changed |
+//! | keyslots changed k times | anything, keyslots of fewer changes | refused: the key directory is older |
 //! | anything | nothing | refused: the counter is gone |
 //!
 //! What this does not find: the record is bound to its place, not to the other records. Whoever can write the disk, and copies it out of the
@@ -42,7 +43,7 @@ use super::schema::{Slot, Table};
 use super::segments::SegmentDirectory;
 use super::store::{OpenStore, Store, StoreError};
 use crate::base::ids::CallId;
-use crate::ipc::keeper::Counter;
+use crate::ipc::keeper::{Counted, Counter};
 
 /// What the store says of the counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,8 @@ pub struct Says {
     expected: u64,
     /// What it surely was.
     confirmed: u64,
+    /// How often the keyslots had been changed then.
+    keys: u64,
 }
 
 /// What a start found.
@@ -122,6 +125,21 @@ pub enum TakeUpError {
         /// The file.
         path: PathBuf,
     },
+    /// The keyslots are older than the store.
+    #[error(
+        "the key directory is older than {path}: its keyslots had been changed {said} times when the store was last taken up, and now {found} times. \
+         Somebody has put an older copy in its place, or restored a backup; slots that were removed since may be back. Put the newest one back. If \
+         there is none: look through `salama keys list`, remove what must not open any more, and `salama recover --accept-rollback` goes on with \
+         these keyslots by a recovery code or shares"
+    )]
+    OlderKeys {
+        /// The file of the store.
+        path: PathBuf,
+        /// What it says.
+        said: u64,
+        /// What the keyslots say.
+        found: u64,
+    },
     /// What the store says of it does not open.
     #[error(
         "what {path} says of the TPM's counter does not open: the store was damaged or changed by somebody. Put the newest state directory back. If \
@@ -166,7 +184,15 @@ pub enum TakeUpError {
 impl TakeUpError {
     /// Whether the store was refused, which only people can change.
     pub const fn is_refusal(&self) -> bool {
-        matches!(self, Self::Older { .. } | Self::Uncounted { .. } | Self::Behind { .. } | Self::NoCounter { .. } | Self::Sealed { .. })
+        matches!(
+            self,
+            Self::Older { .. }
+                | Self::Uncounted { .. }
+                | Self::Behind { .. }
+                | Self::NoCounter { .. }
+                | Self::OlderKeys { .. }
+                | Self::Sealed { .. }
+        )
     }
 }
 
@@ -194,7 +220,7 @@ impl OpenStore {
         index: &IndexKeys,
         counter: Counter,
         taken: impl FnOnce(&TakenUp),
-        count: impl FnOnce(u64) -> Result<u64, E>,
+        count: impl FnOnce(u64) -> Result<Counted, E>,
     ) -> Result<TakenUp, TakeUpError> {
         let path = self.path();
         let mut keep = |database: &Database, counted| {
@@ -242,7 +268,7 @@ fn take_up(
     index: &Envelope,
     counter: Counter,
     (keep, told): Leave<'_, impl FnOnce(&TakenUp)>,
-    count: impl FnOnce(u64) -> Result<u64, TakeUpError>,
+    count: impl FnOnce(u64) -> Result<Counted, TakeUpError>,
 ) -> Result<TakenUp, TakeUpError> {
     let Some(counted) = counter.value else { return Err(TakeUpError::NoCounter { path: path.to_owned() }) };
     let taken = match judged(database, path, index, counter)? {
@@ -255,7 +281,7 @@ fn take_up(
         }
         (Err(refused), _) => return Err(refused),
     };
-    write(database, path, index, Says::before(counted))?;
+    write(database, path, index, Says::before(counted, counter.keys))?;
     let counted = count(counted)?;
     write(database, path, index, Says::after(counted))?;
     Ok(taken)
@@ -272,18 +298,18 @@ fn judged(database: &Database, path: &Path, index: &Envelope, counter: Counter) 
     };
     let Some(counted) = counter.value else { return Ok((Err(TakeUpError::NoCounter { path: path.to_owned() }), says)) };
     let empty = guarded(|| Ok(database.begin_read()?.open_table(definition(Table::Header))?.is_empty()?)).map_err(failed)?;
-    Ok((judge(says, empty, counted).map_err(|refused| refused.of(path)), says))
+    Ok((judge(says, empty, counted, counter.keys).map_err(|refused| refused.of(path)), says))
 }
 
 impl Says {
     /// Durable before the TPM counts.
-    const fn before(counted: u64) -> Self {
-        Self { expected: counted.saturating_add(1), confirmed: counted }
+    const fn before(counted: u64, keys: u64) -> Self {
+        Self { expected: counted.saturating_add(1), confirmed: counted, keys }
     }
 
     /// Durable after it.
-    const fn after(counted: u64) -> Self {
-        Self { expected: counted, confirmed: counted }
+    const fn after(Counted { at, keys }: Counted) -> Self {
+        Self { expected: at, confirmed: at, keys }
     }
 
     /// What a store that was taken up says; nothing of one that never was.
@@ -300,7 +326,7 @@ impl Says {
     /// # Errors
     /// [`SealError`].
     pub fn will_count(self, index: &Envelope) -> Result<(Slot, SealedRecord), SealError> {
-        Self::before(self.confirmed).sealed(index)
+        Self::before(self.confirmed, self.keys).sealed(index)
     }
 
     /// From where the TPM is to count; nothing once it has.
@@ -312,7 +338,7 @@ impl Says {
     ///
     /// # Errors
     /// [`SealError`].
-    pub fn has_counted(counted: u64, index: &Envelope) -> Result<(Slot, SealedRecord), SealError> {
+    pub fn has_counted(counted: Counted, index: &Envelope) -> Result<(Slot, SealedRecord), SealError> {
         Self::after(counted).sealed(index)
     }
 
@@ -340,6 +366,7 @@ enum Refused {
     Older { said: u64, counted: u64 },
     Uncounted { counted: u64 },
     Behind { said: u64, counted: u64 },
+    OlderKeys { said: u64, found: u64 },
 }
 
 impl Refused {
@@ -349,17 +376,19 @@ impl Refused {
             Self::Older { said, counted } => TakeUpError::Older { path, said, counted },
             Self::Uncounted { counted } => TakeUpError::Uncounted { path, counted },
             Self::Behind { said, counted } => TakeUpError::Behind { path, said, counted },
+            Self::OlderKeys { said, found } => TakeUpError::OlderKeys { path, said, found },
         }
     }
 }
 
 /// The table above, where there is a counter and a record that opens.
-const fn judge(says: Option<Says>, empty: bool, counted: u64) -> Result<(), Refused> {
+const fn judge(says: Option<Says>, empty: bool, counted: u64, keys: u64) -> Result<(), Refused> {
     match says {
         None if empty => Ok(()),
         None => Err(Refused::Uncounted { counted }),
-        Some(Says { expected, confirmed: said }) if counted > expected => Err(Refused::Older { said, counted }),
+        Some(Says { expected, confirmed: said, .. }) if counted > expected => Err(Refused::Older { said, counted }),
         Some(Says { confirmed: said, .. }) if counted < said => Err(Refused::Behind { said, counted }),
+        Some(Says { keys: said, .. }) if keys < said => Err(Refused::OlderKeys { said, found: keys }),
         Some(_) => Ok(()),
     }
 }

@@ -117,6 +117,34 @@ fn a_state_directory_from_before_is_refused_until_somebody_has_the_code() {
     refused(&mut appliance);
 }
 
+/// A paper that was removed is good again with the file of before.
+#[test]
+fn keyslots_from_before_a_paper_was_removed_are_refused_until_somebody_has_another() {
+    let mut appliance = Appliance::provision(&Settings::default());
+    let (_lost, code) = (add_code(&appliance), add_code(&appliance));
+    let file = appliance.keys().join("keyslots");
+    let older = fs::read(&file).unwrap();
+    let removed = salama(&appliance, &["keys", "remove", "2"]).output().unwrap();
+    assert!(removed.status.success(), "{removed:?}");
+    let newest = fs::read(&file).unwrap();
+    appliance.run();
+    assert!(appliance.stop().success());
+
+    // Written into, so that it stays its account's.
+    fs::write(&file, &older).unwrap();
+    let said = refused(&mut appliance);
+    assert!(said.contains("the key directory is older than") && said.contains("salama keys list"), "{said}");
+    fs::write(&file, &newest).unwrap();
+    appliance.run();
+    assert!(appliance.stop().success());
+
+    fs::write(&file, &older).unwrap();
+    let accepted = accept(&appliance, &format!("{code}\n"));
+    assert!(accepted.status.success(), "{accepted:?}");
+    appliance.run();
+    assert!(appliance.stop().success());
+}
+
 #[test]
 fn a_box_without_the_counter_starts_only_once_somebody_with_the_code_made_another() {
     let mut appliance = Appliance::provision(&Settings::default());

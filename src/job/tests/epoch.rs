@@ -14,8 +14,8 @@ use bytes::Bytes;
 use super::support::{OWNER, Office, good, index, metadata, until};
 use crate::base::clock::{Clock as _, Timestamp};
 use crate::base::ids::CallId;
-use crate::ipc::keeper::Counter;
 use crate::ipc::keeper::WrappedDek;
+use crate::ipc::keeper::{Counted, Counter};
 use crate::job::calls::{Arrival, CallsError};
 use crate::job::spec::Scope;
 use crate::job::upload::Upload;
@@ -304,8 +304,13 @@ async fn a_move_that_the_keeper_did_not_finish_is_finished_by_the_next_try() {
     office.close();
 }
 fn taken_up(state: &Path, counted: u64) -> Result<TakenUp, TakeUpError> {
-    let counter = Counter { value: Some(counted), leave: false };
-    OpenStore::open(state, 0, &index()).unwrap().take_up(&index(), counter, |_| (), |from| Ok::<_, Infallible>(from + 1))
+    let counter = Counter { value: Some(counted), leave: false, keys: 1 };
+    OpenStore::open(state, 0, &index()).unwrap().take_up(
+        &index(),
+        counter,
+        |_| (),
+        |from| Ok::<_, Infallible>(Counted { at: from + 1, keys: 1 }),
+    )
 }
 
 #[tokio::test]

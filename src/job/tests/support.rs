@@ -15,7 +15,9 @@ use crate::base::clock::{ManualClock, Timestamp};
 use crate::base::ids::CallId;
 use crate::base::secret::Secret;
 use crate::ipc::channel::{Channel, ChannelError};
-use crate::ipc::keeper::{DEK_BYTES, EpochReply, EpochRequest, ErasureCertificate, ErasureClaim, KeeperDenial, UnwrapPurpose, WrappedDek};
+use crate::ipc::keeper::{
+    Counted, DEK_BYTES, EpochReply, EpochRequest, ErasureCertificate, ErasureClaim, KeeperDenial, UnwrapPurpose, WrappedDek,
+};
 use crate::ipc::transcript::{Entity, EntityKind, Utterance, Word};
 use crate::ipc::worker::{AudioInfo, ChildEvent, ChildExit, Stage, StageTime, Summary, Task, TextLanguage};
 use crate::job::border::{Allowance, ChildFault, Children, KeyError, KeySource, Kill, SpawnRefused, WorkerChild};
@@ -175,14 +177,14 @@ impl KeySource for TestKeeper {
         }
     }
 
-    fn count(&self, from: u64) -> Result<u64, KeyError> {
+    fn count(&self, from: u64) -> Result<Counted, KeyError> {
         let fails = self.count_fails.lock().unwrap().take();
         let next = usize::try_from(from).unwrap() + 1;
         if fails != Some(false) {
             let at = self.counter.swap(next, Ordering::SeqCst);
             assert!(at + 1 == next || at == next, "{at} {next}");
         }
-        if fails.is_some() { Err(KeyError::Unavailable) } else { Ok(from + 1) }
+        if fails.is_some() { Err(KeyError::Unavailable) } else { Ok(Counted { at: from + 1, keys: 1 }) }
     }
 
     fn unwrap_dek(&self, call: CallId, wrapped: &WrappedDek, _: UnwrapPurpose) -> Result<Secret<DEK_BYTES>, KeyError> {

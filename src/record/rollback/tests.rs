@@ -28,22 +28,29 @@ struct World {
 /// The counter was made, and counted once, by who set the box up.
 const NEW: World = World { counter: 41, says: None, served: false };
 
+/// How often the keyslots were changed.
+const KEYS: u64 = 4;
+
+const fn counted(at: u64) -> Counted {
+    Counted { at, keys: KEYS }
+}
+
 /// Points at which a start or a move can be cut off; at the last it is not.
 const POINTS: usize = 4;
 
 impl World {
     /// A start that is cut off after so many of its three steps.
     fn started(self, steps: usize) -> Result<Self, Refused> {
-        judge(self.says, !self.served, self.counter)?;
+        judge(self.says, !self.served, self.counter, KEYS)?;
         let mut world = self;
         if steps > 0 {
-            world.says = Some(Says::before(self.counter));
+            world.says = Some(Says::before(self.counter, KEYS));
         }
         if steps > 1 {
             world.counter += 1;
         }
         if steps > 2 {
-            world.says = Some(Says::after(world.counter));
+            world.says = Some(Says::after(counted(world.counter)));
             world.served = true;
         }
         Ok(world)
@@ -53,14 +60,14 @@ impl World {
     fn moved(self, steps: usize) -> Self {
         let (mut world, Some(says)) = (self, self.says) else { return self };
         if steps > 0 {
-            world.says = Some(Says::before(says.confirmed));
+            world.says = Some(Says::before(says.confirmed, KEYS));
         }
         if let Some(from) = world.says.and_then(Says::to_count).filter(|_| steps > 1) {
             // Asked again, the keeper does not count again.
             world.counter = from + 1;
         }
         if steps > 2 {
-            world.says = Some(Says::after(world.counter));
+            world.says = Some(Says::after(counted(world.counter)));
         }
         world
     }
@@ -116,14 +123,16 @@ fn a_copy_of_before_the_newest_count_is_refused_ever_after() {
 
 #[test]
 fn a_store_that_a_tpm_is_behind_or_that_never_counted_is_refused() {
-    let counted = Some(Says::after(9));
-    assert_eq!(judge(counted, false, 7), Err(Refused::Behind { said: 9, counted: 7 }));
-    assert_eq!(judge(counted, false, 8), Err(Refused::Behind { said: 9, counted: 8 }));
-    assert_eq!(judge(Some(Says::before(8)), false, 8), Ok(()));
-    assert_eq!(judge(Some(Says::before(8)), false, 9), Ok(()));
-    assert_eq!(judge(counted, false, 10), Err(Refused::Older { said: 9, counted: 10 }));
-    assert_eq!(judge(None, false, 3), Err(Refused::Uncounted { counted: 3 }));
-    assert_eq!(judge(None, true, 3), Ok(()));
+    let counted = Some(Says::after(counted(9)));
+    assert_eq!(judge(counted, false, 7, KEYS), Err(Refused::Behind { said: 9, counted: 7 }));
+    assert_eq!(judge(counted, false, 8, KEYS), Err(Refused::Behind { said: 9, counted: 8 }));
+    assert_eq!(judge(Some(Says::before(8, KEYS)), false, 8, KEYS), Ok(()));
+    assert_eq!(judge(Some(Says::before(8, KEYS)), false, 9, KEYS), Ok(()));
+    assert_eq!(judge(counted, false, 10, KEYS), Err(Refused::Older { said: 9, counted: 10 }));
+    assert_eq!(judge(None, false, 3, KEYS), Err(Refused::Uncounted { counted: 3 }));
+    assert_eq!(judge(None, true, 3, KEYS), Ok(()));
+    assert_eq!(judge(counted, false, 9, KEYS + 1), Ok(()));
+    assert_eq!(judge(counted, false, 9, KEYS - 1), Err(Refused::OlderKeys { said: KEYS, found: KEYS - 1 }));
 }
 
 /// The TPM's counter.
@@ -137,13 +146,13 @@ impl Default for Tpm {
 
 impl Tpm {
     fn said(&self) -> Counter {
-        Counter { value: Some(self.0.get()), leave: false }
+        Counter { value: Some(self.0.get()), leave: false, keys: KEYS }
     }
 
-    fn count(&self, from: u64) -> Result<u64, TakeUpError> {
+    fn count(&self, from: u64) -> Result<Counted, TakeUpError> {
         assert_eq!(from, self.0.get());
         self.0.set(from + 1);
-        Ok(from + 1)
+        Ok(counted(from + 1))
     }
 }
 
@@ -169,7 +178,7 @@ fn disk_after(starts: usize, holds_a_call: bool, tpm: &Tpm) -> FaultyDisk {
     })
     .unwrap();
     if starts > 0 {
-        let first = Says::after(tpm.0.get());
+        let first = Says::after(counted(tpm.0.get()));
         write(&database, "store".as_ref(), index().envelope(), first).unwrap();
     }
     for start in 0..starts {
@@ -247,18 +256,18 @@ fn a_tpm_that_fails_before_or_after_it_counted_costs_one_start() {
 fn started(state: &Path, counter: Counter) -> Result<TakenUp, TakeUpError> {
     let store = OpenStore::open(state, 0, &index()).unwrap();
     let looked = store.is_newest(&index(), counter);
-    let taken = store.take_up(&index(), counter, |_| (), |from| Ok::<_, Infallible>(from + 1));
+    let taken = store.take_up(&index(), counter, |_| (), |from| Ok::<_, Infallible>(counted(from + 1)));
     assert_eq!(looked.is_ok(), taken.is_ok(), "{looked:?} {taken:?}");
     taken
 }
 
 /// Counters without leave.
 const fn at(value: u64) -> Counter {
-    Counter { value: Some(value), leave: false }
+    Counter { value: Some(value), leave: false, keys: KEYS }
 }
 
 const fn leave_at(value: u64) -> Counter {
-    Counter { value: Some(value), leave: true }
+    Counter { value: Some(value), leave: true, keys: KEYS }
 }
 
 #[test]
@@ -351,7 +360,7 @@ fn recordings_that_came_since_are_put_aside_when_an_older_store_is_taken() {
     let segments = SegmentDirectory::open(state.path()).unwrap();
     let stored = |number, counter| {
         let store = OpenStore::open(state.path(), 0, &index()).unwrap();
-        store.take_up(&index(), at(counter), |_| (), |from| Ok::<_, Infallible>(from + 1)).unwrap();
+        store.take_up(&index(), at(counter), |_| (), |from| Ok::<_, Infallible>(counted(from + 1))).unwrap();
         let slot = Slot::of_call(Table::Header, call(number));
         let store = store.start().unwrap();
         assert_eq!(store.commit(Batch::new().put(slot.clone(), sealed(&slot, 1))).unwrap(), Outcome::Committed);
