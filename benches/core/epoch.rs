@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use salama::base::clock::SystemClock;
 use salama::base::ids::CallId;
+use salama::ipc::keeper::{KeeperDenial, WrappedDek};
 use salama::job::border::{Allowance, Children, SpawnRefused, WorkerChild};
 use salama::job::calls::{Arrival, Calls, CallsParts, JobSettings};
 use salama::job::spec::{CallMetadata, Scope};
-use salama::keys::Keeper;
+use salama::keys::{Keeper, KeeperError};
 use salama::record::index::IndexKeys;
 use salama::record::schema::{Slot, Table};
 use salama::record::store::{Batch, OpenStore, Outcome, Store};
@@ -52,9 +53,10 @@ impl Children for Nobody {
 pub fn run(arguments: &Arguments) {
     let appliance = Appliance::provision(&Settings::default());
     let keys = appliance.keys();
-    let limits = ["--new-deks-per-minute", "100000000", "--user", "salama-keeper"];
+    // As many as may be set.
+    std::fs::write(keys.join("limits.toml"), "[new]\nper_minute = 60000\n").unwrap();
     let tpm = appliance.tpm();
-    let words = ["serve", "--directory", keys.to_str().unwrap(), "--tpm", &tpm].into_iter().chain(limits);
+    let words = ["serve", "--directory", keys.to_str().unwrap(), "--tpm", &tpm, "--user", "salama-keeper"];
     let (keeper, greeting) = Keeper::connect(program::spawn(&built("salama-keeper"), words).unwrap().channel).unwrap();
     let index = IndexKeys::derive(&greeting.index_key).unwrap();
     let store = OpenStore::open(&arguments.folder, 1 << 16, &index).unwrap().start().unwrap();
@@ -79,12 +81,23 @@ fn fill(store: &Store, keeper: &Keeper, index: &IndexKeys, calls: u64) {
     for first in (0..calls).step_by(1000) {
         let batch = (first..calls.min(first + 1000)).fold(Batch::new(), |batch, _| {
             let call = CallId::random().unwrap();
-            let (_, wrapped) = keeper.new_dek(call).unwrap();
+            let wrapped = new_key(keeper, call);
             let slot = Slot::of_call(Table::WrappedDek, call);
             let sealed = index.envelope().seal_value(&slot, &wrapped).unwrap();
             batch.put(slot, sealed)
         });
         assert_eq!(store.commit(batch).unwrap(), Outcome::Committed);
+    }
+}
+
+/// As fast as the keeper allows: to make them is not measured.
+fn new_key(keeper: &Keeper, call: CallId) -> WrappedDek {
+    loop {
+        match keeper.new_dek(call) {
+            Ok((_, wrapped)) => return wrapped,
+            Err(KeeperError::Denied(KeeperDenial::RateLimited { seconds })) => std::thread::sleep(Duration::from_secs(seconds.into())),
+            Err(error) => panic!("no key: {error}"),
+        }
     }
 }
 

@@ -244,17 +244,11 @@ impl Desk {
         }
     }
 
-    /// The keeper destroys the epoch before the one that the store has committed.
+    /// The keeper destroys the epoch before the one that the store has committed; once a move. Uploads wait, so nothing slow follows here.
     fn finish(&self, turn: &mut Turn) -> Result<(), DeskError> {
         let Some(pivot) = turn.pivot.as_mut().filter(|pivot| !pivot.finished) else { return Ok(()) };
         self.keys.epoch(EpochRequest::Committed { number: pivot.number })?;
         pivot.finished = true;
-        self.moved(pivot)
-    }
-
-    /// What follows once a move, after the old epoch is destroyed; uploads wait. An error does not undo the move.
-    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "the place for what else is to follow, which may fail")]
-    fn moved(&self, pivot: &Pivot) -> Result<(), DeskError> {
         audit::record(&Event::EpochMoved { epoch: pivot.number, calls: pivot.calls });
         Ok(())
     }
