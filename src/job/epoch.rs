@@ -177,7 +177,7 @@ impl Desk {
         Ok(())
     }
 
-    /// A call was erased whose key was of this epoch: it is to move.
+    /// A call was erased: that is final once this epoch is destroyed.
     pub(super) fn erasure_is_open(&self, call: CallId, epoch: u32) {
         self.moves.open().insert(call, epoch);
         self.move_is_due();
