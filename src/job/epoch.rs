@@ -177,7 +177,7 @@ impl Desk {
         Ok(())
     }
 
-    /// A call was erased whose key was of this epoch: it is to move.
+    /// A call was erased: that is final once this epoch is destroyed.
     pub(super) fn erasure_is_open(&self, call: CallId, epoch: u32) {
         self.moves.open().insert(call, epoch);
         self.move_is_due();
@@ -245,17 +245,11 @@ impl Desk {
         }
     }
 
-    /// The keeper destroys the epoch before the one that the store has committed.
+    /// The keeper destroys the epoch before the one that the store has committed; once a move. Uploads wait, so nothing slow follows here.
     fn finish(&self, turn: &mut Turn) -> Result<(), DeskError> {
         let Some(pivot) = turn.pivot.as_mut().filter(|pivot| !pivot.finished) else { return Ok(()) };
         self.keys.epoch(EpochRequest::Committed { number: pivot.number })?;
         pivot.finished = true;
-        self.moved(pivot)
-    }
-
-    /// What follows once a move, after the old epoch is destroyed; uploads wait. An error does not undo the move.
-    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "the place for what else is to follow, which may fail")]
-    fn moved(&self, pivot: &Pivot) -> Result<(), DeskError> {
         audit::record(&Event::EpochMoved { epoch: pivot.number, calls: pivot.calls });
         Ok(())
     }

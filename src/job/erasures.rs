@@ -14,7 +14,7 @@ use super::spec::{CallState, ErasureView, Scope};
 use crate::audit::{self, Event};
 use crate::base::clock::Timestamp;
 use crate::base::ids::CallId;
-use crate::ipc::keeper::{EpochReply, EpochRequest, ErasedClass, ErasureCertificate, ErasureClaim};
+use crate::ipc::keeper::{EpochReply, EpochRequest, ErasedClass, ErasureCertificate, ErasureClaim, KeeperDenial};
 use crate::record::envelope::SealedRecord;
 use crate::record::schema::{Slot, Table};
 use crate::record::store::{Batch, Outcome};
@@ -44,7 +44,8 @@ impl StoredErasure {
     }
 }
 
-/// The erasures without a certificate, and the epochs of their keys. So that a move need not open all that were ever made.
+/// The erasures without a certificate, and the epochs that must be destroyed before they get one. So that a move need not open all that
+/// were ever made.
 pub(super) type OpenErasures = BTreeMap<CallId, u32>;
 
 impl Desk {
@@ -89,6 +90,11 @@ impl Desk {
                         let after = self.index.envelope().seal_value(&slot, &erasure)?;
                         batch = batch.require_unchanged(slot.clone(), before).put(slot, after);
                         certified.push((*call, erasure.epoch));
+                    }
+                    // It was erased while its key was wrapped anew, which nobody stored; the keeper knows it as alive until the next move.
+                    Err(DeskError::Key(KeyError::Refused(KeeperDenial::EpochOutOfOrder))) => {
+                        self.erasure_is_open(*call, number);
+                        record_fault("certify erasure", Some(*call), &KeyError::Refused(KeeperDenial::EpochOutOfOrder));
                     }
                     Err(error @ (DeskError::Store(_) | DeskError::Key(KeyError::Unavailable))) => return Err(error),
                     Err(error) => record_fault("certify erasure", Some(*call), &error),

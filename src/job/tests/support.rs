@@ -3,6 +3,7 @@
 //! Touches: temporary directories, threads.
 //! Next: nobody.
 
+use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
@@ -47,8 +48,10 @@ pub(super) struct TestKeeper {
     begun: AtomicBool,
     /// Tries of the next one that were given up.
     given_up: AtomicU8,
-    /// A whole move was seen.
-    moved: AtomicBool,
+    /// Whose keys were wrapped anew by the last whole move that was seen.
+    living: Mutex<Option<HashSet<CallId>>>,
+    /// By the one that is begun.
+    anew: Mutex<HashSet<CallId>>,
     /// The TPM's.
     pub(super) counter: AtomicUsize,
     /// What the next try to count ends with, having counted or not.
@@ -74,7 +77,8 @@ impl Default for TestKeeper {
             counter: AtomicUsize::new(0),
             count_fails: Mutex::new(None),
             given_up: AtomicU8::new(0),
-            moved: AtomicBool::new(false),
+            living: Mutex::new(None),
+            anew: Mutex::default(),
             meanwhile: Mutex::new(None),
             at_the_end: Mutex::new(None),
             ends_badly: AtomicBool::new(false),
@@ -122,7 +126,7 @@ impl TestKeeper {
                 self.attempt.store(attempt, Ordering::SeqCst);
                 self.given_up.store(0, Ordering::SeqCst);
                 self.begun.store(false, Ordering::SeqCst);
-                self.moved.store(true, Ordering::SeqCst);
+                *self.living.lock().unwrap() = Some(std::mem::take(&mut self.anew.lock().unwrap()));
             }
             _ if self.now()[0] == number => {}
             _ => return Err(KeyError::Refused(KeeperDenial::EpochOutOfOrder)),
@@ -135,7 +139,8 @@ impl TestKeeper {
 
     fn certified(&self, claim: &ErasureClaim) -> Result<EpochReply, KeyError> {
         let suspect = *self.suspect.lock().unwrap() == Some(claim.call);
-        if suspect || claim.epoch >= self.now()[0].into() || !self.moved.load(Ordering::SeqCst) {
+        let gone = self.living.lock().unwrap().as_ref().is_some_and(|living| !living.contains(&claim.call));
+        if suspect || claim.epoch >= self.now()[0].into() || !gone {
             return Err(KeyError::Refused(KeeperDenial::EpochOutOfOrder));
         }
         Ok(EpochReply::Certificate(ErasureCertificate { statement: claim.call.to_string(), signature: vec![1] }))
@@ -163,11 +168,13 @@ impl KeySource for TestKeeper {
             }
             EpochRequest::Rewrap(calls) => {
                 let new = calls.iter().map(|(_, wrapped)| self.rewrapped(wrapped)).collect();
+                self.anew.lock().unwrap().extend(calls.iter().map(|(call, _)| *call));
                 Self::happens(&self.meanwhile);
                 Ok(EpochReply::Rewrapped(new))
             }
             EpochRequest::Committed { number } => self.committed(number.try_into().unwrap()),
             EpochRequest::Abort => {
+                self.anew.lock().unwrap().clear();
                 if self.begun.swap(false, Ordering::SeqCst) {
                     self.given_up.fetch_add(1, Ordering::SeqCst);
                 }
