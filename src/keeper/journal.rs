@@ -80,6 +80,8 @@ struct GrantLine<'a> {
 pub enum Incident {
     /// A limit was met.
     Limit(Bound, u32),
+    /// More than an office has at its peak, though it is allowed.
+    Half(u32),
     /// Somebody relayed a grant that is none.
     Grant(GrantFault),
     /// The other side broke the protocol; the keeper ends.
@@ -197,6 +199,7 @@ impl<W: Write> Journal<W> {
             Incident::Limit(Bound::Minute, used) => ("limit_of_the_minute", Some(used)),
             Incident::Limit(Bound::Hour, used) => ("limit_of_the_hour", Some(used)),
             Incident::Limit(Bound::Ceiling, used) => ("ceiling", Some(used)),
+            Incident::Half(used) => ("half_of_the_hour", Some(used)),
             Incident::Grant(fault) => (fault_word(fault), None),
             Incident::Protocol => ("protocol", None),
             Incident::UsesLost => ("uses_before_lost", None),
