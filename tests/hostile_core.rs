@@ -147,7 +147,7 @@ fn verify(log: &str, standing: &Standing) -> Result<Report, LogFault> {
 
 /// Values of one member of the lines with this event.
 fn of_event(log: &str, event: &str, member: &str) -> Vec<String> {
-    let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let lines = log.lines().map(|line| line.trim_start_matches("<3>")).map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     lines.filter(|line| line["event"] == event).map(|line| line[member].as_str().unwrap_or_default().to_owned()).collect()
 }
 
@@ -337,7 +337,7 @@ fn a_core_that_breaks_the_protocol_is_written_down_and_ends_its_keeper() {
         assert_eq!(core.process.0.wait().unwrap().code(), Some(1), "{what}");
         last = Some(core.standing);
     }
-    let log: String = bench.log().lines().filter(|line| line.starts_with('{')).map(|line| format!("{line}\n")).collect();
+    let log: String = bench.log().lines().filter(|line| line.contains("{\"chain\":")).map(|line| format!("{line}\n")).collect();
     let report = verify(&log, &last.unwrap()).unwrap();
     assert_eq!((report.chains, report.incidents, report.without_end), (4, 4, 0));
     assert_eq!(of_event(&log, "incident", "reason").into_iter().collect::<BTreeSet<_>>(), BTreeSet::from(["protocol".to_owned()]));

@@ -28,6 +28,10 @@ pub struct Deks {
     /// Of the epoch that the core moves to.
     next: Option<DekWrapper>,
     signer: EcKey,
+    /// In the move that was begun: re-wrapped, of so many.
+    moved: (usize, usize),
+    /// A move was begun in this start; which epoch counts is settled before.
+    begun: bool,
 }
 
 /// What was done, for the journal.
@@ -36,8 +40,10 @@ pub struct Said {
     pub what: &'static str,
     /// The epoch that counts then.
     pub number: Option<u32>,
-    /// Calls concerned.
+    /// Calls concerned; of a move that is over, those that were re-wrapped.
     pub calls: usize,
+    /// Of so many that were to be, of a move that is over.
+    pub of: Option<usize>,
     /// The call, of a certificate.
     pub call: Option<CallId>,
     /// Why not.
@@ -51,7 +57,7 @@ impl Deks {
     /// [`DeksError`].
     pub fn open(record_kek: Secret<KEY_BYTES>, mut places: BoxedPlaces, signer: EcKey) -> Result<Self, DeksError> {
         let epochs = Epochs::open(places.as_mut())?;
-        let mut deks = Self { record_kek, places, epochs, now: None, next: None, signer };
+        let mut deks = Self { record_kek, places, epochs, now: None, next: None, signer, moved: (0, 0), begun: false };
         deks.derive()?;
         Ok(deks)
     }
@@ -75,11 +81,18 @@ impl Deks {
 
     /// Does what the core asks; and says it for the journal.
     pub fn epoch(&mut self, request: EpochRequest, now: Timestamp) -> (Said, Result<EpochReply, KeeperDenial>) {
-        let mut said = Said { what: word(&request), number: None, calls: 0, call: None, failure: None };
+        let mut said = Said { what: word(&request), number: None, calls: 0, of: None, call: None, failure: None };
         let done = match request {
+            EpochRequest::Settle { .. } if self.begun => Err(EpochError::Unsettled),
             EpochRequest::Settle { store } => self.epochs.settle(self.places.as_mut(), store).map(|number| EpochReply::At { number }),
-            EpochRequest::Begin => self.epochs.begin(self.places.as_mut()).map(|number| EpochReply::At { number }),
-            EpochRequest::Committed { number } => self.epochs.committed(self.places.as_mut(), number).map(|()| EpochReply::Done),
+            EpochRequest::Begin => {
+                (self.moved, self.begun) = ((0, 0), true);
+                self.epochs.begin(self.places.as_mut()).map(|number| EpochReply::At { number })
+            }
+            EpochRequest::Committed { number } => {
+                (said.calls, said.of) = (self.moved.0, Some(self.moved.1));
+                self.epochs.committed(self.places.as_mut(), number).map(|()| EpochReply::Done)
+            }
             EpochRequest::Abort => {
                 self.epochs.abort();
                 Ok(EpochReply::Done)
@@ -103,9 +116,9 @@ impl Deks {
     }
 
     fn answered(
-        &self,
+        &mut self,
         mut said: Said,
-        answer: impl FnOnce(&Self) -> Result<EpochReply, KeeperDenial>,
+        answer: impl FnOnce(&mut Self) -> Result<EpochReply, KeeperDenial>,
     ) -> (Said, Result<EpochReply, KeeperDenial>) {
         let done = answer(self);
         said.number = self.epochs.current().map(Epoch::number);
@@ -114,7 +127,7 @@ impl Deks {
     }
 
     /// Each in its place; what is of the next epoch already stays as it is, what does not open is left out: nobody could read it before.
-    fn rewrap(&self, calls: &[(CallId, WrappedDek)]) -> Result<EpochReply, KeeperDenial> {
+    fn rewrap(&mut self, calls: &[(CallId, WrappedDek)]) -> Result<EpochReply, KeeperDenial> {
         let (Some(now), Some(next)) = (&self.now, &self.next) else { return Err(KeeperDenial::EpochOutOfOrder) };
         if calls.len() > REWRAP_MAX {
             return Err(KeeperDenial::BadRequest);
@@ -122,7 +135,10 @@ impl Deks {
         let one = |(call, wrapped): &(CallId, WrappedDek)| {
             now.rewrap(*call, wrapped, next).ok().or_else(|| next.open(*call, wrapped).ok().map(|_| wrapped.clone()))
         };
-        Ok(EpochReply::Rewrapped(calls.iter().map(one).collect()))
+        let rewrapped: Vec<_> = calls.iter().map(one).collect();
+        self.moved.0 = self.moved.0.saturating_add(rewrapped.iter().flatten().count());
+        self.moved.1 = self.moved.1.saturating_add(rewrapped.len());
+        Ok(EpochReply::Rewrapped(rewrapped))
     }
 
     /// Only what can be opened by nobody any more is certified to be erased.
@@ -251,11 +267,18 @@ mod tests {
         for wrapped in [&kept.1, &new] {
             assert_eq!(deks.open_dek(CALL, wrapped).unwrap().expose(), kept.0.expose());
         }
-        assert!(matches!(asked(&mut deks, EpochRequest::Committed { number: 2 }), Ok(EpochReply::Done)));
+        assert_eq!(
+            asked(&mut deks, EpochRequest::Settle { store: Some(2) }).err(),
+            Some(KeeperDenial::EpochOutOfOrder),
+            "settling commits nothing"
+        );
+        let (said, done) = deks.epoch(EpochRequest::Committed { number: 2 }, NOW);
+        assert!(matches!(done, Ok(EpochReply::Done)));
+        assert_eq!((said.calls, said.of), (2, Some(3)));
         assert_eq!(deks.open_dek(CALL, &new).unwrap().expose(), kept.0.expose());
         assert!(deks.open_dek(CALL, &kept.1).is_err());
         assert!(deks.open_dek(OTHER, &erased.1).is_err());
-        assert_eq!(asked(&mut deks, EpochRequest::Settle { store: Some(1) }).err(), Some(KeeperDenial::OtherEpoch));
+        assert_eq!(asked(&mut deks, EpochRequest::Settle { store: Some(1) }).err(), Some(KeeperDenial::EpochOutOfOrder));
         assert!(deks.open_dek(OTHER, &erased.1).is_err(), "a core that lies gets nothing");
     }
 

@@ -162,7 +162,7 @@ impl<C: Clock, W: Write> Keeper<C, W> {
         let Keys::Daemon { deks, .. } = &mut self.keys else { return KeeperReply::Denied(KeeperDenial::WrongKey) };
         let now = self.quota.clock().now();
         let (said, done) = deks.epoch(request, now);
-        match self.journal.epoch(&said, now) {
+        match self.journal.epoch(&said, now, self.quota.clock().steady()) {
             Ok(()) => done.map_or_else(KeeperReply::Denied, KeeperReply::Epoch),
             Err(_) => KeeperReply::Denied(KeeperDenial::Internal),
         }
