@@ -43,7 +43,7 @@ owner="--owner salama-keeper"
 [ -z "$as_root" ] || owner=
 # shellcheck disable=SC2086 -- an option or nothing
 "$bin/salama" init --name demo --server-name 127.0.0.1 --tpm "$tpm" --keys "$work/keys" --ca "$work/ca.pem" $owner
-"$bin/salama" enrol amina --role counsellor --tpm "$tpm" --keys "$work/keys" --out "$work/amina.pem"
+"$bin/salama" enrol amina --role counsellor --tpm "$tpm" --keys "$work/keys" --out "$work/amina.pem" --lines "$work/daemon.log"
 
 say "the daemon, confined"
 [ -n "$as_root" ] || chown salama:salama "$work/state"
@@ -59,7 +59,7 @@ tpm = "$tpm"
 [models]
 directory = "$models"
 TOML
-"$bin/salamad" --config "$work/salama.toml" 2>"$work/daemon.log" &
+"$bin/salamad" --config "$work/salama.toml" 2>>"$work/daemon.log" &
 daemon_pid=$!
 export SALAMA_SERVER=https://127.0.0.1:8443 SALAMA_CA="$work/ca.pem" SALAMA_IDENTITY="$work/amina.pem"
 if ! "$bin/salama" status --wait 60; then

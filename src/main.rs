@@ -22,6 +22,7 @@ use salama::record::rollback::TakeUpError;
 use salama::record::store::{OpenStore, OpenStoreError};
 use salama::sandbox::policy;
 use salama::sandbox::process;
+use salama::supervisor::lines;
 use salama::sys::heap::WipingHeap;
 
 /// What was served of a call is not found in this process afterwards.
@@ -66,7 +67,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let notifier = Notifier::connect();
     let listener = listener::open(config.listen.address)?;
     let workers = parts::begin_workers(&config)?;
-    let keeper = parts::start_keeper(&config)?;
+    let keeper = parts::start_keeper(&config, lines::of_the_daemon()?)?;
 
     let unprivileged = hardened.drop_privileges(parts::user(&config.process.user).as_deref())?;
     let index = IndexKeys::derive(&keeper.greeting.index_key)?;

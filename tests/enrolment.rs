@@ -38,8 +38,9 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig, ServerConnection, Stream};
 use salama::ipc::keeper::KeeperDenial;
+use salama::ipc::key_log::{LogFault, Verifier};
 use salama::keys::{Keeper, KeeperError, tls};
-use salama::{identity, ipc, keys, sys};
+use salama::{identity, ipc, keys, supervisor, sys};
 use swtpm::Swtpm;
 use tempfile::TempDir;
 
@@ -88,8 +89,11 @@ impl Machine {
 
     fn enrol(&self, name: &str, role: &str, more: &[&str]) -> Result<EnrolReport, EnrolError> {
         let (keys, out) = (self.path("keys"), self.path(&format!("{name}.pem")));
+        let lines = self.path("lines");
         let line = ["enrol", name, "--role", role, "--keys", text(&keys), "--out", text(&out), "--tpm", &self.tpm.tcti()];
-        enrol_with(Path::new(KEEPER), &Enrol::parse_from(line.iter().chain(more)).args)
+        let mut args = Enrol::parse_from(line.iter().chain(more)).args;
+        args.lines.get_or_insert(lines);
+        enrol_with(Path::new(KEEPER), &args)
     }
 
     fn openssl(&self, line: &str) -> Output {
@@ -130,6 +134,39 @@ fn an_enrolled_certificate_says_who_and_nothing_more() {
     }
     let key = machine.openssl_says("pkey -in amina.pem -pubout");
     assert_eq!(key, machine.openssl_says("x509 -in amina.pem -noout -pubkey"));
+}
+
+#[test]
+fn each_certificate_has_a_signed_line_and_without_one_there_is_none() {
+    let machine = Machine::set_up();
+    for name in ["amina", "juma"] {
+        machine.enrol(name, "supervisor", &[]).unwrap();
+    }
+    let lines = fs::read_to_string(machine.path("lines")).unwrap();
+    let (_, key) = lines.split_once("\"key\":\"").unwrap();
+    let mut verifier = Verifier::new(ipc::burst::bytes(&key[..64]).unwrap(), false);
+    for (number, line) in (1..).zip(lines.lines()) {
+        verifier.line(number, line.as_bytes()).unwrap();
+    }
+    let report = verifier.finish().unwrap();
+    assert_eq!((report.chains, report.lines, report.others), (2, 8, 0), "{lines}");
+    assert_eq!(lines.matches("\"kind\":\"issue_certificate\",\"outcome\":\"done\"").count(), 2, "{lines}");
+
+    for full in ["/dev/full", "/nowhere/lines"] {
+        let refused = machine.enrol("third", "supervisor", &["--lines", full]);
+        assert!(
+            matches!(refused, Err(EnrolError::Lines(_) | EnrolError::Keeper(KeeperError::Denied(KeeperDenial::Internal)))),
+            "{full}: {refused:?}"
+        );
+        assert!(!machine.path("third.pem").exists(), "{full}");
+    }
+    // What is issued past the lines leaves a gap in the numbers of the starts.
+    machine.enrol("fourth", "supervisor", &[]).unwrap();
+    let lines = fs::read_to_string(machine.path("lines")).unwrap();
+    let mut verifier = Verifier::new(ipc::burst::bytes(&key[..64]).unwrap(), false);
+    let faults: Vec<LogFault> =
+        (1..).zip(lines.lines()).filter_map(|(number, line)| verifier.line(number, line.as_bytes()).err()).collect();
+    assert_eq!(faults, [LogFault::StartsMissing { line: 9, first: 3, last: 3 }]);
 }
 
 #[test]

@@ -21,6 +21,7 @@ use crate::ipc::CHANNEL_FD;
 use crate::ipc::channel::Channel;
 use crate::keys::KeeperError;
 use crate::keys::console::Console;
+use crate::supervisor::lines;
 use crate::sys::process::start_with_descriptor;
 
 use super::programs;
@@ -73,6 +74,9 @@ pub struct EnrolArgs {
     /// A file with the PIN of the TPM's slot, when it has one.
     #[arg(long, value_name = "FILE")]
     pub pin: Option<PathBuf>,
+    /// A file to which the key keeper's signed lines are appended, where there is no journal.
+    #[arg(long, value_name = "FILE")]
+    pub lines: Option<PathBuf>,
     /// The user that the console's key keeper becomes once the keys are open; when run by root and not given, the owner of the key
     /// directory.
     #[arg(long, value_name = "USER")]
@@ -143,14 +147,15 @@ fn make_request() -> Result<Request, EnrolError> {
 }
 
 fn issue(keeper: &Path, args: &EnrolArgs, csr: &[u8]) -> Result<Vec<CertificateDer<'static>>, EnrolError> {
-    let (channel, mut started) = start_console(keeper, args).map_err(EnrolError::Start)?;
+    let lines = lines::of_the_console(args.lines.as_deref()).map_err(EnrolError::Lines)?;
+    let (channel, mut started) = start_console(keeper, args, lines).map_err(EnrolError::Start)?;
     let chain = Console::connect(channel).and_then(|console| console.issue(csr, args.role.word(), &args.name, args.days));
     // The channel is closed by now, so the keeper ends by itself.
     started.wait().map_err(EnrolError::Start)?;
     Ok(chain?)
 }
 
-fn start_console(keeper: &Path, args: &EnrolArgs) -> io::Result<(Channel, Child)> {
+fn start_console(keeper: &Path, args: &EnrolArgs, lines: Stdio) -> io::Result<(Channel, Child)> {
     let (ours, theirs) = Channel::pair()?;
     let mut command = Command::new(keeper);
     command.arg("console").arg("--directory").arg(&args.keys).args(["--tpm", &args.tpm]);
@@ -163,8 +168,8 @@ fn start_console(keeper: &Path, args: &EnrolArgs) -> io::Result<(Channel, Child)
     if let Some(user) = &args.user {
         command.args(["--user", user]);
     }
-    // Its words come over the channel; the lines on standard error are for the service's journal.
-    command.env_clear().env("TSS2_LOG", "all+NONE").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // Its words come over the channel; what it says on standard error is what it signs.
+    command.env_clear().env("TSS2_LOG", "all+NONE").stdin(Stdio::null()).stdout(Stdio::null()).stderr(lines);
     Ok((ours, start_with_descriptor(command, theirs.into_fd(), CHANNEL_FD)?))
 }
 
@@ -203,6 +208,12 @@ pub enum EnrolError {
     /// No key.
     #[error("no key could be made")]
     MakeKey(#[source] rcgen::Error),
+    /// No certificate is issued without a line.
+    #[error(
+        "the key keeper's signed line on this certificate has no place: the system's journal does not take it. Start journald, or name a file \
+         with --lines and keep it with the journal"
+    )]
+    Lines(#[source] io::Error),
     /// The keeper's program did not start.
     #[error("salama-keeper could not be started; it belongs beside this program")]
     Start(#[source] io::Error),

@@ -252,7 +252,7 @@ fn of_enrol(error: &EnrolError) -> Exit {
         EnrolError::ReadRequest { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NotFound,
         EnrolError::NoRequest(_) => Exit::BadInput,
         EnrolError::MakeKey(_) | EnrolError::Start(_) | EnrolError::Keeper(_) => Exit::Failed,
-        EnrolError::ReadRequest { .. } | EnrolError::Write { .. } => Exit::Io,
+        EnrolError::ReadRequest { .. } | EnrolError::Write { .. } | EnrolError::Lines(_) => Exit::Io,
     }
 }
 

@@ -250,7 +250,7 @@ impl<'a> Parts<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogFault {
     /// Not one line.
-    #[error("no signed line of the key keeper came: give the service's journal, for example `journalctl -u salama -o cat`")]
+    #[error("no signed line of the key keeper came: give the service's journal, for example `journalctl -t salama-keeper -o cat`")]
     Empty,
     /// Not as lines are written.
     #[error("line {line} begins as the key keeper's lines do, but is cut or changed")]

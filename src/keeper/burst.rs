@@ -1,4 +1,4 @@
-//! A grant's way: limit of tries > judged > written down > counts.
+//! A grant's way: limit of tries > judged > room for it > written down > counts.
 //! Trusts: `grant`, which judges.
 //! Touches: the journal.
 //! Next: `serve` replies.
@@ -19,14 +19,14 @@ impl<C: Clock, W: Write> Keeper<C, W> {
         let now = self.quota.clock().now();
         let grants = self.grants.as_mut().ok_or(KeeperDenial::BadRequest)?;
         let refused = match grants.judge(signed, now) {
+            // Before it is used up and written down as granted: who is told to wait may send it again.
+            Ok(accepted) if !self.quota.has_room(accepted.purpose) => GrantFault::TooMany,
             Ok(accepted) => {
                 // Used up first: whatever fails behind this, it does not count twice.
                 grants.use_up(&accepted);
                 self.journal.granted(&accepted, now).map_err(|_| KeeperDenial::Internal)?;
-                if self.quota.grant(accepted.purpose, accepted.count, accepted.lifetime) {
-                    return Ok(KeeperReply::BurstTaken);
-                }
-                GrantFault::TooMany
+                self.quota.grant(accepted.purpose, accepted.count, accepted.lifetime);
+                return Ok(KeeperReply::BurstTaken);
             }
             Err(fault) => fault,
         };

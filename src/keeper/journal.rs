@@ -24,7 +24,9 @@ use super::quota::{Bound, Use};
 use super::window::Window;
 
 /// Handshakes and refusals that get a line each minute. A stranger can cause both at will, so a flood is summed up; a DEK's use never is.
-const COMMON_LINES_PER_MINUTE: u32 = 600;
+const COMMON_LINES_PER_MINUTE: u32 = 60;
+/// Before an incident: syslog's priority 3, an error. The journal takes it off the line and files the line under it.
+const ALARM: &[u8] = b"<3>";
 
 /// Writes the lines.
 pub struct Journal<W> {
@@ -80,6 +82,8 @@ struct GrantLine<'a> {
 pub enum Incident {
     /// A limit was met.
     Limit(Bound, u32),
+    /// More than an office has at its peak, though it is allowed.
+    Half(u32),
     /// Somebody relayed a grant that is none.
     Grant(GrantFault),
     /// The other side broke the protocol; the keeper ends.
@@ -128,6 +132,8 @@ struct EpochLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     number: Option<u32>,
     calls: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     call: Option<CallId>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -197,12 +203,14 @@ impl<W: Write> Journal<W> {
             Incident::Limit(Bound::Minute, used) => ("limit_of_the_minute", Some(used)),
             Incident::Limit(Bound::Hour, used) => ("limit_of_the_hour", Some(used)),
             Incident::Limit(Bound::Ceiling, used) => ("ceiling", Some(used)),
+            Incident::Half(used) => ("half_of_the_hour", Some(used)),
             Incident::Grant(fault) => (fault_word(fault), None),
             Incident::Protocol => ("protocol", None),
             Incident::UsesLost => ("uses_before_lost", None),
         };
         let line = IncidentLine { event: INCIDENT, time: now.rfc3339(), reason, kind: kind.map(kind_word), used_in_hour };
-        self.write(&line, now)
+        self.begin(now)?;
+        self.write_one_behind(ALARM, &line)
     }
 
     /// Writes who allowed what.
@@ -234,12 +242,8 @@ impl<W: Write> Journal<W> {
     /// # Errors
     /// What the kernel says. The caller then gives no key: nothing is used unrecorded.
     pub fn record(&mut self, used: KeyUse, now: Timestamp, steady: Duration) -> io::Result<()> {
-        if used.denied.is_some() || used.kind == Use::SignTls {
-            if self.common.used(steady) >= COMMON_LINES_PER_MINUTE {
-                self.suppressed = self.suppressed.saturating_add(1);
-                return Ok(());
-            }
-            self.common.count(steady);
+        if (used.denied.is_some() || used.kind == Use::SignTls) && !self.has_room(steady) {
+            return Ok(());
         }
         let line = Line {
             event: "key_use",
@@ -256,14 +260,31 @@ impl<W: Write> Journal<W> {
         Ok(())
     }
 
-    /// Writes a line on the erasure epoch.
+    /// Whether one more of the common lines is written; else it is counted as suppressed.
+    fn has_room(&mut self, steady: Duration) -> bool {
+        let room = self.common.used(steady) < COMMON_LINES_PER_MINUTE;
+        if room {
+            self.common.count(steady);
+        } else {
+            self.suppressed = self.suppressed.saturating_add(1);
+        }
+        room
+    }
+
+    /// Writes a line on the erasure epoch. What fails, and each part of re-wrapping, is summed up in a flood; `committed` says all of it.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn epoch(&mut self, said: &Said, now: Timestamp) -> io::Result<()> {
-        let Said { what, number, calls, call, failure } = said;
+    pub fn epoch(&mut self, said: &Said, now: Timestamp, steady: Duration) -> io::Result<()> {
+        let Said { what, number, calls, of, call, failure } = said;
+        if (failure.is_some() || *what == "rewrap") && !self.has_room(steady) {
+            return Ok(());
+        }
         let failure = failure.as_deref();
-        self.write(&EpochLine { event: "epoch", time: now.rfc3339(), what, number: *number, calls: *calls, call: *call, failure }, now)
+        self.write(
+            &EpochLine { event: "epoch", time: now.rfc3339(), what, number: *number, calls: *calls, of: *of, call: *call, failure },
+            now,
+        )
     }
 
     /// A chain without its first line would be none.
@@ -274,11 +295,16 @@ impl<W: Write> Journal<W> {
 
     /// In one write, so that lines of several processes do not mix. A line that could not be written is not counted: the next has its number.
     fn write_one(&mut self, line: &impl Serialize) -> io::Result<()> {
+        self.write_one_behind(&[], line)
+    }
+
+    fn write_one_behind(&mut self, prefix: &[u8], line: &impl Serialize) -> io::Result<()> {
         let object = serde_json::to_string(line)?;
         let members = object.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or_default();
         let signed = self.chain.sign(members);
-        let mut text = Vec::with_capacity(signed.text.len() + 2);
+        let mut text = Vec::with_capacity(signed.text.len() + prefix.len() + 2);
         text.extend(self.torn.then_some(b'\n'));
+        text.extend(prefix);
         text.extend(&signed.text);
         text.push(b'\n');
         let written = self.out.write_all(&text);
@@ -389,7 +415,7 @@ mod tests {
         for _ in 0..1000 {
             journal.record(DEK, NOW, BEGIN).unwrap();
         }
-        assert_eq!(verified(&out).lines, 1601);
+        assert_eq!(verified(&out).lines, 1061);
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.matches("\"outcome\":\"done\"").count(), 1000);
         assert_eq!(text.matches("\"suppressed\":50").count(), 1);

@@ -95,8 +95,8 @@ impl Default for Limits {
             grant: Limit::new(30, 120, 120),
             start: Limit::starts(24),
             erasure: Limit::writes(12),
-            certify: Limit::common(3000),
-            rewrap: Limit::common(600),
+            certify: Limit::common(600),
+            rewrap: Limit::common(1500),
             settle: Limit::common(60),
         }
     }

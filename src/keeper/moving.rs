@@ -36,6 +36,10 @@ pub struct Deks {
     rewrapped: Calls,
     /// The operator's word, with a paper, that there is no newer store than the one that is there.
     lost: bool,
+    /// In the move that was begun: re-wrapped, of so many.
+    moved: (usize, usize),
+    /// A move was begun in this start; which epoch counts is settled before.
+    begun: bool,
 }
 
 /// Ids are random: half of one tells it from all others. One that was made to look like another's only loses its certificate.
@@ -53,8 +57,10 @@ pub struct Said {
     pub what: &'static str,
     /// The epoch that counts then.
     pub number: Option<u32>,
-    /// Calls concerned.
+    /// Calls concerned; of a move that is over, those that were re-wrapped.
     pub calls: usize,
+    /// Of so many that were to be, of a move that is over.
+    pub of: Option<usize>,
     /// The call, of a certificate.
     pub call: Option<CallId>,
     /// Why not.
@@ -69,7 +75,8 @@ impl Deks {
     pub fn open(record_kek: Secret<KEY_BYTES>, mut places: BoxedPlaces, signer: EcKey, lost: bool) -> Result<Self, DeksError> {
         let epochs = Epochs::open(places.as_mut())?;
         let (living, rewrapped) = (None, Calls::new());
-        let mut deks = Self { record_kek, places, epochs, now: None, next: None, signer, living, rewrapped, lost };
+        let mut deks =
+            Self { record_kek, places, epochs, now: None, next: None, signer, living, rewrapped, lost, moved: (0, 0), begun: false };
         deks.derive()?;
         Ok(deks)
     }
@@ -105,14 +112,21 @@ impl Deks {
 
     /// Does what the core asks; and says it for the journal.
     pub fn epoch(&mut self, request: EpochRequest, now: Timestamp) -> (Said, Result<EpochReply, KeeperDenial>) {
-        let mut said = Said { what: word(&request), number: None, calls: 0, call: None, failure: None };
+        let mut said = Said { what: word(&request), number: None, calls: 0, of: None, call: None, failure: None };
         let done = match request {
+            EpochRequest::Settle { .. } if self.begun => Err(EpochError::Unsettled),
             EpochRequest::Settle { store } => {
                 (self.living, self.rewrapped) = (None, Calls::new());
                 self.epochs.settle(self.places.as_mut(), store, self.lost).map(|number| EpochReply::At { number })
             }
-            EpochRequest::Begin => self.begin().map(|number| EpochReply::At { number }),
-            EpochRequest::Committed { number } => self.committed(number).map(|()| EpochReply::Done),
+            EpochRequest::Begin => {
+                (self.moved, self.begun) = ((0, 0), true);
+                self.begin().map(|number| EpochReply::At { number })
+            }
+            EpochRequest::Committed { number } => {
+                (said.calls, said.of) = (self.moved.0, Some(self.moved.1));
+                self.committed(number).map(|()| EpochReply::Done)
+            }
             EpochRequest::Abort => {
                 self.epochs.abort();
                 Ok(EpochReply::Done)
@@ -177,7 +191,10 @@ impl Deks {
             self.rewrapped.insert(short(*call));
             Some(new)
         };
-        Ok(EpochReply::Rewrapped(calls.iter().map(&mut one).collect()))
+        let rewrapped: Vec<_> = calls.iter().map(&mut one).collect();
+        self.moved.0 = self.moved.0.saturating_add(rewrapped.iter().flatten().count());
+        self.moved.1 = self.moved.1.saturating_add(rewrapped.len());
+        Ok(EpochReply::Rewrapped(rewrapped))
     }
 
     /// Only what can be opened by nobody any more is certified to be erased: its epoch is destroyed, and its key was not wrapped anew
@@ -326,11 +343,18 @@ mod tests {
         for wrapped in [&kept.1, &new] {
             assert_eq!(deks.open_dek(CALL, wrapped).unwrap().expose(), kept.0.expose());
         }
-        assert!(matches!(asked(&mut deks, EpochRequest::Committed { number: 2 }), Ok(EpochReply::Done)));
+        assert_eq!(
+            asked(&mut deks, EpochRequest::Settle { store: Some(2) }).err(),
+            Some(KeeperDenial::EpochOutOfOrder),
+            "settling commits nothing"
+        );
+        let (said, done) = deks.epoch(EpochRequest::Committed { number: 2 }, NOW);
+        assert!(matches!(done, Ok(EpochReply::Done)));
+        assert_eq!((said.calls, said.of), (2, Some(3)));
         assert_eq!(deks.open_dek(CALL, &new).unwrap().expose(), kept.0.expose());
         assert!(deks.open_dek(CALL, &kept.1).is_err());
         assert!(deks.open_dek(OTHER, &erased.1).is_err());
-        assert_eq!(asked(&mut deks, EpochRequest::Settle { store: Some(1) }).err(), Some(KeeperDenial::OtherEpoch));
+        assert_eq!(asked(&mut deks, EpochRequest::Settle { store: Some(1) }).err(), Some(KeeperDenial::EpochOutOfOrder));
         assert!(deks.open_dek(OTHER, &erased.1).is_err(), "a core that lies gets nothing");
     }
 
@@ -366,7 +390,6 @@ mod tests {
         assert!(matches!(asked(&mut deks, claim(CALL)), Ok(EpochReply::Certificate(_))));
         // A core that says so does not make a move of it.
         asked(&mut deks, EpochRequest::Begin).unwrap();
-        asked(&mut deks, EpochRequest::Settle { store: Some(3) }).unwrap();
-        assert!(refused(&mut deks, CALL), "this keeper has not seen which keys were wrapped anew");
+        assert_eq!(asked(&mut deks, EpochRequest::Settle { store: Some(3) }).err(), Some(KeeperDenial::EpochOutOfOrder));
     }
 }

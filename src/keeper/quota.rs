@@ -55,6 +55,9 @@ const GRANTS_AT_ONCE: usize = 8;
 /// After an incident, uses of the same kind cause no other for so long: one story, one line.
 const INCIDENT_PAUSE: Duration = Duration::from_secs(60);
 
+/// The same for uses that are allowed and more than an office has.
+const HALF_PAUSE: Duration = Duration::from_hours(1);
+
 /// Which limit was met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
@@ -95,6 +98,7 @@ struct Meter {
     all: Window,
     extras: Vec<Extra>,
     incident: Option<Duration>,
+    half: Option<Duration>,
     /// Put down already, but not used; good for the minute in which they were.
     ahead: u32,
     ahead_in: u64,
@@ -104,7 +108,7 @@ impl Meter {
     fn new(limit: Limit, now: Duration) -> Self {
         let hour = || Window::of_an_hour(now);
         let (minute, ahead_in) = (Window::of_a_minute(now), minute_of(now));
-        Self { limit, minute, hour: hour(), all: hour(), extras: Vec::new(), incident: None, ahead: 0, ahead_in }
+        Self { limit, minute, hour: hour(), all: hour(), extras: Vec::new(), incident: None, half: None, ahead: 0, ahead_in }
     }
 
     /// Nobody knows what was used, so all of it was but for a little, by which an honest box comes up.
@@ -300,7 +304,7 @@ impl<C: Clock> Quota<C> {
     /// [`Exceeded`].
     pub fn take(&mut self, kind: Use) -> Result<(), Exceeded> {
         let now = self.clock.steady();
-        let taken = self.meter(kind).take(now);
+        let taken = self.both(kind, now).and_then(|()| self.meter(kind).take(now));
         if let Err(exceeded) = taken {
             self.counters.limited = self.counters.limited.saturating_add(1);
             self.counters.incidents = self.counters.incidents.saturating_add(u64::from(exceeded.fresh));
@@ -308,16 +312,52 @@ impl<C: Clock> Quota<C> {
         taken
     }
 
-    /// Adds uses on top, for `lifetime` from now. False when as many grants are at work as can be.
-    pub fn grant(&mut self, purpose: UnwrapPurpose, count: u32, lifetime: Duration) -> bool {
+    /// Whether one more grant can be at work.
+    pub fn has_room(&mut self, purpose: UnwrapPurpose) -> bool {
         let now = self.clock.steady();
         let extras = &mut self.meter(Use::Unwrap(purpose)).extras;
         extras.retain(|extra| extra.left > 0 && now < extra.until);
-        let room = extras.len() < GRANTS_AT_ONCE;
-        if room {
-            extras.push(Extra { left: count, until: now.saturating_add(lifetime) });
+        extras.len() < GRANTS_AT_ONCE
+    }
+
+    /// Adds uses on top, for `lifetime` from now, where there is room.
+    pub fn grant(&mut self, purpose: UnwrapPurpose, count: u32, lifetime: Duration) {
+        let until = self.clock.steady().saturating_add(lifetime);
+        if self.has_room(purpose) {
+            self.meter(Use::Unwrap(purpose)).extras.push(Extra { left: count, until });
         }
-        room
+    }
+
+    /// The use that was just taken is the first past half of the hour's limit: more than an office has at its peak, though all of it is
+    /// allowed. How much was used within the hour; once an hour.
+    pub fn passed_half(&mut self, kind: Use) -> Option<u32> {
+        let now = self.clock.steady();
+        let Use::Unwrap(_) = kind else { return None };
+        let meter = self.meter(kind);
+        let used = meter.all.used(now);
+        let told = meter.half.is_some_and(|before| now.saturating_sub(before) < HALF_PAUSE);
+        if told || used <= meter.limit.per_hour / 2 {
+            return None;
+        }
+        meter.half = Some(now);
+        self.count_incident();
+        Some(used)
+    }
+
+    /// Calls that may be opened within an hour for both purposes together, with all grants: the core names the purpose, so to have two
+    /// gives it nothing.
+    fn both(&mut self, kind: Use, now: Duration) -> Result<(), Exceeded> {
+        let Use::Unwrap(purpose) = kind else { return Ok(()) };
+        let other = match purpose {
+            UnwrapPurpose::Job => UnwrapPurpose::Read,
+            UnwrapPurpose::Read => UnwrapPurpose::Job,
+        };
+        let other = self.meter(Use::Unwrap(other));
+        let (others, ceiling) = (other.all.used(now), other.limit.ceiling_per_hour);
+        let meter = self.meter(kind);
+        let left = ceiling.max(meter.limit.ceiling_per_hour).saturating_sub(others);
+        let wait = meter.all.wait(left, now);
+        if wait.is_zero() { Ok(()) } else { Err(meter.exceeded(Bound::Ceiling, wait, now)) }
     }
 
     /// Counts a use that was done; how many of its kind were.
@@ -437,11 +477,11 @@ mod tests {
 
     #[test]
     fn what_nobody_can_read_any_more_counts_as_a_full_hour() {
-        let mut quota = quota();
+        let mut quota = Quota::new(&Limits::default(), ManualClock::at(Timestamp::from_unix_millis(0)));
         quota.remember(&Before::Lost);
-        assert_eq!((takes(&mut quota, READ), takes(&mut quota, Use::Count), takes(&mut quota, Use::Begin)), (1, 2, 1));
+        assert_eq!((takes(&mut quota, READ), takes(&mut quota, Use::Count), takes(&mut quota, Use::Begin)), (100, 2, 1));
         quota.clock().advance(seconds(3661));
-        assert_eq!(takes(&mut quota, READ), 3);
+        assert_eq!(takes(&mut quota, READ), 100);
     }
 
     #[test]
@@ -473,9 +513,9 @@ mod tests {
     #[test]
     fn a_grant_is_used_after_the_ordinary_and_ends_by_number_and_by_time() {
         let mut quota = quota();
-        assert!(quota.grant(UnwrapPurpose::Read, 2, seconds(600)));
+        quota.grant(UnwrapPurpose::Read, 2, seconds(600));
         assert_eq!((takes(&mut quota, READ), takes(&mut quota, Use::Unwrap(UnwrapPurpose::Job))), (3 + 2, 3));
-        assert!(quota.grant(UnwrapPurpose::Read, 2, seconds(5)));
+        quota.grant(UnwrapPurpose::Read, 2, seconds(5));
         quota.clock().advance(seconds(5));
         assert_eq!(takes(&mut quota, READ), 0);
     }
@@ -484,12 +524,40 @@ mod tests {
     fn no_grant_lifts_the_ceiling() {
         let mut quota = quota();
         for _ in 0..GRANTS_AT_ONCE {
-            assert!(quota.grant(UnwrapPurpose::Read, 1000, seconds(3600)));
+            assert!(quota.has_room(UnwrapPurpose::Read));
+            quota.grant(UnwrapPurpose::Read, 1000, seconds(3600));
         }
-        assert!(!quota.grant(UnwrapPurpose::Read, 1000, seconds(3600)));
+        assert!(!quota.has_room(UnwrapPurpose::Read));
         assert_eq!(takes(&mut quota, READ), 15);
         let exceeded = quota.take(READ).unwrap_err();
         assert_eq!((exceeded.bound, exceeded.used), (Bound::Ceiling, 15));
+    }
+
+    #[test]
+    fn both_purposes_together_open_no_more_than_one_ceiling() {
+        let mut quota = quota();
+        for purpose in [UnwrapPurpose::Read, UnwrapPurpose::Job] {
+            quota.grant(purpose, 1000, seconds(3600));
+        }
+        assert_eq!((takes(&mut quota, Use::Unwrap(UnwrapPurpose::Job)), takes(&mut quota, READ)), (15, 0));
+        let exceeded = quota.take(READ).unwrap_err();
+        assert_eq!((exceeded.bound, exceeded.wait > seconds(3500)), (Bound::Ceiling, true));
+        quota.clock().advance(seconds(3661));
+        assert!(quota.take(READ).is_ok());
+    }
+
+    #[test]
+    fn who_stays_just_below_the_limit_is_an_incident_each_hour() {
+        let mut quota = quota();
+        let mut incidents = 0;
+        // Nine in any hour, where ten are allowed.
+        for _ in 0..9 * 5 {
+            quota.take(READ).unwrap();
+            incidents += usize::from(quota.passed_half(READ).is_some());
+            quota.clock().advance(seconds(410));
+        }
+        assert_eq!((incidents, quota.counters().limited), (5, 0));
+        assert_eq!(quota.counters().incidents, 5);
     }
 
     #[test]

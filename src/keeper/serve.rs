@@ -182,7 +182,7 @@ impl<C: Clock, W: Write> Keeper<C, W> {
         let Keys::Daemon { deks, .. } = &mut self.keys else { return KeeperReply::Denied(KeeperDenial::WrongKey) };
         let now = self.quota.clock().now();
         let (said, done) = deks.epoch(request, now);
-        match self.journal.epoch(&said, now) {
+        match self.journal.epoch(&said, now, self.quota.clock().steady()) {
             Ok(()) => done.map_or_else(KeeperReply::Denied, KeeperReply::Epoch),
             Err(_) => KeeperReply::Denied(KeeperDenial::Internal),
         }
@@ -221,6 +221,10 @@ impl<C: Clock, W: Write> Keeper<C, W> {
 
     fn within_quota(&mut self, kind: Use) -> Result<(), KeeperDenial> {
         let Err(exceeded) = self.quota.take(kind) else {
+            if let Some(used) = self.quota.passed_half(kind) {
+                // The use's own line follows; without that nothing is given.
+                let _ = self.journal.incident(Incident::Half(used), Some(kind), self.quota.clock().now());
+            }
             let Some(used) = self.quota.to_put_down(kind) else { return Ok(()) };
             return self.put_down(used).map_err(|_| {
                 self.quota.not_put_down(kind);

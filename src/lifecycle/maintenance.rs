@@ -31,6 +31,7 @@ use crate::record::index::IndexKeys;
 use crate::record::store::OpenStoreError;
 use crate::sandbox::policy;
 use crate::sandbox::process::{self, HardenError, Hardened};
+use crate::supervisor::lines;
 use crate::sys::descriptors::take_inherited;
 
 /// Between two words about the progress of one stage.
@@ -125,7 +126,7 @@ fn allowed(state: &Path) -> Result<(), Refusal> {
 
 fn start_keeper(hardened: &Hardened, config: &Config) -> Result<StartedKeeper, String> {
     hardened.lock_memory().map_err(|error| told(&error))?;
-    parts::start_keeper(config).map_err(|error| told(&error))
+    parts::start_keeper(config, lines::of_maintenance()).map_err(|error| told(&error))
 }
 
 fn check(state: &Path, keeper: Result<StartedKeeper, String>, tell: &mut dyn FnMut(Progress)) -> Result<CheckReport, Refusal> {

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use nix::unistd::geteuid;
@@ -78,7 +79,7 @@ pub struct StartedKeeper {
 ///
 /// # Errors
 /// The keeper's own words when the TPM refuses.
-pub fn start_keeper(config: &Config) -> Result<StartedKeeper, StartKeeperError> {
+pub fn start_keeper(config: &Config, lines: Stdio) -> Result<StartedKeeper, StartKeeperError> {
     let program = program::beside("salama-keeper").map_err(StartKeeperError::Find)?;
     let settings = &config.keeper;
     let mut arguments: Vec<OsString> = vec!["serve".into(), "--directory".into(), settings.directory.clone().into()];
@@ -86,7 +87,7 @@ pub fn start_keeper(config: &Config) -> Result<StartedKeeper, StartKeeperError> 
     arguments.extend(credential(OWNER_AUTH).into_iter().flat_map(|file| ["--owner-auth".into(), file.into()]));
     arguments.extend(credential(PIN).into_iter().flat_map(|file| ["--pin".into(), file.into()]));
     arguments.extend(user(&config.process.keeper_user).into_iter().flat_map(|user| ["--user".into(), user.into()]));
-    let started = program::spawn(&program, arguments)?;
+    let started = program::spawn_saying(&program, arguments, &[], lines)?;
     let (keeper, greeting) = Keeper::connect(started.channel)?;
     Ok(StartedKeeper { keeper, greeting, process: started.process })
 }

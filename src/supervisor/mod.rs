@@ -6,4 +6,5 @@
 pub mod child;
 pub mod conversation;
 pub mod forkserver;
+pub mod lines;
 pub mod program;

@@ -56,6 +56,19 @@ pub fn spawn_with<A: AsRef<OsStr>>(
     arguments: impl IntoIterator<Item = A>,
     environment: &[(&str, &str)],
 ) -> Result<Started, SpawnError> {
+    spawn_saying(path, arguments, environment, Stdio::inherit())
+}
+
+/// As [`spawn_with`], with a standard error of its own.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_saying<A: AsRef<OsStr>>(
+    path: &Path,
+    arguments: impl IntoIterator<Item = A>,
+    environment: &[(&str, &str)],
+    errors: Stdio,
+) -> Result<Started, SpawnError> {
     let failed = |source| SpawnError::Start { path: path.to_owned(), source };
     let (ours, theirs) = Channel::pair().map_err(SpawnError::Channel)?;
     let mut command = Command::new(path);
@@ -66,7 +79,8 @@ pub fn spawn_with<A: AsRef<OsStr>>(
         .envs(environment.iter().copied())
         .current_dir("/")
         .stdin(Stdio::null())
-        .stdout(Stdio::null());
+        .stdout(Stdio::null())
+        .stderr(errors);
     let child = start_with_descriptor(command, theirs.into_fd(), CHANNEL_FD).map_err(failed)?;
     let pid = i32::try_from(child.id()).map_err(|_| failed(io::ErrorKind::InvalidData.into()))?;
     let process = PidFd::open(Pid::from_raw(pid)).map_err(failed)?;

@@ -21,6 +21,7 @@ mod crash;
 mod epoch;
 mod formats;
 mod full_disk;
+mod key_lines;
 mod nothing_in_clear;
 mod roles;
 mod rollback;

@@ -292,6 +292,8 @@ impl Appliance {
                 .arg(self.keys())
                 .arg("--out")
                 .arg(&file)
+                .arg("--lines")
+                .arg(self.path("daemon.log"))
                 .output()
                 .unwrap();
             assert!(enrol.status.success(), "salama enrol: {}", String::from_utf8_lossy(&enrol.stderr));

@@ -52,6 +52,20 @@ impl Journal {
         String::from_utf8_lossy(&read).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
+    /// The words of all entries of the program `identifier`, once `count` of them hold `mark`: journald takes its time.
+    pub fn lines_until(&self, identifier: &str, mark: &str, count: usize) -> String {
+        let began = Instant::now();
+        loop {
+            let entries = self.entries(identifier);
+            let lines: String = entries.iter().filter_map(|entry| entry["MESSAGE"].as_str()).map(|line| format!("{line}\n")).collect();
+            if lines.matches(mark).count() >= count {
+                return lines;
+            }
+            assert!(began.elapsed() < START_LIMIT, "no {mark}: {lines}");
+            thread::yield_now();
+        }
+    }
+
     /// Every field of every entry as it was sent: in the files, long ones are compressed.
     pub fn exported(&self) -> Vec<u8> {
         self.read(&["--output=export"])
