@@ -3,6 +3,7 @@
 //! Touches: the TPM, the key directory.
 //! Next: `serve` uses it for what must be written while calls are served.
 
+use std::io;
 use std::num::ParseIntError;
 
 use crate::sandbox::landlock::Grant;
@@ -31,11 +32,17 @@ impl Held {
     /// [`HeldError`].
     pub fn try_out(&self) -> Result<(), HeldError> {
         let tried = self.directory.exclusive().and_then(|exclusive| exclusive.try_out(KEYSLOTS, &self.directory.read(KEYSLOTS)?));
-        match tried {
-            // A box of before has another file, and somebody may be at the keys just now: it could be tried, which is what counts.
-            Ok(()) | Err(DirectoryError::Missing(_) | DirectoryError::Locked(_)) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        tried.or_else(|error| if shows_nothing(&error) { Ok(()) } else { Err(error.into()) })
+    }
+}
+
+/// Whether a trial that failed so says nothing against the confinement: a box of before has another file, somebody may be at the keys just
+/// now, and on a full disk calls are still to be read and erased.
+fn shows_nothing(error: &DirectoryError) -> bool {
+    match error {
+        DirectoryError::Missing(_) | DirectoryError::Locked(_) => true,
+        DirectoryError::Write { source, .. } => matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded),
+        _ => false,
     }
 }
 
@@ -99,6 +106,18 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let (policy, grants) = confinement(tcti, &OpenDirectory::open(base.path()).unwrap())?;
         Ok((policy.name, grants.len()))
+    }
+
+    #[test]
+    fn a_full_disk_keeps_no_keeper_from_starting_and_one_that_cannot_be_written_does() {
+        let failed = |errno| DirectoryError::Write { path: KEYSLOTS.into(), source: io::Error::from_raw_os_error(errno) };
+        for errno in [libc::ENOSPC, libc::EDQUOT] {
+            assert!(shows_nothing(&failed(errno)));
+        }
+        for errno in [libc::EACCES, libc::EROFS, libc::EPERM, libc::EIO] {
+            assert!(!shows_nothing(&failed(errno)));
+        }
+        assert!(shows_nothing(&DirectoryError::Locked(KEYSLOTS.into())));
     }
 
     #[test]

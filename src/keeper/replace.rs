@@ -153,9 +153,11 @@ impl Exclusive {
         let (directory, partial) = (&self.directory.descriptor, format!(".{name}.partial"));
         let tried = || {
             self.directory.unlink(&partial)?;
-            self.write(&partial, bytes)?;
-            renameat(&**directory, partial.as_str(), &**directory, partial.as_str())?;
+            let written = self.write(&partial, bytes);
+            let renamed = renameat(&**directory, partial.as_str(), &**directory, partial.as_str());
             self.directory.unlink(&partial)?;
+            written?;
+            renamed?;
             directory.sync_all()
         };
         tried().map_err(|source| DirectoryError::Write { path: self.directory.path.join(name), source })

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
-use nix::unistd::geteuid;
+use nix::unistd::{Uid, User, chown, geteuid};
 use salama::base::ids::CallId;
 use salama::ipc::keeper::{EpochReply, EpochRequest, KeeperDenial, UnwrapPurpose, WrappedDek};
 use salama::ipc::keyslots::{Conditions, NewSlot, Task};
@@ -281,6 +281,19 @@ fn a_move_whose_file_cannot_be_written_is_finished_later() {
     assert_eq!(carried(&bench), [number]);
     assert_eq!(committed(&keeper, number), Ok(()), "again, which changes nothing");
     assert_eq!(opened(&keeper, KEPT, &store.wrapped), Ok(*kept.expose()));
+}
+
+#[test]
+fn a_key_directory_that_the_keeper_may_not_write_is_told_at_the_start() {
+    let bench = Bench::provisioned();
+    let kept = copy(&bench.keys());
+    // Somebody gave it away; what is in it still belongs to the keeper's account.
+    chown(&bench.keys(), Some(Uid::from_raw(0)), None).unwrap();
+    let (reason, _) = bench.refusal(&bench.tpm.tcti());
+    assert!(reason.contains("the key directory cannot be written once the key keeper is confined"), "{reason}");
+    chown(&bench.keys(), Some(User::from_name("nobody").unwrap().unwrap().uid), None).unwrap();
+    let (_keeper, _process) = serve(&bench);
+    assert_eq!(fs::read_dir(bench.keys()).unwrap().count(), fs::read_dir(kept.path()).unwrap().count(), "a trial leaves nothing");
 }
 
 #[test]
