@@ -99,7 +99,9 @@ kinds! {
     /// No room.
     DiskFull, "disk-full", INSUFFICIENT_STORAGE, "The disk is full";
     /// The keeper's limit.
-    KeyLimit, "key-limit", TOO_MANY_REQUESTS, "Too many calls were opened in a short time";
+    KeyLimit, "key-limit", TOO_MANY_REQUESTS, "The key keeper's limit is reached";
+    /// Its limit for moves of the erasure epoch.
+    FinalLater, "final-later", TOO_MANY_REQUESTS, "Erasures were made final too often in a short time";
     /// A grant that the keeper does not take.
     GrantRefused, "grant-refused", UNPROCESSABLE_ENTITY, "The grant does not count";
     /// No child is free.
@@ -222,7 +224,10 @@ impl From<CallsError> for Problem {
             CallsError::QueueFull => Self::retry(Kind::QueueFull, "Send the recording again later.", Duration::from_secs(60)),
             CallsError::Full => Self::new(Kind::DiskFull, "Erase calls or give the appliance a larger disk, then send again."),
             CallsError::KeyLimit { wait } => {
-                Self::retry(Kind::KeyLimit, "Try again later. A supervisor can allow more for a while: `salama burst`.", wait)
+                Self::retry(Kind::KeyLimit, "Try again later. A supervisor can allow more calls to be opened for a while: `salama burst`.", wait)
+            }
+            CallsError::FinalLater { wait } => {
+                Self::retry(Kind::FinalLater, "The erasure stands. It becomes final by itself, at most one erasure interval later.", wait)
             }
             CallsError::TextLength { .. } => Self::new(Kind::TextLength, detail),
             CallsError::BadCursor => Self::new(Kind::BadCursor, "Take `next` of the page before, or none for the first page."),

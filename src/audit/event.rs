@@ -490,7 +490,7 @@ impl fmt::Display for Event {
             }
             Self::AdminActed { who, action } => write!(f, "{who} {action}"),
             Self::KeyLimit { step, wait_s, .. } => {
-                write!(f, "{step}: the key keeper's limit is reached for {wait_s} s; find out who opens so many")
+                write!(f, "{step}: the key keeper's limit is reached for {wait_s} s")
             }
             Self::KeyBurst { who, ruling } => {
                 write!(f, "{who} asks for more calls to be opened: ")?;

@@ -180,8 +180,14 @@ pub enum CallsError {
     #[error("the disk is full")]
     Full,
     /// The keeper's limit is reached.
-    #[error("too many calls were opened in a short time; try again later")]
+    #[error("the key keeper's limit is reached; try again later")]
     KeyLimit {
+        /// Until when.
+        wait: Duration,
+    },
+    /// Erasures were made final too often.
+    #[error("erasures were made final too often in a short time; this one becomes final by itself")]
+    FinalLater {
         /// Until when.
         wait: Duration,
     },
@@ -371,10 +377,14 @@ impl Calls {
     /// Makes the erasure of an erased call final now, where it would be within the interval.
     ///
     /// # Errors
-    /// `NotFound`, `KeyLimit` when that was asked for too often.
+    /// `NotFound`, `FinalLater`, `Internal`.
     pub async fn erase_for_good(&self, scope: &Scope, id: CallId) -> Result<ErasureView, CallsError> {
         let (desk, scope) = (Arc::clone(&self.desk), scope.clone());
-        off_thread("move erasure epoch", Some(id), move || desk.erase_for_good(&scope, id)).await
+        let done = off_thread("move erasure epoch", Some(id), move || desk.erase_for_good(&scope, id)).await;
+        done.map_err(|error| match error {
+            CallsError::KeyLimit { wait } => CallsError::FinalLater { wait },
+            error => error,
+        })
     }
 
     /// The export document.

@@ -6,11 +6,13 @@ use salama::base::ids::CallId;
 use salama::ipc::keeper::{Counter, EpochReply, EpochRequest, UnwrapPurpose, WrappedDek};
 use salama::ipc::keyslots::{Conditions, NewSlot, Task};
 
-use crate::box_with_keys::Bench;
+use crate::box_with_keys::{Bench, holds};
 use crate::keeper::container;
-use crate::keeper::hierarchy::Root;
+use crate::keeper::epoch::Epoch;
+use crate::keeper::hierarchy::{Purpose, Root};
 use crate::keeper::keyslots::{EpochPlaces, Keyslots};
 use crate::keeper::slots;
+use crate::keeper::tpm::Tpm;
 use crate::key_console::Operator;
 use crate::swtpm::Swtpm;
 use crate::{address, first_slot};
@@ -61,6 +63,36 @@ fn opens(bench: &Bench, wrapped: &WrappedDek) -> [u8; 32] {
 
 fn is_told(told: (String, impl Into<i32>)) {
     assert!(told.0.contains("the erasure epoch is not in this TPM's NV memory"), "{}", told.0);
+}
+
+#[test]
+fn neither_an_epochs_secret_nor_the_passwords_of_places_and_counter_are_on_the_bus() {
+    let bench = Bench::provisioned_on(Swtpm::start_with_log(20));
+    let (keeper, greeting, process) = bench.serve(&[]);
+    keeper.epoch(EpochRequest::Settle { store: None }).unwrap();
+    keeper.epoch(EpochRequest::Begin).unwrap();
+    // Both places are full until the move is over.
+    let root = Root::new(&slots::open_tpm(&first_slot(&bench), address(&bench.tpm), None).unwrap());
+    let at = places(&bench);
+    let mut tpm = Tpm::connect(address(&bench.tpm), Some(&at.storage_root)).unwrap();
+    let epochs = crate::keeper::places::read_all(&mut tpm, &at, &root).unwrap();
+    drop(tpm);
+    keeper.epoch(EpochRequest::Committed { number: 2 }).unwrap();
+    keeper.count(greeting.counter.value.unwrap()).unwrap();
+    drop((keeper, process));
+
+    let heard = bench.tpm.log();
+
+    assert_eq!(epochs.iter().map(Epoch::number).collect::<Vec<_>>(), [1, 2]);
+    for epoch in &epochs {
+        let place = Epoch::to_place(Some(epoch)).unwrap();
+        assert!(!holds(heard.as_bytes(), &place.expose()[4..]), "epoch {}", epoch.number());
+    }
+    for purpose in [Purpose::TpmEpoch, Purpose::TpmRollback] {
+        assert!(!holds(heard.as_bytes(), root.derive(purpose).unwrap().expose()), "{purpose:?}");
+    }
+    // The control: which places, is heard.
+    assert!(holds(heard.as_bytes(), &at.first.to_be_bytes()));
 }
 
 #[test]

@@ -180,6 +180,7 @@ async fn each_refusal_of_the_desk_is_a_problem_of_its_own() {
         (CallsError::QueueFull, 503, "queue-full", "60"),
         (CallsError::Full, 507, "disk-full", ""),
         (CallsError::KeyLimit { wait: Duration::from_secs(1234) }, 429, "key-limit", "1234"),
+        (CallsError::FinalLater { wait: Duration::from_secs(60) }, 429, "final-later", "60"),
         (CallsError::Busy, 503, "busy", "5"),
         (CallsError::Worker(CallFailure::ModelFailed), 500, "worker-failed", ""),
         (CallsError::Internal, 500, "internal", ""),

@@ -63,6 +63,7 @@ async fn each_role_is_served_what_its_table_says_and_refused_the_rest() {
                 ("GET", "/api/v1/whoami" | "/api/v1/openapi.json") => role != Role::Monitor,
                 ("POST", "/api/v1/calls") => ["recorder", "counsellor"].contains(&role.word()),
                 ("GET", "/api/v1/calls" | "/api/v1/calls/{id}" | "/api/v1/calls/{id}/events") => content.contains(&role.word()),
+                ("GET", "/api/v1/calls/{id}/erasure") => ["supervisor", "auditor"].contains(&role.word()),
                 ("DELETE", _) | (_, "/api/v1/key-bursts" | "/api/v1/calls/{id}/erasure") => role == Role::Supervisor,
                 _ => ["counsellor", "supervisor"].contains(&role.word()),
             };
