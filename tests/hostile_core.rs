@@ -377,6 +377,8 @@ fn a_stranger_with_the_public_key_finds_every_line_that_was_taken_out_changed_or
         let without: String = lines.iter().enumerate().filter(|(line, _)| *line != at).map(|(_, line)| format!("{line}\n")).collect();
         assert!(verify(&without, &standing).is_err(), "without line {at}");
     }
+    // What nobody can miss, until the next start says how many there were: the end of the newest one.
+    assert_eq!(verify(&(lines[..10].join("\n") + "\n"), &standing).map(|report| report.lines), Ok(10));
     let without = log.replacen(&format!("{}\n", lines[5]), "", 1);
     let (exit, said) = salama_verify(&without, &key);
     assert_eq!(exit, Some(65), "{said}");

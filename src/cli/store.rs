@@ -21,7 +21,7 @@ pub enum StoreCommand {
     /// Look whether the store is whole: the database's pages, every record under its key, every call's recording, stray files.
     ///
     /// Changes nothing but what the database itself makes good after a crash. Exit code 65 when something is damaged. With keys, it
-    /// opens as many calls a minute as the settings let the keeper open ([keeper] unwraps_per_minute).
+    /// opens up to 200 calls, others at each run; of the rest it has the key keeper try the key, which opens nothing.
     #[command(after_help = "Stop the daemon first: systemctl stop salama.socket salama.service")]
     Check(CheckArgs),
     /// Give the room of what was erased back to the disk.
@@ -156,6 +156,10 @@ fn told_compact(report: &CompactReport) -> String {
 fn told_check(report: &CheckReport) -> String {
     let mut text = String::new();
     let seals = match &report.without_keys {
+        None if report.keys_only > 0 => format!(
+            "{} records and both ends of {} recordings opened under their keys; of {} calls only the key was tried, run it again for others of them",
+            report.opened, report.recordings, report.keys_only
+        ),
         None => format!("{} records and both ends of {} recordings opened under their keys", report.opened, report.recordings),
         Some(why) => format!("no seal was checked, for want of keys: {}", clean(why)),
     };

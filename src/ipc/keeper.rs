@@ -64,6 +64,13 @@ pub enum KeeperRequest {
     Epoch(EpochRequest),
     /// Allow more calls to be opened for a while, because a person with a permit signed that.
     Burst(SignedGrant),
+    /// Whether a call's key would open. Opens nothing.
+    VerifyDek {
+        /// As in `UnwrapDek`.
+        call: CallId,
+        /// As in `UnwrapDek`.
+        wrapped: WrappedDek,
+    },
     /// Issue a client certificate. Console only: the daemon's keeper refuses it.
     IssueCertificate {
         /// PKCS#10, DER. Only its public key is used.
@@ -109,6 +116,8 @@ pub enum KeeperReply {
         /// To be stored.
         wrapped: WrappedDek,
     },
+    /// It would open.
+    Verified,
     /// An opened DEK.
     Dek(SecretInTransit<DEK_BYTES>),
     /// An ECDSA P-256 SHA-256 signature, ASN.1 DER.

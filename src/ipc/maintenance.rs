@@ -103,6 +103,8 @@ pub struct CheckReport {
     pub records: u64,
     /// Records that were opened under their keys.
     pub opened: u64,
+    /// Calls of which only the key was tried, because the keeper opens so many at a time and no more.
+    pub keys_only: u64,
     /// Recordings of which both ends were opened.
     pub recordings: u64,
     /// Copies of older stores beside it.

@@ -242,7 +242,7 @@ impl<W: Write> Journal<W> {
     /// # Errors
     /// What the kernel says. The caller then gives no key: nothing is used unrecorded.
     pub fn record(&mut self, used: KeyUse, now: Timestamp, steady: Duration) -> io::Result<()> {
-        if (used.denied.is_some() || used.kind == Use::SignTls) && !self.has_room(steady) {
+        if (used.denied.is_some() || matches!(used.kind, Use::SignTls | Use::Verify)) && !self.has_room(steady) {
             return Ok(());
         }
         let line = Line {
@@ -327,6 +327,7 @@ const fn kind_word(kind: Use) -> &'static str {
         Use::Certify => "epoch_certify",
         Use::Rewrap => "epoch_rewrap",
         Use::Settle => "epoch_settle",
+        Use::Verify => "verify_dek",
         Use::Grant => "grant",
     }
 }

@@ -82,6 +82,8 @@ pub struct Limits {
     pub rewrap: Limit,
     /// Everything else about the epoch.
     pub settle: Limit,
+    /// Keys of calls that are tried and not opened, for `salama store check`.
+    pub verify: Limit,
 }
 
 impl Default for Limits {
@@ -98,6 +100,7 @@ impl Default for Limits {
             certify: Limit::common(600),
             rewrap: Limit::common(1500),
             settle: Limit::common(60),
+            verify: Limit::common(COMMON_MAX),
         }
     }
 }

@@ -40,6 +40,8 @@ pub enum Use {
     Rewrap,
     /// What else is asked about the epoch.
     Settle,
+    /// Trying whether a DEK would open.
+    Verify,
 }
 
 /// What the next start remembers, each with its number in the ledger: calls that were opened, and what wears the TPM. The rest opens nothing.
@@ -197,6 +199,7 @@ pub struct Quota<C> {
     certified: Meter,
     rewrapped: Meter,
     settled: Meter,
+    verified: Meter,
     /// Of kinds that the core is told no number of.
     untold: u64,
 }
@@ -219,6 +222,7 @@ impl<C: Clock> Quota<C> {
             certified: meter(limits.certify),
             rewrapped: meter(limits.rewrap),
             settled: meter(limits.settle),
+            verified: meter(limits.verify),
             counters: KeeperCounters::default(),
             issued: 0,
             untold: 0,
@@ -295,6 +299,7 @@ impl<C: Clock> Quota<C> {
             Use::Certify => &mut self.certified,
             Use::Rewrap => &mut self.rewrapped,
             Use::Settle => &mut self.settled,
+            Use::Verify => &mut self.verified,
         }
     }
 
@@ -368,7 +373,7 @@ impl<C: Clock> Quota<C> {
             Use::Unwrap(UnwrapPurpose::Read) => &mut self.counters.unwraps_read,
             Use::SignTls => &mut self.counters.tls_signatures,
             Use::Issue => &mut self.issued,
-            Use::Count | Use::Begin | Use::Certify | Use::Rewrap | Use::Settle => &mut self.untold,
+            Use::Count | Use::Begin | Use::Certify | Use::Rewrap | Use::Settle | Use::Verify => &mut self.untold,
             Use::Grant => &mut self.counters.grants,
         };
         *counter = counter.saturating_add(1);

@@ -200,11 +200,12 @@ impl<C: Clock, W: Write> Keeper<C, W> {
                 | Use::Begin
                 | Use::Certify
                 | Use::Rewrap
-                | Use::Settle,
+                | Use::Settle
+                | Use::Verify,
             )
             | (Keys::Console { .. }, Use::Issue) => Ok(()),
             (Keys::Daemon { .. }, Use::Issue) => Err(KeeperDenial::ConsoleOnly),
-            (Keys::Console { .. }, Use::NewDek | Use::Unwrap(_) | Use::Begin | Use::Certify | Use::Rewrap | Use::Settle) => {
+            (Keys::Console { .. }, Use::NewDek | Use::Unwrap(_) | Use::Verify | Use::Begin | Use::Certify | Use::Rewrap | Use::Settle) => {
                 Err(KeeperDenial::WrongKey)
             }
             (Keys::Console { .. }, Use::Count) => Err(KeeperDenial::CounterElsewhere),
@@ -250,6 +251,9 @@ impl<C: Clock, W: Write> Keeper<C, W> {
                 let dek = deks.open_dek(call, &wrapped).map_err(|_| KeeperDenial::WrongKey)?;
                 Ok(KeeperReply::Dek(SecretInTransit(dek)))
             }
+            (Keys::Daemon { deks, .. }, KeeperRequest::VerifyDek { call, wrapped }) => {
+                deks.open_dek(call, &wrapped).map_err(|_| KeeperDenial::WrongKey).map(|_| KeeperReply::Verified)
+            }
             (Keys::Daemon { tls, .. }, KeeperRequest::SignTls { content }) if is_server_certificate_verify(&content) => {
                 tls.sign(&content).map(KeeperReply::Signature).map_err(|_| KeeperDenial::Internal)
             }
@@ -268,7 +272,9 @@ impl<C: Clock, W: Write> Keeper<C, W> {
                 Ok(KeeperReply::Certificate(chain.iter().map(|certificate| certificate.to_vec()).collect()))
             }
             (Keys::Daemon { .. }, KeeperRequest::IssueCertificate { .. }) => Err(KeeperDenial::ConsoleOnly),
-            (Keys::Console { .. }, KeeperRequest::NewDek { .. } | KeeperRequest::UnwrapDek { .. }) => Err(KeeperDenial::WrongKey),
+            (Keys::Console { .. }, KeeperRequest::NewDek { .. } | KeeperRequest::UnwrapDek { .. } | KeeperRequest::VerifyDek { .. }) => {
+                Err(KeeperDenial::WrongKey)
+            }
             (_, KeeperRequest::Counters | KeeperRequest::Epoch(_)) => Ok(KeeperReply::Counters(self.quota.counters())),
         }
     }
@@ -286,6 +292,7 @@ const fn kind_of(request: &KeeperRequest) -> Option<Use> {
     match request {
         KeeperRequest::NewDek { .. } => Some(Use::NewDek),
         KeeperRequest::UnwrapDek { purpose, .. } => Some(Use::Unwrap(*purpose)),
+        KeeperRequest::VerifyDek { .. } => Some(Use::Verify),
         KeeperRequest::SignTls { .. } => Some(Use::SignTls),
         KeeperRequest::IssueCertificate { .. } => Some(Use::Issue),
         KeeperRequest::Count { .. } => Some(Use::Count),
@@ -305,7 +312,7 @@ const fn kind_of_epoch(request: &EpochRequest) -> Use {
 
 const fn call_of(request: &KeeperRequest) -> Option<CallId> {
     match request {
-        KeeperRequest::NewDek { call } | KeeperRequest::UnwrapDek { call, .. } => Some(*call),
+        KeeperRequest::NewDek { call } | KeeperRequest::UnwrapDek { call, .. } | KeeperRequest::VerifyDek { call, .. } => Some(*call),
         KeeperRequest::SignTls { .. }
         | KeeperRequest::IssueCertificate { .. }
         | KeeperRequest::Counters
@@ -350,6 +357,7 @@ mod tests {
         certify: NINE,
         rewrap: NINE,
         settle: NINE,
+        verify: NINE,
     };
     const CALL: CallId = CallId::from_bytes([1; 16]);
 

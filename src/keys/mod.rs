@@ -124,6 +124,17 @@ impl Keeper {
         }
     }
 
+    /// Whether a call's key would open, without having it opened.
+    ///
+    /// # Errors
+    /// As [`Self::unwrap_dek`].
+    pub fn verify_dek(&self, call: CallId, wrapped: &WrappedDek) -> Result<(), KeeperError> {
+        match self.ask(&KeeperRequest::VerifyDek { call, wrapped: wrapped.clone() })? {
+            KeeperReply::Verified => Ok(()),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
     /// Signs a TLS 1.3 server `CertificateVerify` content (RFC 8446, 4.4.3); ASN.1 DER signature by ECDSA P-256 with SHA-256.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use nix::unistd::{Uid, User, geteuid};
 
 use super::parts::{self, StartedKeeper};
 use crate::audit::{self, Event};
+use crate::base::clock::{Clock as _, SystemClock};
 use crate::base::ids::CallId;
 use crate::base::secret::Secret;
 use crate::base::told::told;
@@ -36,7 +37,8 @@ use crate::sys::descriptors::take_inherited;
 
 /// Between two words about the progress of one stage.
 const TELL_PAUSE: Duration = Duration::from_millis(100);
-/// Until the keeper opens more keys; it counts by the minute.
+/// Calls that are opened at one run: fewer than the keeper opens in a minute.
+const OPEN_MOST: u64 = 200;
 const STOP_IT: &str =
     "a daemon runs with this store; stop it first (systemctl stop salama.socket salama.service) and start it again afterwards";
 
@@ -135,17 +137,31 @@ fn check(state: &Path, keeper: Result<StartedKeeper, String>, tell: &mut dyn FnM
         Ok((index, started.keeper))
     });
     let report = match &opened {
-        Ok((index, keeper)) => check::check(state, Ok(Keys { index, unwrap: &|call, wrapped| unwrap(keeper, call, wrapped) }), tell),
+        Ok((index, keeper)) => {
+            let unwrap = |call, wrapped: &WrappedDek| unwrap(keeper, call, wrapped);
+            let verify = |call, wrapped: &WrappedDek| verify(keeper, call, wrapped);
+            let turn = SystemClock.now().unix_millis() / 1000;
+            check::check(state, Ok(Keys { index, unwrap: &unwrap, verify: &verify, open_most: OPEN_MOST, turn }), tell)
+        }
         Err(why) => check::check(state, Err(why.clone()), tell),
     };
     report.map_err(|error| not_checked(&error))
 }
 
-/// As fast as the keeper lets: its limits hold for this work too.
+/// When the keeper opens no more, that is all: its limits hold for this work too.
 fn unwrap(keeper: &Keeper, call: CallId, wrapped: &WrappedDek) -> Result<Secret<DEK_BYTES>, UnwrapError> {
+    keeper.unwrap_dek(call, wrapped, UnwrapPurpose::Read).map_err(|error| match error {
+        KeeperError::Denied(KeeperDenial::RateLimited { .. }) => UnwrapError::Enough,
+        KeeperError::Denied(KeeperDenial::WrongKey) => UnwrapError::Wrong,
+        _ => UnwrapError::Gone,
+    })
+}
+
+/// As fast as the keeper lets; it opens nothing, so it lets a thousand in a second.
+fn verify(keeper: &Keeper, call: CallId, wrapped: &WrappedDek) -> Result<(), UnwrapError> {
     loop {
-        match keeper.unwrap_dek(call, wrapped, UnwrapPurpose::Read) {
-            Ok(dek) => return Ok(dek),
+        match keeper.verify_dek(call, wrapped) {
+            Ok(()) => return Ok(()),
             Err(KeeperError::Denied(KeeperDenial::RateLimited { seconds })) => thread::sleep(Duration::from_secs(seconds.into())),
             Err(KeeperError::Denied(KeeperDenial::WrongKey)) => return Err(UnwrapError::Wrong),
             Err(_) => return Err(UnwrapError::Gone),

@@ -28,6 +28,15 @@ fn unwrap(call: CallId, wrapped: &WrappedDek) -> Result<Secret<KEY_BYTES>, Unwra
     if wrapped.0 == call.as_bytes() { Ok(dek(call)) } else { Err(UnwrapError::Wrong) }
 }
 
+fn verify(call: CallId, wrapped: &WrappedDek) -> Result<(), UnwrapError> {
+    unwrap(call, wrapped).map(drop)
+}
+
+/// Of a keeper that opens all.
+fn keys(index: &IndexKeys) -> Keys<'_> {
+    Keys { index, unwrap: &unwrap, verify: &verify, open_most: CALLS, turn: 0 }
+}
+
 fn change(state: &Path, batch: impl FnOnce(Batch) -> Batch) {
     let store = OpenStore::open(state, 0, &index()).unwrap().start().unwrap();
     assert_eq!(store.commit(batch(Batch::new())).unwrap(), Outcome::Committed);
@@ -67,7 +76,7 @@ fn whole() -> tempfile::TempDir {
 }
 
 fn checked(state: &Path) -> CheckReport {
-    check(state, Ok(Keys { index: &index(), unwrap: &unwrap }), &mut |_| ()).unwrap()
+    check(state, Ok(keys(&index())), &mut |_| ()).unwrap()
 }
 
 fn checked_without_keys(state: &Path) -> CheckReport {
@@ -83,7 +92,7 @@ fn a_whole_store_has_no_fault_and_every_record_of_it_is_opened() {
     let state = whole();
     fs::write(state.path().join("audio").join(format!("{}.part", call(9))), b"an upload that was cut off").unwrap();
     let mut stages = Vec::new();
-    let report = check(state.path(), Ok(Keys { index: &index(), unwrap: &unwrap }), &mut |at| stages.push(at.stage)).unwrap();
+    let report = check(state.path(), Ok(keys(&index())), &mut |at| stages.push(at.stage)).unwrap();
     assert_eq!(report.faults, []);
     assert_eq!((report.calls, report.records, report.opened, report.recordings), (CALLS, RECORDS, RECORDS, CALLS));
     assert_eq!((report.schema, &report.without_keys), (Some(migration::SCHEMA), &None));
@@ -141,6 +150,29 @@ fn a_record_that_was_forged_moved_or_is_of_another_version_is_named() {
         change(state, |batch| put(batch, slot, &0_u8));
     });
     assert_eq!(key, [bad(Table::Idempotency, None, RecordFault::Key)]);
+}
+
+#[test]
+fn of_calls_that_are_not_opened_the_key_is_tried_and_each_run_opens_others() {
+    let state = whole();
+    let index = index();
+    let found = |turn| check(state.path(), Ok(Keys { open_most: 1, turn, ..keys(&index) }), &mut |_| ()).unwrap();
+    for turn in 0..CALLS {
+        let report = found(turn);
+        assert_eq!((report.keys_only, report.recordings, report.opened), (CALLS - 1, 1, RECORDS - (CALLS - 1)), "{turn}");
+    }
+    // Damage in a call that is opened at one run of three; a key that does not open shows at each.
+    let (slot, _) = metadata(1);
+    change(state.path(), |batch| batch.put(slot, metadata(2).1));
+    assert_eq!((0..CALLS).map(|turn| found(turn).faults.len()).sum::<usize>(), 1);
+    change(state.path(), |batch| put(batch, Slot::of_call(Table::WrappedDek, call(1)), &WrappedDek(vec![0; 9])));
+    for turn in 0..CALLS {
+        assert_eq!(found(turn).faults, [StoreFault::KeyRefused { call: call(1) }]);
+    }
+    // So it is when the keeper opens no more.
+    let enough = |_, _: &WrappedDek| Err(UnwrapError::Enough);
+    let report = check(state.path(), Ok(Keys { unwrap: &enough, ..keys(&index) }), &mut |_| ()).unwrap();
+    assert_eq!((report.keys_only, report.faults), (CALLS - 1, vec![StoreFault::KeyRefused { call: call(1) }]));
 }
 
 #[test]
@@ -245,7 +277,7 @@ fn a_bit_that_flipped_on_any_page_is_a_fault_or_was_on_a_free_page() {
         for at in [page * PAGE + 4, page * PAGE + u64::try_from(used).unwrap()] {
             fs::write(&path, &sound).unwrap();
             flip(&path, at);
-            match check(state.path(), Ok(Keys { index: &index(), unwrap: &unwrap }), &mut |_| ()) {
+            match check(state.path(), Ok(keys(&index())), &mut |_| ()) {
                 Ok(report) if report.is_sound() => {
                     assert_eq!((report.opened, report.recordings), (RECORDS, CALLS), "{at}");
                     free += 1;
