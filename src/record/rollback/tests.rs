@@ -215,18 +215,22 @@ fn without_power_at_any_operation_of_a_start_with_leave_the_next_one_is_served_a
     const GIVEN_AT: u64 = 99;
     let index = index();
     let made = disk_after(0, true, &Tpm::default());
-    let with_leave = |database: &Database, tpm: &Tpm, told: &Cell<bool>| {
+    let with_leave = |database: &Database, tpm: &Tpm, told: &Cell<bool>, lost: bool| {
         let counter = Counter { leave: tpm.0.get() == GIVEN_AT, ..tpm.said() };
         let mut keep = |_: &Database, _| Ok(PathBuf::from("kept"));
-        take_up(database, "store".as_ref(), index.envelope(), counter, (&mut keep, |_: &TakenUp| told.set(true)), |from| tpm.count(from))
+        let count = |from| {
+            let counted = tpm.count(from)?;
+            if lost { Err(TakeUpError::Count(Arc::new(io::Error::other("its answer is lost")))) } else { Ok(counted) }
+        };
+        take_up(database, "store".as_ref(), index.envelope(), counter, (&mut keep, |_: &TakenUp| told.set(true)), count)
     };
     let sound = made.copy_failing(u64::MAX, Fault::Error);
-    with_leave(&sound.open().unwrap(), &Tpm(Cell::new(GIVEN_AT)), &Cell::default()).unwrap();
-    for at in 0..=sound.operations() {
+    with_leave(&sound.open().unwrap(), &Tpm(Cell::new(GIVEN_AT)), &Cell::default(), false).unwrap();
+    for (at, lost) in (0..=sound.operations()).flat_map(|at| [(at, false), (at, true)]) {
         let (disk, tpm, told) = (made.copy_failing(at, Fault::PowerCut), Tpm(Cell::new(GIVEN_AT)), Cell::new(false));
-        let _ = disk.open().map(|database| with_leave(&database, &tpm, &told));
+        let _ = disk.open().map(|database| with_leave(&database, &tpm, &told, lost));
         let found = disk.after_power_cut();
-        let next = with_leave(&found.open().unwrap(), &tpm, &told);
+        let next = with_leave(&found.open().unwrap(), &tpm, &told, false);
         assert!(next.is_ok() && told.get(), "{at}: {next:?} at {:?}", tpm.0.get());
     }
 }
