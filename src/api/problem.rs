@@ -223,9 +223,11 @@ impl From<CallsError> for Problem {
             CallsError::AlreadyFinal(state) => Self::new(Kind::AlreadyFinal, format!("The call is `{}`.", state.word())),
             CallsError::QueueFull => Self::retry(Kind::QueueFull, "Send the recording again later.", Duration::from_secs(60)),
             CallsError::Full => Self::new(Kind::DiskFull, "Erase calls or give the appliance a larger disk, then send again."),
-            CallsError::KeyLimit { wait } => {
-                Self::retry(Kind::KeyLimit, "Try again later. A supervisor can allow more calls to be opened for a while: `salama burst`.", wait)
-            }
+            CallsError::KeyLimit { wait } => Self::retry(
+                Kind::KeyLimit,
+                "Try again later. A supervisor can allow more calls to be opened for a while: `salama burst`.",
+                wait,
+            ),
             CallsError::FinalLater { wait } => {
                 Self::retry(Kind::FinalLater, "The erasure stands. It becomes final by itself, at most one erasure interval later.", wait)
             }

@@ -1,6 +1,8 @@
 //! Opens an appliance's keys and records as only its own TPM can, so that a test knows what to search for.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
 use ring::hkdf;
 use salama::base::secret::Secret;
@@ -33,7 +35,10 @@ impl OpenedCopy {
     pub fn of(appliance: &Appliance) -> Self {
         let folder = TempDir::new().unwrap();
         fs::copy(appliance.state().join("store.redb"), folder.path().join("store.redb")).unwrap();
-        let keys = appliance.keys();
+        // The daemon's own keeper lets no other count beside it.
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o711)).unwrap();
+        let keys = folder.path().join("keys");
+        assert!(Command::new("cp").arg("-a").arg(appliance.keys()).arg(&keys).status().unwrap().success());
         let arguments = ["serve", "--directory", keys.to_str().unwrap(), "--tpm", &appliance.tpm(), "--user", "salama-keeper"];
         let started = program::spawn(&built("salama-keeper"), arguments).unwrap();
         let (keeper, greeting) = Keeper::connect(started.channel).unwrap();
