@@ -139,7 +139,7 @@ impl Ledger {
         half.extend(container);
         // Always as long, so that the file never grows after its first two pages.
         half.resize(HALF, 0);
-        let at = if page.generation % 2 == 0 { 0 } else { HALF as u64 };
+        let at = if page.generation.is_multiple_of(2) { 0 } else { HALF as u64 };
         self.file.write_all_at(&half, at).and_then(|()| self.file.sync_all()).map_err(LedgerError::File)?;
         self.page = page;
         Ok(())

@@ -255,7 +255,7 @@ impl<C: Clock> Quota<C> {
     }
 
     /// What is to be put down before the use that was just taken; nothing when it was put down with another.
-    pub fn to_put_down(&mut self, kind: Use) -> Option<Vec<Used>> {
+    pub fn must_put_down(&mut self, kind: Use) -> Option<Vec<Used>> {
         let now = self.clock.steady();
         let lasts = LASTING.iter().any(|(_, lasting)| *lasting == kind);
         (lasts && self.meter(kind).goes_ahead(matches!(kind, Use::Unwrap(_)), now)).then(|| self.used())
@@ -453,7 +453,7 @@ mod tests {
         let mut put_down = Vec::new();
         for _ in 0..3 {
             killed.take(READ).unwrap();
-            put_down = killed.to_put_down(READ).unwrap_or(put_down);
+            put_down = killed.must_put_down(READ).unwrap_or(put_down);
         }
         let mut next = started_again(put_down, seconds(0));
         assert_eq!(takes(&mut next, READ), 3);
@@ -473,7 +473,7 @@ mod tests {
         for _ in 0..100 {
             let mut start = started_again(put_down.clone(), seconds(10));
             while start.take(READ).is_ok() {
-                put_down = start.to_put_down(READ).unwrap_or(put_down);
+                put_down = start.must_put_down(READ).unwrap_or(put_down);
                 opened += 1;
             }
         }
@@ -495,7 +495,7 @@ mod tests {
         let mut quota = Quota::new(&Limits { read: wide, ..Limits::default() }, ManualClock::at(Timestamp::from_unix_millis(0)));
         let puts_down = |quota: &mut Quota<ManualClock>| {
             quota.take(READ).unwrap();
-            quota.to_put_down(READ).map(|used| used[1].all.clone())
+            quota.must_put_down(READ).map(|used| used[1].all.clone())
         };
         assert_eq!(puts_down(&mut quota), Some(Past(vec![(0, 10)])));
         assert!((0..9).all(|_| puts_down(&mut quota).is_none()));

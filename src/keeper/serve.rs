@@ -226,7 +226,7 @@ impl<C: Clock, W: Write> Keeper<C, W> {
                 // The use's own line follows; without that nothing is given.
                 let _ = self.journal.incident(Incident::Half(used), Some(kind), self.quota.clock().now());
             }
-            let Some(used) = self.quota.to_put_down(kind) else { return Ok(()) };
+            let Some(used) = self.quota.must_put_down(kind) else { return Ok(()) };
             return self.put_down(used).map_err(|_| {
                 self.quota.not_put_down(kind);
                 KeeperDenial::Internal
