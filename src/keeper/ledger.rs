@@ -31,6 +31,8 @@ pub const ISSUED: &str = "issued";
 
 const SORT: Sort = Sort::new(b"salama uses    \n", 1);
 const HALF: usize = 8 * 1024;
+/// Where the second half begins.
+const SECOND_HALF: u64 = 8 * 1024;
 const LENGTH: usize = size_of::<u32>();
 /// A keeper that is just ending holds it a moment longer.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -139,7 +141,7 @@ impl Ledger {
         half.extend(container);
         // Always as long, so that the file never grows after its first two pages.
         half.resize(HALF, 0);
-        let at = if page.generation.is_multiple_of(2) { 0 } else { HALF as u64 };
+        let at = if page.generation.is_multiple_of(2) { 0 } else { SECOND_HALF };
         self.file.write_all_at(&half, at).and_then(|()| self.file.sync_all()).map_err(LedgerError::File)?;
         self.page = page;
         Ok(())
