@@ -29,6 +29,7 @@ mod wiretap;
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
+use std::rc::Rc;
 
 use box_with_keys::{Bench, holds};
 use faulty_tpm::FaultyTpm;
@@ -105,6 +106,15 @@ fn nv_indices(tpm: &Swtpm) -> usize {
 
 fn opens(bench: &Bench, more: &[&str]) -> [u8; 32] {
     *bench.serve(more).1.index_key.expose()
+}
+
+/// The next change clears up; it opens by the first slot of the TPM and removes all others.
+fn only_the_first_of_the_tpm_stays(bench: &Bench) {
+    let first = keyslots(bench).slots.iter().find(|slot| matches!(slot.kind, Kind::Tpm(_))).unwrap().id;
+    let report = Operator::default().asks(bench, Task::Verify { slot: first }).done();
+    for slot in report.slots.iter().filter(|slot| slot.id != first) {
+        Operator::default().asks(bench, Task::Remove { slot: slot.id, with: Some(first) }).done();
+    }
 }
 
 fn newest(bench: &Bench) -> u32 {
@@ -612,6 +622,34 @@ fn a_tpm_that_fails_at_any_command_loses_nothing_and_the_next_try_succeeds() {
     assert_eq!((keyslots(&bench).leftovers, nv_indices(&bench.tpm)), (Vec::new(), 1));
 }
 
+#[test]
+fn a_change_that_is_killed_after_any_command_of_the_tpm_resumes_or_rolls_back() {
+    for task in [reseal(SAME), Task::Add { new: NewSlot::Tpm(SAME), with: None }] {
+        let bench = Bench::provisioned();
+        let before = opens(&bench, &[]);
+        let proxy = Rc::new(FaultyTpm::before(&bench.tpm, 0));
+        let mut killed = 0;
+        for pass in 0.. {
+            let killer = Rc::clone(&proxy);
+            let started: Option<Box<dyn FnOnce(u32)>> = Some(Box::new(move |process| killer.kill(pass, process)));
+            let end = Operator { tcti: Some(proxy.tcti()), started, ..Operator::default() }.asks(&bench, task.clone());
+            proxy.refuse(usize::MAX);
+            for what in ["-t", "-l", "-s"] {
+                bench.tpm.tool("tpm2_flushcontext", &[what]);
+            }
+            assert_eq!(opens(&bench, &[]), before, "command {pass}");
+            only_the_first_of_the_tpm_stays(&bench);
+            assert_eq!((keyslots(&bench).leftovers, nv_indices(&bench.tpm)), (Vec::new(), 1), "command {pass}");
+            if !matches!(end, End::Killed) {
+                end.done();
+                break;
+            }
+            killed += 1;
+        }
+        assert!(killed > 15, "{killed}");
+    }
+}
+
 // -- cut off anywhere --
 
 fn names(bench: &Bench) -> BTreeSet<String> {
@@ -646,12 +684,7 @@ fn with_every_call_failing(bench: &Bench, how: &str, prepare: impl Fn(&Bench) ->
                 assert!(reason.contains("keyslots cannot be written"), "{call} {nth}: {reason}");
             }
             assert_eq!(opens(bench, &[]), before, "{call} {nth}");
-            // The next change clears up.
-            let first = keyslots(bench).slots.iter().find(|slot| matches!(slot.kind, Kind::Tpm(_))).unwrap().id;
-            let report = Operator::default().asks(bench, Task::Verify { slot: first }).done();
-            for slot in report.slots.iter().filter(|slot| slot.id != first) {
-                Operator::default().asks(bench, Task::Remove { slot: slot.id, with: Some(first) }).done();
-            }
+            only_the_first_of_the_tpm_stays(bench);
             assert_eq!((keyslots(bench).leftovers, nv_indices(&bench.tpm)), (Vec::new(), 1), "{call} {nth}");
             assert_eq!(names(bench), files, "{call} {nth}");
             if !hit {

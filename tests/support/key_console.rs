@@ -60,6 +60,8 @@ pub struct Operator {
     pub tcti: Option<String>,
     /// What is typed instead of what is on the paper, first to last.
     pub mistypes: Vec<String>,
+    /// Hears the keeper's process id before it is asked anything.
+    pub started: Option<Box<dyn FnOnce(u32)>>,
 }
 
 impl Operator {
@@ -87,6 +89,9 @@ impl Operator {
         command.args(&words[1..]).env("TSS2_LOG", "all+NONE").stdin(Stdio::null()).stderr(Stdio::null());
         let (ours, theirs) = Channel::pair().expect("a socket pair");
         let mut child = start_with_descriptor(command, theirs.into_fd(), CHANNEL_FD).expect("the program");
+        if let Some(started) = self.started.take() {
+            started(child.id());
+        }
         let end = self.converse(&ours, task);
         drop(ours);
         let status = child.wait().expect("its own child");
