@@ -22,7 +22,7 @@ use super::spec::{ErasureView, Scope};
 use crate::audit::{self, Event};
 use crate::base::clock::Timestamp;
 use crate::base::ids::CallId;
-use crate::ipc::keeper::{EpochReply, EpochRequest, REWRAP_MAX, WrappedDek};
+use crate::ipc::keeper::{EpochReply, EpochRequest, KeeperDenial, REWRAP_MAX, WrappedDek};
 use crate::record::envelope::{Envelope, SealedRecord};
 use crate::record::schema::{Slot, Table};
 use crate::record::store::{Batch, Outcome, StoreError};
@@ -65,11 +65,17 @@ struct Uploads {
     /// The number of a move whose commit failed so that nobody knows whether it is stored. Until that is known no key is made or stored:
     /// it could be of an epoch that a start after a crash destroys.
     in_doubt: Option<u32>,
+    /// The store has moved, and the keeper has not said that it has too: a key that it makes could still be of the old epoch.
+    keeper_behind: bool,
 }
 
 impl Uploads {
-    fn without_doubt(&self) -> Result<(), StoreError> {
-        self.in_doubt.map_or(Ok(()), |_| Err(StoreError::Closed))
+    const fn wait(&self) -> bool {
+        self.in_doubt.is_some() || self.keeper_behind
+    }
+
+    const fn without_doubt(&self) -> Result<(), StoreError> {
+        if self.wait() { Err(StoreError::Closed) } else { Ok(()) }
     }
 }
 
@@ -212,13 +218,12 @@ impl Desk {
         let doubt = self.resolve_doubt(before);
         let pending = self.moves.open().values().any(|epoch| *epoch >= before);
         let last = turn.pivot.as_ref().filter(|pivot| pivot.number == before);
-        let number = if last.is_some() && !pending && !doubt {
-            // The store has moved, and only what follows has failed.
-            self.finish(turn)?;
-            before
-        } else {
-            self.move_on(turn)?
-        };
+        let has_moved = last.is_some();
+        if has_moved && !doubt {
+            // Only what follows has failed, if anything.
+            self.finish(turn, &mut lock(&self.moves.uploads))?;
+        }
+        let number = if has_moved && !pending && !doubt { before } else { self.move_on(turn)? };
         self.certify(number)
     }
 
@@ -228,9 +233,10 @@ impl Desk {
         let moved = self.rewrap_all(number);
         self.moves.all.store(0, Ordering::Relaxed);
         match moved {
-            Ok((calls, uploads)) => {
+            Ok((calls, mut uploads)) => {
                 turn.pivot = Some(Pivot { number, calls, finished: false });
-                let finished = self.finish(turn);
+                uploads.keeper_behind = true;
+                let finished = self.finish(turn, &mut uploads);
                 // A key that was made before the keeper's answer would be of the old epoch.
                 drop(uploads);
                 finished.map(|()| number)
@@ -246,9 +252,14 @@ impl Desk {
     }
 
     /// The keeper destroys the epoch before the one that the store has committed; once a move. Uploads wait, so nothing slow follows here.
-    fn finish(&self, turn: &mut Turn) -> Result<(), DeskError> {
+    fn finish(&self, turn: &mut Turn, uploads: &mut Uploads) -> Result<(), DeskError> {
         let Some(pivot) = turn.pivot.as_mut().filter(|pivot| !pivot.finished) else { return Ok(()) };
-        self.keys.epoch(EpochRequest::Committed { number: pivot.number })?;
+        let answer = self.keys.epoch(EpochRequest::Committed { number: pivot.number });
+        if matches!(answer, Ok(_) | Err(KeyError::Refused(KeeperDenial::EpochFailed))) {
+            // In the second case too the next one counts, and only the end of the old one has failed.
+            uploads.keeper_behind = false;
+        }
+        answer?;
         pivot.finished = true;
         audit::record(&Event::EpochMoved { epoch: pivot.number, calls: pivot.calls });
         Ok(())
@@ -381,7 +392,7 @@ impl Desk {
             let (since, now) = (self.epoch().map_or(Timestamp::from_unix_millis(0), |(stored, _)| stored.since), self.clock.now());
             // A clock that was ahead once must not put it off until it is there again.
             let over = now.since(since) >= self.settings.epoch_interval || since > now;
-            if due.erasures && (over || lock(&self.moves.uploads).in_doubt.is_some()) {
+            if due.erasures && (over || lock(&self.moves.uploads).wait()) {
                 due.erasures = false;
                 return true;
             }

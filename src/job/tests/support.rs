@@ -62,6 +62,8 @@ pub(super) struct TestKeeper {
     pub(super) at_the_end: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// The next move counts, but what follows in the TPM fails.
     pub(super) ends_badly: AtomicBool,
+    /// Until it is taken back, no move's end is heard.
+    pub(super) deaf_to_the_end: AtomicBool,
     /// Is not certified.
     pub(super) suspect: Mutex<Option<CallId>>,
 }
@@ -82,6 +84,7 @@ impl Default for TestKeeper {
             meanwhile: Mutex::new(None),
             at_the_end: Mutex::new(None),
             ends_badly: AtomicBool::new(false),
+            deaf_to_the_end: AtomicBool::new(false),
             suspect: Mutex::new(None),
         }
     }
@@ -119,6 +122,9 @@ impl TestKeeper {
     }
 
     fn committed(&self, number: u8) -> Result<EpochReply, KeyError> {
+        if self.deaf_to_the_end.load(Ordering::SeqCst) {
+            return Err(KeyError::RateLimited { wait: WAIT });
+        }
         Self::happens(&self.at_the_end);
         match self.next() {
             Some([next, attempt]) if next == number => {
