@@ -96,6 +96,8 @@ struct Pivot {
 #[derive(Default)]
 struct Due {
     erasures: bool,
+    /// Some are left of those that a move was to have, for so long.
+    certificates: Option<Duration>,
     stop: bool,
 }
 
@@ -191,6 +193,12 @@ impl Desk {
 
     pub(super) fn move_is_due(&self) {
         lock(&self.moves.due).erasures = true;
+        self.moves.changed.notify_all();
+    }
+
+    /// The keeper makes no more certificates for so long.
+    pub(super) fn certificates_are_left(&self, wait: Duration) {
+        lock(&self.moves.due).certificates = Some(wait);
         self.moves.changed.notify_all();
     }
 
@@ -374,7 +382,7 @@ impl Desk {
     fn rewrap(&self, calls: &[(CallId, WrappedDek)]) -> Result<Vec<Option<WrappedDek>>, DeskError> {
         let mut all = Vec::with_capacity(calls.len());
         for some in calls.chunks(REWRAP_MAX) {
-            match self.keys.epoch(EpochRequest::Rewrap(some.to_vec()))? {
+            match self.rewrapped(some)? {
                 EpochReply::Rewrapped(new) if new.len() == some.len() => all.extend(new),
                 _ => return Err(KeyError::Unavailable.into()),
             }
@@ -382,19 +390,50 @@ impl Desk {
         Ok(all)
     }
 
-    /// Waits until a move is due; false when the desk stops.
-    fn wait_for_due(&self) -> bool {
+    /// One message, as soon as the keeper's limit lets: a move that is given up has worn the TPM for nothing, and its next try is as long.
+    fn rewrapped(&self, calls: &[(CallId, WrappedDek)]) -> Result<EpochReply, KeyError> {
+        loop {
+            match self.keys.epoch(EpochRequest::Rewrap(calls.to_vec())) {
+                Err(KeyError::RateLimited { wait }) if !self.stops_within(wait) => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Waits so long; true at once when the desk stops.
+    fn stops_within(&self, wait: Duration) -> bool {
+        let due = lock(&self.moves.due);
+        let (due, _) = self.moves.changed.wait_timeout_while(due, wait, |due| !due.stop).unwrap_or_else(PoisonError::into_inner);
+        due.stop
+    }
+
+    /// Makes the certificates that the keeper's limit has left.
+    fn certify_rest(&self) -> Result<(), DeskError> {
+        let _turn = lock(&self.moves.moving);
+        if lock(&self.moves.uploads).wait() {
+            // The next try of the move makes them.
+            self.move_is_due();
+            return Ok(());
+        }
+        self.certify(self.epoch()?.0.number)
+    }
+
+    /// Waits until something is due; nothing when the desk stops.
+    fn wait_for_due(&self) -> Option<Task> {
         let mut due = lock(&self.moves.due);
         loop {
             if due.stop {
-                return false;
+                return None;
             }
             let (since, now) = (self.epoch().map_or(Timestamp::from_unix_millis(0), |(stored, _)| stored.since), self.clock.now());
             // A clock that was ahead once must not put it off until it is there again.
             let over = now.since(since) >= self.settings.epoch_interval || since > now;
             if due.erasures && (over || lock(&self.moves.uploads).wait()) {
                 due.erasures = false;
-                return true;
+                return Some(Task::Move);
+            }
+            if let Some(wait) = due.certificates.take() {
+                return Some(Task::Certify { wait });
             }
             due = self.moves.changed.wait_timeout(due, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -404,17 +443,30 @@ impl Desk {
 /// By key of the slot: what was stored, and the same under the next epoch.
 type Rewrapped = HashMap<Vec<u8>, (SealedRecord, SealedRecord)>;
 
+/// What the thread has to do.
+enum Task {
+    Move,
+    Certify { wait: Duration },
+}
+
 /// The thread that moves the epoch after erasures, at most once an interval.
 pub(super) fn run(desk: &Desk) {
-    while desk.wait_for_due() {
-        let mut turn = lock(&desk.moves.moving);
-        let moved = desk.move_epoch(&mut turn).and_then(|()| desk.count_move());
-        drop(turn);
-        if let Err(error) = moved {
+    while let Some(task) = desk.wait_for_due() {
+        let done = match task {
+            Task::Move => {
+                let mut turn = lock(&desk.moves.moving);
+                desk.move_epoch(&mut turn).and_then(|()| desk.count_move())
+            }
+            Task::Certify { wait } => {
+                desk.stops_within(wait.min(AGAIN));
+                desk.certify_rest()
+            }
+        };
+        if let Err(error) = done {
             record_fault("move erasure epoch", None, &error);
             // Until it succeeds; the keeper's own limit holds as well.
             desk.move_is_due();
-            desk.queue.pause(AGAIN);
+            desk.stops_within(AGAIN);
         }
     }
 }
