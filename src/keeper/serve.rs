@@ -89,7 +89,7 @@ impl<C: Clock, W: Write> Keeper<C, W> {
     /// Goes on with what was used before this start, and puts down what will be.
     #[must_use]
     pub fn remembering(mut self, ledger: Ledger, before: &Before) -> Self {
-        self.quota.remember(before);
+        self.quota.remember(before, ledger.ahead());
         if *before == Before::Lost {
             self.quota.count_incident();
             // As with every incident that refuses nothing: a log that takes nothing shows at the first use.
