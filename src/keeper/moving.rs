@@ -40,7 +40,14 @@ pub struct Deks {
     moved: (usize, usize),
     /// A move was begun in this start; which epoch counts is settled before.
     begun: bool,
+    /// Messages of re-wrapping for the next epoch that was written last.
+    messages: u32,
+    /// Moves that the TPM is still to count.
+    uncounted: u32,
 }
+
+/// So many messages of re-wrapping belong to a move: twice ten million calls. What is more has the limit of a minute.
+const MESSAGES_OF_A_MOVE: u32 = 20_000;
 
 /// Ids are random: half of one tells it from all others. One that was made to look like another's only loses its certificate.
 type Calls = HashSet<[u8; 8]>;
@@ -75,8 +82,21 @@ impl Deks {
     pub fn open(record_kek: Secret<KEY_BYTES>, mut places: BoxedPlaces, signer: EcKey, lost: bool) -> Result<Self, DeksError> {
         let epochs = Epochs::open(places.as_mut())?;
         let (living, rewrapped) = (None, Calls::new());
-        let mut deks =
-            Self { record_kek, places, epochs, now: None, next: None, signer, living, rewrapped, lost, moved: (0, 0), begun: false };
+        let mut deks = Self {
+            record_kek,
+            places,
+            epochs,
+            now: None,
+            next: None,
+            signer,
+            living,
+            rewrapped,
+            lost,
+            moved: (0, 0),
+            begun: false,
+            messages: 0,
+            uncounted: 0,
+        };
         deks.derive()?;
         Ok(deks)
     }
@@ -165,6 +185,7 @@ impl Deks {
         let begun = self.epochs.begin(self.places.as_mut());
         if self.epochs.made() != made {
             self.rewrapped.clear();
+            self.messages = 0;
         }
         begun
     }
@@ -175,6 +196,7 @@ impl Deks {
         // Also when what follows has failed: it counts.
         if self.epochs.current().map(Epoch::number) != counted {
             self.living = Some(std::mem::take(&mut self.rewrapped));
+            self.uncounted = self.uncounted.saturating_add(1);
         }
         committed
     }
@@ -186,6 +208,7 @@ impl Deks {
             return Err(KeeperDenial::BadRequest);
         }
         self.epochs.used();
+        self.messages = self.messages.saturating_add(1);
         let mut one = |(call, wrapped): &(CallId, WrappedDek)| {
             let new = now.rewrap(*call, wrapped, next).ok().or_else(|| next.open(*call, wrapped).ok().map(|_| wrapped.clone()))?;
             self.rewrapped.insert(short(*call));
@@ -209,6 +232,23 @@ impl Deks {
     /// Whether [`EpochRequest::Begin`] would write to the TPM: a move that is only tried again does not.
     pub const fn wears(&self) -> bool {
         self.epochs.wears()
+    }
+
+    /// Whether the move that is begun has paid for this: its end, and keys to re-wrap, as many as a move may have.
+    pub fn is_paid(&self, request: &EpochRequest) -> bool {
+        self.epochs.next().is_some_and(|next| match request {
+            EpochRequest::Rewrap(_) => self.messages < MESSAGES_OF_A_MOVE,
+            EpochRequest::Committed { number } => *number == next.number(),
+            EpochRequest::Abort => true,
+            EpochRequest::Settle { .. } | EpochRequest::Begin | EpochRequest::Certify(_) => false,
+        })
+    }
+
+    /// Whether a move is still to be counted, which it has paid for. Each once.
+    pub const fn takes_paid_count(&mut self) -> bool {
+        let is_paid = self.uncounted > 0;
+        self.uncounted = self.uncounted.saturating_sub(1);
+        is_paid
     }
 
     /// How many next epochs were written to the TPM in this life, or may have been.
