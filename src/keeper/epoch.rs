@@ -168,9 +168,14 @@ impl Epochs {
         self.here.get(1 - current)?.as_ref()
     }
 
+    /// All that are in a place.
+    pub fn here(&self) -> impl Iterator<Item = &Epoch> {
+        self.here.iter().flatten()
+    }
+
     /// Whether an epoch of this number is in a place.
     pub fn holds(&self, number: u32) -> bool {
-        self.here.iter().flatten().any(|epoch| epoch.number == number)
+        self.here().any(|epoch| epoch.number == number)
     }
 
     /// The store says which epoch counts: the last one that it committed; nothing when it has never held a call. Finishes what was cut off.

@@ -29,6 +29,8 @@ pub struct Deks {
     now: Option<DekWrapper>,
     /// Of the epoch that the core moves to.
     next: Option<DekWrapper>,
+    /// Of all that are there, while it is not known which counts: for who only reads, as a check does after a move was cut off.
+    either: Vec<DekWrapper>,
     signer: EcKey,
     /// The calls whose keys are of the epoch that counts, since the last whole move of this life; before one, nobody knows.
     living: Option<Calls>,
@@ -88,6 +90,7 @@ impl Deks {
             epochs,
             now: None,
             next: None,
+            either: Vec::new(),
             signer,
             living,
             rewrapped,
@@ -121,13 +124,14 @@ impl Deks {
         Ok(made)
     }
 
-    /// Opens the DEK of `call`, of the epoch that counts or of the one that the core moves to.
+    /// Opens the DEK of `call`, of the epoch that counts or of the one that the core moves to; of any that is there, until that is settled.
     ///
     /// # Errors
     /// [`UnwrapError`]: damaged, another call's, or of an epoch that is gone.
     pub fn open_dek(&self, call: CallId, wrapped: &WrappedDek) -> Result<Secret<DEK_BYTES>, UnwrapError> {
         let by = |wrapper: &Option<DekWrapper>| wrapper.as_ref().ok_or(UnwrapError)?.open(call, wrapped);
-        by(&self.now).or_else(|_| by(&self.next))
+        let opened = by(&self.now).or_else(|_| by(&self.next));
+        opened.or_else(|error| self.either.iter().find_map(|wrapper| wrapper.open(call, wrapped).ok()).ok_or(error))
     }
 
     /// Does what the core asks; and says it for the journal.
@@ -261,6 +265,8 @@ impl Deks {
             epoch.map(|epoch| Ok(DekWrapper::new(&epoch.kek(&self.record_kek)?, epoch.number())?)).transpose()
         };
         (self.now, self.next) = (wrapper(self.epochs.current())?, wrapper(self.epochs.next())?);
+        let unsettled = self.epochs.here().filter(|_| self.now.is_none());
+        self.either = unsettled.filter_map(|epoch| wrapper(Some(epoch)).transpose()).collect::<Result<_, _>>()?;
         Ok(())
     }
 }
@@ -344,6 +350,16 @@ pub mod memory {
     pub fn deks() -> Deks {
         let mut places = Memory::default();
         places.write(0, Some(&Epoch::new(1).unwrap())).unwrap();
+        of(places)
+    }
+
+    /// DEKs as each of these places has them, and of both at once.
+    pub fn deks_cut_off() -> [Deks; 3] {
+        let (first, second) = ((1, [1; KEY_BYTES]), (2, [2; KEY_BYTES]));
+        [[Some(first), None], [None, Some(second)], [Some(first), Some(second)]].map(|places| of(Memory { places, carried: Vec::new() }))
+    }
+
+    fn of(places: Memory) -> Deks {
         let kek = Secret::try_fill(|_| Ok::<(), ()>(())).unwrap();
         Deks::open(kek, Box::new(places), EcKey::generate().unwrap().0, false).unwrap()
     }
@@ -351,7 +367,7 @@ pub mod memory {
 
 #[cfg(test)]
 mod tests {
-    use super::memory::deks;
+    use super::memory::{deks, deks_cut_off};
     use super::*;
     use crate::ipc::keeper::ErasedClass;
 
@@ -396,6 +412,19 @@ mod tests {
         assert!(deks.open_dek(OTHER, &erased.1).is_err());
         assert_eq!(asked(&mut deks, EpochRequest::Settle { store: Some(1) }).err(), Some(KeeperDenial::EpochOutOfOrder));
         assert!(deks.open_dek(OTHER, &erased.1).is_err(), "a core that lies gets nothing");
+    }
+
+    #[test]
+    fn until_it_is_settled_what_any_epoch_wrapped_is_opened_and_nothing_is_made() {
+        let [mut old, mut new, mut both] = deks_cut_off();
+        let (before, after) = (old.new_dek(CALL).unwrap(), new.new_dek(OTHER).unwrap());
+        assert_eq!(both.open_dek(CALL, &before.1).unwrap().expose(), before.0.expose());
+        assert_eq!(both.open_dek(OTHER, &after.1).unwrap().expose(), after.0.expose());
+        assert!(both.open_dek(OTHER, &before.1).is_err(), "another call's");
+        assert!(both.new_dek(NEW).is_err());
+        assert!(matches!(asked(&mut both, EpochRequest::Settle { store: Some(1) }), Ok(EpochReply::At { number: 1 })));
+        assert!(both.open_dek(CALL, &before.1).is_ok());
+        assert!(both.open_dek(OTHER, &after.1).is_err(), "it does not count");
     }
 
     #[test]
