@@ -122,6 +122,9 @@ pub trait Places {
     /// Writes a place, and looks that it was written.
     fn write(&mut self, place: usize, epoch: Option<&Epoch>) -> Result<(), Self::Error>;
 
+    /// Whether places or halves of before may still be in another machine's TPM.
+    fn are_elsewhere(&mut self) -> Result<bool, Self::Error>;
+
     /// The numbers that the recovery slots carry.
     fn carried(&mut self) -> Result<Vec<u32>, Self::Error>;
 
@@ -378,6 +381,10 @@ mod tests {
             self.written += 1;
             self.places[place] = epoch.map(parts);
             Ok(())
+        }
+
+        fn are_elsewhere(&mut self) -> Result<bool, PowerCut> {
+            Ok(false)
         }
 
         fn carried(&mut self) -> Result<Vec<u32>, PowerCut> {

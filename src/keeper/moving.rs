@@ -226,11 +226,15 @@ impl Deks {
 
     /// Only what can be opened by nobody any more is certified to be erased: its epoch is destroyed, and its key was not wrapped anew
     /// when that happened, which only a keeper knows that was there.
-    fn certify(&self, claim: &ErasureClaim, now: Timestamp) -> Result<EpochReply, KeeperDenial> {
+    fn certify(&mut self, claim: &ErasureClaim, now: Timestamp) -> Result<EpochReply, KeeperDenial> {
         let number = self.epochs.current().map(Epoch::number).filter(|number| claim.epoch < *number && !self.epochs.holds(claim.epoch));
         let gone = self.living.as_ref().is_some_and(|living| !living.contains(&short(claim.call)));
         let number = number.filter(|_| gone).ok_or(KeeperDenial::EpochOutOfOrder)?;
-        erasure::certify(&self.signer, claim, number, now).map(EpochReply::Certificate).map_err(|_| KeeperDenial::Internal)
+        // A certificate must not promise more than is sure.
+        let elsewhere = self.places.are_elsewhere().unwrap_or(true);
+        erasure::certify(&self.signer, claim, erasure::Destroyed { epoch_now: number, elsewhere }, now)
+            .map(EpochReply::Certificate)
+            .map_err(|_| KeeperDenial::Internal)
     }
 
     /// Whether [`EpochRequest::Begin`] would write to the TPM: a move that is only tried again does not.
@@ -334,6 +338,10 @@ pub mod memory {
         fn write(&mut self, place: usize, epoch: Option<&Epoch>) -> Result<(), PlacesError> {
             self.places[place] = epoch.map(|epoch| (epoch.number(), *epoch.secret().expose()));
             Ok(())
+        }
+
+        fn are_elsewhere(&mut self) -> Result<bool, PlacesError> {
+            Ok(false)
         }
 
         fn carried(&mut self) -> Result<Vec<u32>, PlacesError> {
