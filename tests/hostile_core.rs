@@ -23,14 +23,19 @@ use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use box_with_keys::{Bench, Process, holds};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{MsgFlags, send};
+use nix::unistd::Pid;
 use rcgen::{CertificateParams, KeyPair};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use salama::base::clock::Timestamp;
 use salama::base::ids::CallId;
 use salama::ipc::burst::{BurstGrant, COUNT_MAX, GrantFault, LIFETIME_MAX, SignedGrant, hex};
 use salama::ipc::channel::Channel;
-use salama::ipc::keeper::{KeeperCounters, KeeperDenial, KeeperReply, KeeperRequest, Standing, UnwrapPurpose, WrappedDek};
+use salama::ipc::keeper::{
+    EpochRequest, ErasedClass, ErasureClaim, KeeperCounters, KeeperDenial, KeeperReply, KeeperRequest, Standing, UnwrapPurpose, WrappedDek,
+};
 use salama::ipc::key_log::{LogFault, Report, Verifier};
 use salama::keys::console::Console;
 
@@ -394,6 +399,65 @@ fn a_stranger_with_the_public_key_finds_every_line_that_was_taken_out_changed_or
     let (exit, said) = salama_verify("nothing\n", &key);
     assert_eq!(exit, Some(65));
     assert!(said.contains("no signed line"), "{said}");
+}
+
+#[test]
+fn a_stop_of_the_whole_service_lets_the_keeper_end_in_order() {
+    let bench = Bench::provisioned();
+    let mut core = Core::of(&bench);
+    let keeper = Pid::from_raw(core.process.0.id().try_into().unwrap());
+    for stop in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        kill(keeper, stop).unwrap();
+    }
+    // What is under way still gets its key.
+    core.makes_calls(1);
+    assert_eq!(core.opens_all(READ).0.len(), 1);
+    let standing = core.ends();
+    let report = verify(&bench.log(), &standing).unwrap();
+    assert_eq!((report.chains, report.without_end), (1, 0));
+}
+
+#[test]
+fn a_core_that_asks_about_epochs_all_day_fills_no_journal_wears_no_tpm_and_still_ends_its_move() {
+    let bench = Bench::provisioned();
+    let core = Core::of(&bench);
+    let asks = |request: EpochRequest| match core.ask(&KeeperRequest::Epoch(request)) {
+        KeeperReply::Epoch(_) => Ok(()),
+        KeeperReply::Denied(denial) => Err(denial),
+        _ => panic!("neither done nor refused"),
+    };
+    asks(EpochRequest::Settle { store: None }).unwrap();
+    asks(EpochRequest::Begin).unwrap();
+    let claim = |number: u8| ErasureClaim {
+        call: CallId::from_bytes([number; 16]),
+        erased: Timestamp::from_unix_millis(0),
+        classes: vec![ErasedClass::Recording],
+        epoch: 1,
+    };
+    for number in 0..250 {
+        let _ = asks(EpochRequest::Settle { store: Some(1) });
+        let _ = asks(EpochRequest::Begin);
+        let _ = asks(EpochRequest::Committed { number: 77 });
+        let _ = asks(EpochRequest::Certify(claim(number)));
+        asks(EpochRequest::Rewrap(Vec::new())).unwrap();
+        let _ = core.ask(&KeeperRequest::Count { from: 999 });
+    }
+    for limited in [EpochRequest::Begin, EpochRequest::Settle { store: Some(1) }] {
+        assert!(matches!(asks(limited), Err(KeeperDenial::RateLimited { .. })));
+    }
+    asks(EpochRequest::Committed { number: 2 }).unwrap();
+    assert!(matches!(asks(EpochRequest::Abort), Err(KeeperDenial::RateLimited { .. })), "nothing is begun");
+    let standing = core.ends();
+    let log = bench.log();
+    let report = verify(&log, &standing).unwrap();
+    // 1500 requests; what is refused and what is re-wrapped is summed up, what writes nothing has one limit.
+    assert!(report.lines < 300, "{}", report.lines);
+    assert_eq!(of_event(&log, "epoch", "what").iter().filter(|what| *what == "committed").count(), 1 + failures(&log));
+}
+
+/// Lines of a move's end that was none.
+fn failures(log: &str) -> usize {
+    log.lines().filter(|line| line.contains(r#""what":"committed""#) && line.contains(r#""failure":"#)).count()
 }
 
 #[test]

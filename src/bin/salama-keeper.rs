@@ -81,6 +81,8 @@ fn start(hardened: Hardened, args: &ServeArgs, open: Open) -> Result<(Opened, Co
     let account = account(args)?;
     hardened.lock_memory()?;
     let mut opened = open(args)?;
+    // Its chain of lines has begun, and is to have an end.
+    hardened.outlive_a_stop()?;
     let unprivileged = hardened.drop_privileges(account.as_deref())?;
     let confined = unprivileged.confine(opened.policy, &opened.access)?;
     if let Some(held) = &opened.held {

@@ -22,7 +22,7 @@ use super::spec::{ErasureView, Scope};
 use crate::audit::{self, Event};
 use crate::base::clock::Timestamp;
 use crate::base::ids::CallId;
-use crate::ipc::keeper::{EpochReply, EpochRequest, REWRAP_MAX, WrappedDek};
+use crate::ipc::keeper::{EpochReply, EpochRequest, KeeperDenial, REWRAP_MAX, WrappedDek};
 use crate::record::envelope::{Envelope, SealedRecord};
 use crate::record::schema::{Slot, Table};
 use crate::record::store::{Batch, Outcome, StoreError};
@@ -65,11 +65,17 @@ struct Uploads {
     /// The number of a move whose commit failed so that nobody knows whether it is stored. Until that is known no key is made or stored:
     /// it could be of an epoch that a start after a crash destroys.
     in_doubt: Option<u32>,
+    /// The store has moved, and the keeper has not said that it has too: a key that it makes could still be of the old epoch.
+    keeper_behind: bool,
 }
 
 impl Uploads {
-    fn without_doubt(&self) -> Result<(), StoreError> {
-        self.in_doubt.map_or(Ok(()), |_| Err(StoreError::Closed))
+    const fn wait(&self) -> bool {
+        self.in_doubt.is_some() || self.keeper_behind
+    }
+
+    const fn without_doubt(&self) -> Result<(), StoreError> {
+        if self.wait() { Err(StoreError::Closed) } else { Ok(()) }
     }
 }
 
@@ -90,6 +96,8 @@ struct Pivot {
 #[derive(Default)]
 struct Due {
     erasures: bool,
+    /// Some are left of those that a move was to have, for so long.
+    certificates: Option<Duration>,
     stop: bool,
 }
 
@@ -188,6 +196,12 @@ impl Desk {
         self.moves.changed.notify_all();
     }
 
+    /// The keeper makes no more certificates for so long.
+    pub(super) fn certificates_are_left(&self, wait: Duration) {
+        lock(&self.moves.due).certificates = Some(wait);
+        self.moves.changed.notify_all();
+    }
+
     /// Ends [`run`].
     pub(super) fn stop_moves(&self) {
         lock(&self.moves.due).stop = true;
@@ -212,13 +226,12 @@ impl Desk {
         let doubt = self.resolve_doubt(before);
         let pending = self.moves.open().values().any(|epoch| *epoch >= before);
         let last = turn.pivot.as_ref().filter(|pivot| pivot.number == before);
-        let number = if last.is_some() && !pending && !doubt {
-            // The store has moved, and only what follows has failed.
-            self.finish(turn)?;
-            before
-        } else {
-            self.move_on(turn)?
-        };
+        let has_moved = last.is_some();
+        if has_moved && !doubt {
+            // Only what follows has failed, if anything.
+            self.finish(turn, &mut lock(&self.moves.uploads))?;
+        }
+        let number = if has_moved && !pending && !doubt { before } else { self.move_on(turn)? };
         self.certify(number)
     }
 
@@ -228,9 +241,10 @@ impl Desk {
         let moved = self.rewrap_all(number);
         self.moves.all.store(0, Ordering::Relaxed);
         match moved {
-            Ok((calls, uploads)) => {
+            Ok((calls, mut uploads)) => {
                 turn.pivot = Some(Pivot { number, calls, finished: false });
-                let finished = self.finish(turn);
+                uploads.keeper_behind = true;
+                let finished = self.finish(turn, &mut uploads);
                 // A key that was made before the keeper's answer would be of the old epoch.
                 drop(uploads);
                 finished.map(|()| number)
@@ -246,9 +260,14 @@ impl Desk {
     }
 
     /// The keeper destroys the epoch before the one that the store has committed; once a move. Uploads wait, so nothing slow follows here.
-    fn finish(&self, turn: &mut Turn) -> Result<(), DeskError> {
+    fn finish(&self, turn: &mut Turn, uploads: &mut Uploads) -> Result<(), DeskError> {
         let Some(pivot) = turn.pivot.as_mut().filter(|pivot| !pivot.finished) else { return Ok(()) };
-        self.keys.epoch(EpochRequest::Committed { number: pivot.number })?;
+        let answer = self.keys.epoch(EpochRequest::Committed { number: pivot.number });
+        if matches!(answer, Ok(_) | Err(KeyError::Refused(KeeperDenial::EpochFailed))) {
+            // In the second case too the next one counts, and only the end of the old one has failed.
+            uploads.keeper_behind = false;
+        }
+        answer?;
         pivot.finished = true;
         audit::record(&Event::EpochMoved { epoch: pivot.number, calls: pivot.calls });
         Ok(())
@@ -363,7 +382,7 @@ impl Desk {
     fn rewrap(&self, calls: &[(CallId, WrappedDek)]) -> Result<Vec<Option<WrappedDek>>, DeskError> {
         let mut all = Vec::with_capacity(calls.len());
         for some in calls.chunks(REWRAP_MAX) {
-            match self.keys.epoch(EpochRequest::Rewrap(some.to_vec()))? {
+            match self.rewrapped(some)? {
                 EpochReply::Rewrapped(new) if new.len() == some.len() => all.extend(new),
                 _ => return Err(KeyError::Unavailable.into()),
             }
@@ -371,19 +390,50 @@ impl Desk {
         Ok(all)
     }
 
-    /// Waits until a move is due; false when the desk stops.
-    fn wait_for_due(&self) -> bool {
+    /// One message, as soon as the keeper's limit lets: a move that is given up has worn the TPM for nothing, and its next try is as long.
+    fn rewrapped(&self, calls: &[(CallId, WrappedDek)]) -> Result<EpochReply, KeyError> {
+        loop {
+            match self.keys.epoch(EpochRequest::Rewrap(calls.to_vec())) {
+                Err(KeyError::RateLimited { wait }) if !self.stops_within(wait) => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Waits so long; true at once when the desk stops.
+    fn stops_within(&self, wait: Duration) -> bool {
+        let due = lock(&self.moves.due);
+        let (due, _) = self.moves.changed.wait_timeout_while(due, wait, |due| !due.stop).unwrap_or_else(PoisonError::into_inner);
+        due.stop
+    }
+
+    /// Makes the certificates that the keeper's limit has left.
+    fn certify_rest(&self) -> Result<(), DeskError> {
+        let _turn = lock(&self.moves.moving);
+        if lock(&self.moves.uploads).wait() {
+            // The next try of the move makes them.
+            self.move_is_due();
+            return Ok(());
+        }
+        self.certify(self.epoch()?.0.number)
+    }
+
+    /// Waits until something is due; nothing when the desk stops.
+    fn wait_for_due(&self) -> Option<Task> {
         let mut due = lock(&self.moves.due);
         loop {
             if due.stop {
-                return false;
+                return None;
             }
             let (since, now) = (self.epoch().map_or(Timestamp::from_unix_millis(0), |(stored, _)| stored.since), self.clock.now());
             // A clock that was ahead once must not put it off until it is there again.
             let over = now.since(since) >= self.settings.epoch_interval || since > now;
-            if due.erasures && (over || lock(&self.moves.uploads).in_doubt.is_some()) {
+            if due.erasures && (over || lock(&self.moves.uploads).wait()) {
                 due.erasures = false;
-                return true;
+                return Some(Task::Move);
+            }
+            if let Some(wait) = due.certificates.take() {
+                return Some(Task::Certify { wait });
             }
             due = self.moves.changed.wait_timeout(due, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -393,17 +443,30 @@ impl Desk {
 /// By key of the slot: what was stored, and the same under the next epoch.
 type Rewrapped = HashMap<Vec<u8>, (SealedRecord, SealedRecord)>;
 
+/// What the thread has to do.
+enum Task {
+    Move,
+    Certify { wait: Duration },
+}
+
 /// The thread that moves the epoch after erasures, at most once an interval.
 pub(super) fn run(desk: &Desk) {
-    while desk.wait_for_due() {
-        let mut turn = lock(&desk.moves.moving);
-        let moved = desk.move_epoch(&mut turn).and_then(|()| desk.count_move());
-        drop(turn);
-        if let Err(error) = moved {
+    while let Some(task) = desk.wait_for_due() {
+        let done = match task {
+            Task::Move => {
+                let mut turn = lock(&desk.moves.moving);
+                desk.move_epoch(&mut turn).and_then(|()| desk.count_move())
+            }
+            Task::Certify { wait } => {
+                desk.stops_within(wait.min(AGAIN));
+                desk.certify_rest()
+            }
+        };
+        if let Err(error) = done {
             record_fault("move erasure epoch", None, &error);
             // Until it succeeds; the keeper's own limit holds as well.
             desk.move_is_due();
-            desk.queue.pause(AGAIN);
+            desk.stops_within(AGAIN);
         }
     }
 }

@@ -78,11 +78,12 @@ impl Desk {
         Ok((self.index.envelope().open_value(&slot, &sealed)?, sealed))
     }
 
-    /// Certificates for what was erased before the epoch `number`, in as few commits as may be. One that cannot be had holds up no other.
+    /// Certificates for what was erased before the epoch `number`, in as few commits as may be. One that cannot be had holds up no other;
+    /// at the keeper's limit those that there are are stored, and the rest is made as soon as it lets.
     pub(super) fn certify(&self, number: u32) -> Result<(), DeskError> {
         let due: Vec<CallId> = self.moves.open().iter().filter(|(_, epoch)| **epoch < number).map(|(call, _)| *call).collect();
         for some in due.chunks(AT_ONCE) {
-            let (mut batch, mut certified) = (Batch::new().freeing(), Vec::new());
+            let (mut batch, mut certified, mut limit) = (Batch::new().freeing(), Vec::new(), None);
             for call in some {
                 match self.certified(*call) {
                     Ok((before, erasure)) => {
@@ -96,6 +97,10 @@ impl Desk {
                         self.erasure_is_open(*call, number);
                         record_fault("certify erasure", Some(*call), &KeyError::Refused(KeeperDenial::EpochOutOfOrder));
                     }
+                    Err(DeskError::Key(KeyError::RateLimited { wait })) => {
+                        limit = Some(wait);
+                        break;
+                    }
                     Err(error @ (DeskError::Store(_) | DeskError::Key(KeyError::Unavailable))) => return Err(error),
                     Err(error) => record_fault("certify erasure", Some(*call), &error),
                 }
@@ -106,6 +111,10 @@ impl Desk {
                     self.moves.open().remove(&call);
                     audit::record(&Event::ErasureCertified { call, epoch });
                 }
+            }
+            if let Some(wait) = limit {
+                self.certificates_are_left(wait);
+                break;
             }
         }
         Ok(())

@@ -78,7 +78,8 @@ impl Queue {
 
     pub(super) fn push(&self, job: u64, call: CallId) {
         self.lock().calls.insert(job, call);
-        self.changed.notify_one();
+        // Not one alone: it could be somebody who pauses, and the call would lie until the next comes.
+        self.changed.notify_all();
     }
 
     /// Counts that a call was set back; the number of times.
@@ -159,6 +160,24 @@ mod tests {
 
     fn call(number: u8) -> CallId {
         CallId::from_bytes([number; 16])
+    }
+
+    #[test]
+    fn a_call_is_taken_at_once_also_while_somebody_pauses() {
+        let queue = Queue::new(5, BTreeMap::new());
+        std::thread::scope(|scope| {
+            for _ in 0..20 {
+                scope.spawn(|| queue.pause(Duration::from_secs(600)));
+            }
+            let taker = scope.spawn(|| queue.take());
+            queue.push(1, call(1));
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while !taker.is_finished() && Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+            queue.stop();
+            assert_eq!(taker.join().unwrap(), Some((1, call(1))));
+        });
     }
 
     #[test]

@@ -122,6 +122,9 @@ pub trait Places {
     /// Writes a place, and looks that it was written.
     fn write(&mut self, place: usize, epoch: Option<&Epoch>) -> Result<(), Self::Error>;
 
+    /// Whether places or halves of before may still be in another machine's TPM.
+    fn are_elsewhere(&mut self) -> Result<bool, Self::Error>;
+
     /// The numbers that the recovery slots carry.
     fn carried(&mut self) -> Result<Vec<u32>, Self::Error>;
 
@@ -168,9 +171,14 @@ impl Epochs {
         self.here.get(1 - current)?.as_ref()
     }
 
+    /// All that are in a place.
+    pub fn here(&self) -> impl Iterator<Item = &Epoch> {
+        self.here.iter().flatten()
+    }
+
     /// Whether an epoch of this number is in a place.
     pub fn holds(&self, number: u32) -> bool {
-        self.here.iter().flatten().any(|epoch| epoch.number == number)
+        self.here().any(|epoch| epoch.number == number)
     }
 
     /// The store says which epoch counts: the last one that it committed; nothing when it has never held a call. Finishes what was cut off.
@@ -373,6 +381,10 @@ mod tests {
             self.written += 1;
             self.places[place] = epoch.map(parts);
             Ok(())
+        }
+
+        fn are_elsewhere(&mut self) -> Result<bool, PowerCut> {
+            Ok(false)
         }
 
         fn carried(&mut self) -> Result<Vec<u32>, PowerCut> {

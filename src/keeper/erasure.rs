@@ -54,14 +54,29 @@ struct Statement<'a> {
 }
 
 /// The limits of a certificate, in its own words: papers carry the epoch of their time, and epoch 0 has no secret to destroy.
-fn not_covered(epoch: u32, epoch_now: u32) -> Vec<String> {
+fn not_covered(epoch: u32, Destroyed { epoch_now, elsewhere }: Destroyed) -> Vec<String> {
     let mut limits = vec![format!(
         "a copy of the disk together with a recovery code or shares, when both are from before epoch {epoch_now} and the paper was not destroyed"
     )];
     if epoch == 0 {
         limits.push("a copy of the disk from before epoch 1, on this machine (docs/KEYS.md, Erasure that lasts)".to_owned());
     }
+    if elsewhere {
+        limits.push(
+            "a copy of the disk from before the box came to this machine, together with the TPM of the machine before, until that TPM is cleared (docs/KEYS.md, Erasure that lasts)"
+                .to_owned(),
+        );
+    }
     limits
+}
+
+/// What the keeper knows of the epochs.
+#[derive(Clone, Copy, Debug)]
+pub struct Destroyed {
+    /// The one that counts; those before it are not in this TPM any more.
+    pub epoch_now: u32,
+    /// Some may be in the TPM of a machine that the box was on before.
+    pub elsewhere: bool,
 }
 
 /// Files of the key directory: name and bytes.
@@ -103,17 +118,17 @@ pub fn of_box(directory: &OpenDirectory, root: &Root) -> Result<EcKey, ErasureKe
 ///
 /// # Errors
 /// [`KeyError`].
-pub fn certify(key: &EcKey, claim: &ErasureClaim, epoch_now: u32, now: Timestamp) -> Result<ErasureCertificate, KeyError> {
+pub fn certify(key: &EcKey, claim: &ErasureClaim, destroyed: Destroyed, now: Timestamp) -> Result<ErasureCertificate, KeyError> {
     let statement = Statement {
         schema: "salama.erasure/1",
         call: claim.call,
         erased_at: claim.erased.rfc3339(),
         classes: &claim.classes,
         epoch: claim.epoch,
-        epoch_now,
+        epoch_now: destroyed.epoch_now,
         issued_at: now.rfc3339(),
         told_by_salamad: ["call", "erased_at", "classes"],
-        not_covered: not_covered(claim.epoch, epoch_now),
+        not_covered: not_covered(claim.epoch, destroyed),
     };
     let statement = serde_json::to_string(&statement).map_err(|_| KeyError::Sign)?;
     let signature = key.sign(statement.as_bytes())?;
@@ -157,11 +172,14 @@ mod tests {
     #[test]
     fn a_certificate_says_whose_word_it_is_and_what_it_does_not_reach() {
         let (key, _) = EcKey::generate().unwrap();
-        let statement = |epoch| {
+        let statement_where = |epoch, elsewhere| {
             let claim =
                 ErasureClaim { call: CallId::from_bytes([7; 16]), erased: Timestamp::from_unix_millis(0), classes: Vec::new(), epoch };
-            certify(&key, &claim, 5, Timestamp::from_unix_millis(0)).unwrap().statement
+            certify(&key, &claim, Destroyed { epoch_now: 5, elsewhere }, Timestamp::from_unix_millis(0)).unwrap().statement
         };
+        let statement = |epoch| statement_where(epoch, false);
+        assert!(!statement(4).contains("TPM of the machine before"));
+        assert!(statement_where(4, true).contains("together with the TPM of the machine before, until that TPM is cleared"));
         assert!(statement(4).contains(r#""told_by_salamad":["call","erased_at","classes"]"#));
         assert!(statement(4).contains("a copy of the disk together with a recovery code or shares, when both are from before epoch 5"));
         assert!(!statement(4).contains("from before epoch 1"));
@@ -181,7 +199,8 @@ mod tests {
             classes: vec![ErasedClass::Recording, ErasedClass::ClearTranscript],
             epoch: 3,
         };
-        let certificate = certify(&key, &claim, 4, Timestamp::from_unix_millis(1_700_000_900_000)).unwrap();
+        let certificate =
+            certify(&key, &claim, Destroyed { epoch_now: 4, elsewhere: false }, Timestamp::from_unix_millis(1_700_000_900_000)).unwrap();
         assert!(certificate.statement.contains(r#""classes":["recording","clear_transcript"],"epoch":3,"epoch_now":4"#));
         std::fs::write(folder.path().join("signature"), &certificate.signature).unwrap();
         let verified = |text: &str| {

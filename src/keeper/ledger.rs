@@ -61,8 +61,8 @@ pub struct Number {
 /// What the file says of the time before this start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Before {
-    /// This was used, so long ago.
-    Used(Duration, Vec<Used>),
+    /// This was used, up to so long after the machine was started; without a time, before that.
+    Used(Option<Duration>, Vec<Used>),
     /// There was something, but nobody can read it: the hour counts as full.
     Lost,
 }
@@ -102,10 +102,8 @@ impl Ledger {
         let bytes = file_bytes(&file).map_err(LedgerError::File)?;
         let newest = pages(&bytes, &mac).max_by_key(|page| page.generation);
         let before = match &newest {
-            Some(page) if page.boot == boot => Before::Used(now.saturating_sub(Duration::from_millis(page.at)), page.used.clone()),
-            // All of it was before this machine was started.
-            Some(page) => Before::Used(now, page.used.clone()),
-            None if bytes.is_empty() => Before::Used(Duration::ZERO, Vec::new()),
+            Some(page) => Before::Used((page.boot == boot).then(|| Duration::from_millis(page.at)), page.used.clone()),
+            None if bytes.is_empty() => Before::Used(None, Vec::new()),
             None => Before::Lost,
         };
         let page = newest.unwrap_or_default();
@@ -122,6 +120,11 @@ impl Ledger {
         let page = Page { generation: self.page.generation.saturating_add(1), start, chain, lines: 0, ..self.page.clone() };
         self.write(page)?;
         Ok(Number { start, before })
+    }
+
+    /// What lies between the machine's start and the zero of the keeper's steady clock.
+    pub const fn ahead(&self) -> Duration {
+        self.ahead
     }
 
     /// Puts down what was used and how many lines the chain has.
@@ -230,7 +233,8 @@ pub mod tests {
     }
 
     fn read(before: Before) -> Vec<Used> {
-        let Before::Used(since, used) = before else { panic!("lost") };
+        let Before::Used(at, used) = before else { panic!("lost") };
+        let since = since_boot().unwrap().saturating_sub(at.unwrap());
         assert!(since < Duration::from_secs(60), "{since:?}");
         used
     }
@@ -239,7 +243,7 @@ pub mod tests {
     fn each_start_has_the_next_number_and_knows_the_chain_before() {
         let base = tempfile::tempdir().unwrap();
         let (mut ledger, before) = open(base.path());
-        assert_eq!(before, Before::Used(Duration::ZERO, Vec::new()));
+        assert_eq!(before, Before::Used(None, Vec::new()));
         assert_eq!(ledger.begin([1; 16]).unwrap(), Number { start: 1, before: None });
         ledger.save(7, used(3), Duration::ZERO).unwrap();
         drop(ledger);

@@ -72,15 +72,15 @@ pub struct Limits {
     pub certificate: Limit,
     /// Grants that are looked at.
     pub grant: Limit,
-    /// Counting up in the TPM, whose memory wears: one at a start.
+    /// Counting up in the TPM, whose memory wears: one at a start. A move has paid for its own at its beginning.
     pub start: Limit,
-    /// Moves of the erasure epoch, which write that memory twice.
+    /// Moves of the erasure epoch, which write that memory three times: each of two places, and the counter.
     pub erasure: Limit,
     /// Certificates of erasure.
     pub certify: Limit,
-    /// Messages with keys to re-wrap.
+    /// Messages with keys to re-wrap, above what belongs to the move that is begun.
     pub rewrap: Limit,
-    /// Everything else about the epoch.
+    /// Everything else about the epoch, but what ends a move that was begun.
     pub settle: Limit,
     /// Keys of calls that are tried and not opened, for `salama store check`.
     pub verify: Limit,

@@ -29,6 +29,8 @@ pub struct Deks {
     now: Option<DekWrapper>,
     /// Of the epoch that the core moves to.
     next: Option<DekWrapper>,
+    /// Of all that are there, while it is not known which counts: for who only reads, as a check does after a move was cut off.
+    either: Vec<DekWrapper>,
     signer: EcKey,
     /// The calls whose keys are of the epoch that counts, since the last whole move of this life; before one, nobody knows.
     living: Option<Calls>,
@@ -40,7 +42,14 @@ pub struct Deks {
     moved: (usize, usize),
     /// A move was begun in this start; which epoch counts is settled before.
     begun: bool,
+    /// Messages of re-wrapping for the next epoch that was written last.
+    messages: u32,
+    /// Moves that the TPM is still to count.
+    uncounted: u32,
 }
+
+/// So many messages of re-wrapping belong to a move: twice ten million calls. What is more has the limit of a minute.
+const MESSAGES_OF_A_MOVE: u32 = 20_000;
 
 /// Ids are random: half of one tells it from all others. One that was made to look like another's only loses its certificate.
 type Calls = HashSet<[u8; 8]>;
@@ -75,8 +84,22 @@ impl Deks {
     pub fn open(record_kek: Secret<KEY_BYTES>, mut places: BoxedPlaces, signer: EcKey, lost: bool) -> Result<Self, DeksError> {
         let epochs = Epochs::open(places.as_mut())?;
         let (living, rewrapped) = (None, Calls::new());
-        let mut deks =
-            Self { record_kek, places, epochs, now: None, next: None, signer, living, rewrapped, lost, moved: (0, 0), begun: false };
+        let mut deks = Self {
+            record_kek,
+            places,
+            epochs,
+            now: None,
+            next: None,
+            either: Vec::new(),
+            signer,
+            living,
+            rewrapped,
+            lost,
+            moved: (0, 0),
+            begun: false,
+            messages: 0,
+            uncounted: 0,
+        };
         deks.derive()?;
         Ok(deks)
     }
@@ -101,13 +124,14 @@ impl Deks {
         Ok(made)
     }
 
-    /// Opens the DEK of `call`, of the epoch that counts or of the one that the core moves to.
+    /// Opens the DEK of `call`, of the epoch that counts or of the one that the core moves to; of any that is there, until that is settled.
     ///
     /// # Errors
     /// [`UnwrapError`]: damaged, another call's, or of an epoch that is gone.
     pub fn open_dek(&self, call: CallId, wrapped: &WrappedDek) -> Result<Secret<DEK_BYTES>, UnwrapError> {
         let by = |wrapper: &Option<DekWrapper>| wrapper.as_ref().ok_or(UnwrapError)?.open(call, wrapped);
-        by(&self.now).or_else(|_| by(&self.next))
+        let opened = by(&self.now).or_else(|_| by(&self.next));
+        opened.or_else(|error| self.either.iter().find_map(|wrapper| wrapper.open(call, wrapped).ok()).ok_or(error))
     }
 
     /// Does what the core asks; and says it for the journal.
@@ -165,6 +189,7 @@ impl Deks {
         let begun = self.epochs.begin(self.places.as_mut());
         if self.epochs.made() != made {
             self.rewrapped.clear();
+            self.messages = 0;
         }
         begun
     }
@@ -175,6 +200,7 @@ impl Deks {
         // Also when what follows has failed: it counts.
         if self.epochs.current().map(Epoch::number) != counted {
             self.living = Some(std::mem::take(&mut self.rewrapped));
+            self.uncounted = self.uncounted.saturating_add(1);
         }
         committed
     }
@@ -186,6 +212,7 @@ impl Deks {
             return Err(KeeperDenial::BadRequest);
         }
         self.epochs.used();
+        self.messages = self.messages.saturating_add(1);
         let mut one = |(call, wrapped): &(CallId, WrappedDek)| {
             let new = now.rewrap(*call, wrapped, next).ok().or_else(|| next.open(*call, wrapped).ok().map(|_| wrapped.clone()))?;
             self.rewrapped.insert(short(*call));
@@ -199,16 +226,37 @@ impl Deks {
 
     /// Only what can be opened by nobody any more is certified to be erased: its epoch is destroyed, and its key was not wrapped anew
     /// when that happened, which only a keeper knows that was there.
-    fn certify(&self, claim: &ErasureClaim, now: Timestamp) -> Result<EpochReply, KeeperDenial> {
+    fn certify(&mut self, claim: &ErasureClaim, now: Timestamp) -> Result<EpochReply, KeeperDenial> {
         let number = self.epochs.current().map(Epoch::number).filter(|number| claim.epoch < *number && !self.epochs.holds(claim.epoch));
         let gone = self.living.as_ref().is_some_and(|living| !living.contains(&short(claim.call)));
         let number = number.filter(|_| gone).ok_or(KeeperDenial::EpochOutOfOrder)?;
-        erasure::certify(&self.signer, claim, number, now).map(EpochReply::Certificate).map_err(|_| KeeperDenial::Internal)
+        // A certificate must not promise more than is sure.
+        let elsewhere = self.places.are_elsewhere().unwrap_or(true);
+        erasure::certify(&self.signer, claim, erasure::Destroyed { epoch_now: number, elsewhere }, now)
+            .map(EpochReply::Certificate)
+            .map_err(|_| KeeperDenial::Internal)
     }
 
     /// Whether [`EpochRequest::Begin`] would write to the TPM: a move that is only tried again does not.
     pub const fn wears(&self) -> bool {
         self.epochs.wears()
+    }
+
+    /// Whether the move that is begun has paid for this: its end, and keys to re-wrap, as many as a move may have.
+    pub fn is_paid(&self, request: &EpochRequest) -> bool {
+        self.epochs.next().is_some_and(|next| match request {
+            EpochRequest::Rewrap(_) => self.messages < MESSAGES_OF_A_MOVE,
+            EpochRequest::Committed { number } => *number == next.number(),
+            EpochRequest::Abort => true,
+            EpochRequest::Settle { .. } | EpochRequest::Begin | EpochRequest::Certify(_) => false,
+        })
+    }
+
+    /// Whether a move is still to be counted, which it has paid for. Each once.
+    pub const fn takes_paid_count(&mut self) -> bool {
+        let is_paid = self.uncounted > 0;
+        self.uncounted = self.uncounted.saturating_sub(1);
+        is_paid
     }
 
     /// How many next epochs were written to the TPM in this life, or may have been.
@@ -221,6 +269,8 @@ impl Deks {
             epoch.map(|epoch| Ok(DekWrapper::new(&epoch.kek(&self.record_kek)?, epoch.number())?)).transpose()
         };
         (self.now, self.next) = (wrapper(self.epochs.current())?, wrapper(self.epochs.next())?);
+        let unsettled = self.epochs.here().filter(|_| self.now.is_none());
+        self.either = unsettled.filter_map(|epoch| wrapper(Some(epoch)).transpose()).collect::<Result<_, _>>()?;
         Ok(())
     }
 }
@@ -290,6 +340,10 @@ pub mod memory {
             Ok(())
         }
 
+        fn are_elsewhere(&mut self) -> Result<bool, PlacesError> {
+            Ok(false)
+        }
+
         fn carried(&mut self) -> Result<Vec<u32>, PlacesError> {
             Ok(self.carried.clone())
         }
@@ -304,6 +358,16 @@ pub mod memory {
     pub fn deks() -> Deks {
         let mut places = Memory::default();
         places.write(0, Some(&Epoch::new(1).unwrap())).unwrap();
+        of(places)
+    }
+
+    /// DEKs as each of these places has them, and of both at once.
+    pub fn deks_cut_off() -> [Deks; 3] {
+        let (first, second) = ((1, [1; KEY_BYTES]), (2, [2; KEY_BYTES]));
+        [[Some(first), None], [None, Some(second)], [Some(first), Some(second)]].map(|places| of(Memory { places, carried: Vec::new() }))
+    }
+
+    fn of(places: Memory) -> Deks {
         let kek = Secret::try_fill(|_| Ok::<(), ()>(())).unwrap();
         Deks::open(kek, Box::new(places), EcKey::generate().unwrap().0, false).unwrap()
     }
@@ -311,7 +375,7 @@ pub mod memory {
 
 #[cfg(test)]
 mod tests {
-    use super::memory::deks;
+    use super::memory::{deks, deks_cut_off};
     use super::*;
     use crate::ipc::keeper::ErasedClass;
 
@@ -356,6 +420,19 @@ mod tests {
         assert!(deks.open_dek(OTHER, &erased.1).is_err());
         assert_eq!(asked(&mut deks, EpochRequest::Settle { store: Some(1) }).err(), Some(KeeperDenial::EpochOutOfOrder));
         assert!(deks.open_dek(OTHER, &erased.1).is_err(), "a core that lies gets nothing");
+    }
+
+    #[test]
+    fn until_it_is_settled_what_any_epoch_wrapped_is_opened_and_nothing_is_made() {
+        let [mut old, mut new, mut both] = deks_cut_off();
+        let (before, after) = (old.new_dek(CALL).unwrap(), new.new_dek(OTHER).unwrap());
+        assert_eq!(both.open_dek(CALL, &before.1).unwrap().expose(), before.0.expose());
+        assert_eq!(both.open_dek(OTHER, &after.1).unwrap().expose(), after.0.expose());
+        assert!(both.open_dek(OTHER, &before.1).is_err(), "another call's");
+        assert!(both.new_dek(NEW).is_err());
+        assert!(matches!(asked(&mut both, EpochRequest::Settle { store: Some(1) }), Ok(EpochReply::At { number: 1 })));
+        assert!(both.open_dek(CALL, &before.1).is_ok());
+        assert!(both.open_dek(OTHER, &after.1).is_err(), "it does not count");
     }
 
     #[test]

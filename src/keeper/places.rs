@@ -122,6 +122,10 @@ impl Places for LivePlaces {
         Ok(self.held.borrow_mut().tpm.with(|tpm| tpm.write_place(index, &self.auth, &value))?)
     }
 
+    fn are_elsewhere(&mut self) -> Result<bool, PlacesError> {
+        Ok(self.keyslots()?.has_leftovers_elsewhere())
+    }
+
     fn carried(&mut self) -> Result<Vec<u32>, PlacesError> {
         Ok(self.keyslots()?.epoch.map(|places| places.carried).unwrap_or_default())
     }

@@ -186,6 +186,8 @@ const fn minute_of(now: Duration) -> u64 {
 /// The meters and the counters.
 pub struct Quota<C> {
     clock: C,
+    /// What lies between the machine's start and the clock's zero, where uses are handed over from start to start.
+    ahead: Duration,
     new_deks: Meter,
     unwraps_job: Meter,
     unwraps_read: Meter,
@@ -211,6 +213,7 @@ impl<C: Clock> Quota<C> {
         let meter = |limit| Meter::new(limit, now);
         Self {
             clock,
+            ahead: Duration::ZERO,
             new_deks: meter(limits.new),
             unwraps_job: meter(limits.job),
             unwraps_read: meter(limits.read),
@@ -229,17 +232,19 @@ impl<C: Clock> Quota<C> {
         }
     }
 
-    /// Counts what was used before this start.
-    pub fn remember(&mut self, before: &Before) {
-        let now = self.clock.steady();
+    /// Counts what was used before this start. `ahead` lies between the machine's start and the clock's zero: all starts count by the
+    /// machine's time, so that what they hand over stays as old as it is.
+    pub fn remember(&mut self, before: &Before, ahead: Duration) {
+        self.ahead = ahead;
+        let now = self.now();
         for (number, kind) in LASTING {
             let meter = self.meter(kind);
             match before {
                 Before::Lost => meter.fill(now),
-                Before::Used(since, all) => {
+                Before::Used(at, all) => {
                     for Used { hour, all, .. } in all.iter().filter(|used| used.kind == number) {
-                        meter.hour.remember(hour, *since);
-                        meter.all.remember(all, *since);
+                        meter.hour.remember(hour, *at, now);
+                        meter.all.remember(all, *at, now);
                     }
                 }
             }
@@ -256,7 +261,7 @@ impl<C: Clock> Quota<C> {
 
     /// What is to be put down before the use that was just taken; nothing when it was put down with another.
     pub fn must_put_down(&mut self, kind: Use) -> Option<Vec<Used>> {
-        let now = self.clock.steady();
+        let now = self.now();
         let lasts = LASTING.iter().any(|(_, lasting)| *lasting == kind);
         (lasts && self.meter(kind).goes_ahead(matches!(kind, Use::Unwrap(_)), now)).then(|| self.used())
     }
@@ -273,12 +278,17 @@ impl<C: Clock> Quota<C> {
     }
 
     fn used(&mut self) -> Vec<Used> {
-        let now = self.clock.steady();
+        let now = self.now();
         let one = |(number, kind): &(u8, Use)| {
             let (hour, all) = self.meter(*kind).past(now);
             Used { kind: *number, hour, all }
         };
         LASTING.iter().map(one).collect()
+    }
+
+    /// By which uses are counted.
+    fn now(&self) -> Duration {
+        self.ahead.saturating_add(self.clock.steady())
     }
 
     /// The clock that it was made with.
@@ -308,7 +318,7 @@ impl<C: Clock> Quota<C> {
     /// # Errors
     /// [`Exceeded`].
     pub fn take(&mut self, kind: Use) -> Result<(), Exceeded> {
-        let now = self.clock.steady();
+        let now = self.now();
         let taken = self.both(kind, now).and_then(|()| self.meter(kind).take(now));
         if let Err(exceeded) = taken {
             self.counters.limited = self.counters.limited.saturating_add(1);
@@ -319,7 +329,7 @@ impl<C: Clock> Quota<C> {
 
     /// Whether one more grant can be at work.
     pub fn has_room(&mut self, purpose: UnwrapPurpose) -> bool {
-        let now = self.clock.steady();
+        let now = self.now();
         let extras = &mut self.meter(Use::Unwrap(purpose)).extras;
         extras.retain(|extra| extra.left > 0 && now < extra.until);
         extras.len() < GRANTS_AT_ONCE
@@ -327,7 +337,7 @@ impl<C: Clock> Quota<C> {
 
     /// Adds uses on top, for `lifetime` from now, where there is room.
     pub fn grant(&mut self, purpose: UnwrapPurpose, count: u32, lifetime: Duration) {
-        let until = self.clock.steady().saturating_add(lifetime);
+        let until = self.now().saturating_add(lifetime);
         if self.has_room(purpose) {
             self.meter(Use::Unwrap(purpose)).extras.push(Extra { left: count, until });
         }
@@ -336,7 +346,7 @@ impl<C: Clock> Quota<C> {
     /// The use that was just taken is the first past half of the hour's limit: more than an office has at its peak, though all of it is
     /// allowed. How much was used within the hour; once an hour.
     pub fn passed_half(&mut self, kind: Use) -> Option<u32> {
-        let now = self.clock.steady();
+        let now = self.now();
         let Use::Unwrap(_) = kind else { return None };
         let meter = self.meter(kind);
         let used = meter.all.used(now);
@@ -443,8 +453,47 @@ mod tests {
     /// A start right behind this one, by what was put down.
     fn started_again(put_down: Vec<Used>, since: Duration) -> Quota<ManualClock> {
         let mut next = quota();
-        next.remember(&Before::Used(since, put_down));
+        next.remember(&Before::Used(Some(seconds(0)), put_down), since);
         next
+    }
+
+    /// Reads of the last hour.
+    fn hours(quota: &mut Quota<ManualClock>) -> u32 {
+        let now = quota.now();
+        quota.meter(READ).all.used(now)
+    }
+
+    #[test]
+    fn what_was_used_is_free_after_an_hour_however_often_the_keeper_is_started() {
+        for life in [5, 59, 61, 150] {
+            let mut at = seconds(100_030);
+            let mut start = started_again(Vec::new(), at);
+            assert_eq!(takes(&mut start, READ), 3);
+            let free = seconds(100_020 + 3660);
+            while at < free {
+                assert_eq!(hours(&mut start), 3, "{life} {at:?}");
+                start.clock().advance(seconds(life));
+                at += seconds(life);
+                let put_down = start.used_in_the_end();
+                start = quota();
+                start.remember(&Before::Used(Some(at), put_down), at + seconds(1));
+                at += seconds(1);
+            }
+            assert_eq!(hours(&mut start), 0, "{life}");
+        }
+    }
+
+    #[test]
+    fn a_start_every_three_minutes_never_meets_the_limit_of_twenty_four_an_hour() {
+        let (mut at, mut put_down) = (seconds(50), Vec::new());
+        for start in 0..60 {
+            let mut quota = Quota::new(&Limits::default(), ManualClock::at(Timestamp::from_unix_millis(0)));
+            quota.remember(&Before::Used(Some(at), put_down), at);
+            assert!(quota.take(Use::Count).is_ok(), "{start}");
+            quota.clock().advance(seconds(180));
+            at += seconds(180);
+            put_down = quota.used_in_the_end();
+        }
     }
 
     #[test]
@@ -483,7 +532,7 @@ mod tests {
     #[test]
     fn what_nobody_can_read_any_more_counts_as_a_full_hour() {
         let mut quota = Quota::new(&Limits::default(), ManualClock::at(Timestamp::from_unix_millis(0)));
-        quota.remember(&Before::Lost);
+        quota.remember(&Before::Lost, seconds(0));
         assert_eq!((takes(&mut quota, READ), takes(&mut quota, Use::Count), takes(&mut quota, Use::Begin)), (100, 2, 1));
         quota.clock().advance(seconds(3661));
         assert_eq!(takes(&mut quota, READ), 100);

@@ -89,7 +89,7 @@ impl<C: Clock, W: Write> Keeper<C, W> {
     /// Goes on with what was used before this start, and puts down what will be.
     #[must_use]
     pub fn remembering(mut self, ledger: Ledger, before: &Before) -> Self {
-        self.quota.remember(before);
+        self.quota.remember(before, ledger.ahead());
         if *before == Before::Lost {
             self.quota.count_incident();
             // As with every incident that refuses nothing: a log that takes nothing shows at the first use.
@@ -141,7 +141,10 @@ impl<C: Clock, W: Write> Keeper<C, W> {
         };
         let Some(kind) = kind_of(&request) else { return KeeperReply::Counters(self.quota.counters()) };
         let call = call_of(&request);
-        let done = self.allowed_here(kind).and_then(|()| self.within_quota(kind)).and_then(|()| self.perform(request));
+        // The beginning of a move has paid for its count.
+        let paid = kind == Use::Count && self.takes_paid_count();
+        let allowed = self.allowed_here(kind).and_then(|()| if paid { Ok(()) } else { self.within_quota(kind) });
+        let done = allowed.and_then(|()| self.perform(request));
         let used = self.count(kind, call, done.as_ref().err().copied());
         let clock = self.quota.clock();
         match self.journal.record(used, clock.now(), clock.steady()) {
@@ -150,16 +153,22 @@ impl<C: Clock, W: Write> Keeper<C, W> {
         }
     }
 
-    /// As [`Self::reply`].
+    /// As [`Self::reply`]. What ends a move is never refused for a limit, nor what a move must ask in between: it has paid at its beginning.
     fn epoch(&mut self, request: EpochRequest) -> KeeperReply {
-        let kind = kind_of_epoch(&request);
         if let Keys::Daemon { deks, .. } = &self.keys
-            && kind == Use::Begin
-            && !deks.wears()
+            && deks.is_paid(&request)
         {
             return self.move_on(request);
         }
-        if let Err(denial) = self.allowed_here(kind).and_then(|()| self.within_quota(kind)) {
+        let kind = kind_of_epoch(&request);
+        let wears = kind == Use::Begin && matches!(&self.keys, Keys::Daemon { deks, .. } if deks.wears());
+        // What writes nothing, or fails before it does, has one limit for all of it.
+        let common = if kind == Use::Begin { Use::Settle } else { kind };
+        let mut within = self.allowed_here(kind).and_then(|()| self.within_quota(common));
+        if wears {
+            within = within.and_then(|()| self.within_quota(kind));
+        }
+        if let Err(denial) = within {
             let used = self.count(kind, None, Some(denial));
             let clock = self.quota.clock();
             let _ = self.journal.record(used, clock.now(), clock.steady());
@@ -167,10 +176,14 @@ impl<C: Clock, W: Write> Keeper<C, W> {
         }
         let written = self.written();
         let reply = self.move_on(request);
-        if kind == Use::Begin && self.written() == written {
+        if wears && self.written() == written {
             self.quota.give_back(kind);
         }
         reply
+    }
+
+    fn takes_paid_count(&mut self) -> bool {
+        if let Keys::Daemon { deks, .. } = &mut self.keys { deks.takes_paid_count() } else { false }
     }
 
     /// How often epochs were written to the TPM.
@@ -427,6 +440,72 @@ mod tests {
         assert!(matches!(keeper.reply(KeeperRequest::Epoch(EpochRequest::Begin)), KeeperReply::Denied(denial) if denial == limited));
         keeper.quota.clock().advance(std::time::Duration::from_secs(3660));
         assert!(matches!(keeper.reply(KeeperRequest::Epoch(EpochRequest::Begin)), KeeperReply::Epoch(_)));
+    }
+
+    fn asks<W: Write>(keeper: &mut Keeper<ManualClock, W>, request: EpochRequest) -> Result<(), KeeperDenial> {
+        match keeper.reply(KeeperRequest::Epoch(request)) {
+            KeeperReply::Epoch(_) => Ok(()),
+            KeeperReply::Denied(denial) => Err(denial),
+            _ => panic!("neither done nor refused"),
+        }
+    }
+
+    #[test]
+    fn no_limit_stops_a_move_that_was_begun_from_ending() {
+        let mut keeper = keeper(io::sink());
+        asks(&mut keeper, EpochRequest::Begin).unwrap();
+        let refused = (0..50).filter_map(|_| asks(&mut keeper, EpochRequest::Committed { number: 9 }).err()).last();
+        assert!(matches!(refused, Some(KeeperDenial::RateLimited { .. })), "{refused:?}");
+        for _ in 0..50 {
+            asks(&mut keeper, EpochRequest::Rewrap(Vec::new())).unwrap();
+        }
+        asks(&mut keeper, EpochRequest::Committed { number: 2 }).unwrap();
+        let again = asks(&mut keeper, EpochRequest::Committed { number: 2 });
+        assert!(matches!(again, Err(KeeperDenial::RateLimited { .. })), "it is over: {again:?}");
+        let early = asks(&mut keeper, EpochRequest::Rewrap(Vec::new()));
+        assert_eq!(early, Err(KeeperDenial::EpochOutOfOrder), "none is begun");
+    }
+
+    #[test]
+    fn requests_about_the_epoch_that_write_nothing_have_one_limit() {
+        let mut log = Vec::new();
+        let mut keeper = keeper(&mut log);
+        asks(&mut keeper, EpochRequest::Begin).unwrap();
+        let done = (0..500).filter(|_| asks(&mut keeper, EpochRequest::Begin).is_ok()).count();
+        let others = [EpochRequest::Settle { store: Some(1) }, EpochRequest::Committed { number: 7 }];
+        let limited = others.map(|request| matches!(asks(&mut keeper, request), Err(KeeperDenial::RateLimited { .. })));
+        assert_eq!((done, limited), (8, [true; 2]));
+        drop(keeper);
+        assert!(String::from_utf8(log).unwrap().lines().count() < 9 + 70, "a flood is summed up");
+    }
+
+    #[test]
+    fn a_move_pays_for_its_count_and_leaves_the_starts_theirs() {
+        let base = tempfile::tempdir().unwrap();
+        for start in 0..12 {
+            let (mut ledger, before) = crate::keeper::ledger::tests::open(base.path());
+            ledger.begin([start; 16]).unwrap();
+            let keys = Keys::Daemon { deks: Box::new(deks()), tls: Box::new(EcKey::generate().unwrap().0), rollback: None };
+            let clock = ManualClock::at(Timestamp::from_unix_millis(0));
+            let journal = Journal::new(io::sink(), chain(1), Series::Daemon, Number::default(), clock.steady());
+            let mut keeper = Keeper::new(keys, None, &Limits::default(), None, journal, clock).remembering(ledger, &before);
+            let counts = |keeper: &mut Keeper<ManualClock, _>| match keeper.reply(KeeperRequest::Count { from: 0 }) {
+                KeeperReply::Denied(denial) => denial,
+                _ => panic!("it has no counter"),
+            };
+            assert_eq!(counts(&mut keeper), KeeperDenial::CounterElsewhere, "start {start}");
+            for number in (2..14).filter(|_| start == 0) {
+                asks(&mut keeper, EpochRequest::Begin).unwrap();
+                asks(&mut keeper, EpochRequest::Committed { number }).unwrap();
+                assert_eq!(counts(&mut keeper), KeeperDenial::CounterElsewhere, "move {number}");
+            }
+            assert_eq!(keeper.quota.counters().incidents, 0);
+            if start == 0 {
+                // Each once.
+                let limited = (0..4).map(|_| counts(&mut keeper)).filter(|denial| matches!(denial, KeeperDenial::RateLimited { .. }));
+                assert_eq!(limited.count(), 1);
+            }
+        }
     }
 
     #[test]

@@ -61,15 +61,17 @@ impl Window {
         Past(counted.filter(|(_, count)| *count > 0).filter_map(|(back, count)| Some((u8::try_from(back).ok()?, count))).collect())
     }
 
-    /// Counts what another start had counted `since` so long, as late as it may have been: what is still in doubt counts.
-    pub fn remember(&mut self, past: &Past, since: Duration) {
-        let slots_since = |back: u8| {
-            let least = Duration::from_millis(self.slot_ms.saturating_mul(u64::from(back.saturating_sub(1))));
-            u64::try_from(since.saturating_add(least).as_millis()).unwrap_or(u64::MAX) / self.slot_ms
-        };
-        let all: Vec<(u64, u32)> = past.0.iter().map(|(back, count)| (slots_since(*back), *count)).collect();
-        for (back, count) in all.into_iter().filter(|(back, _)| *back <= SPAN) {
-            self.count_in(self.newest.saturating_sub(back), count);
+    /// Counts what another start had counted up to `at` by the same clock, each in its own slot: nothing gets younger by being handed over.
+    /// `at` nothing: by a clock that ended when this one began; what is still in doubt counts.
+    pub fn remember(&mut self, past: &Past, at: Option<Duration>, now: Duration) {
+        self.advance(now);
+        let last = self.slot_of(at.unwrap_or_default());
+        for (back, count) in &past.0 {
+            let slot = last.saturating_sub(u64::from(at.map_or(back.saturating_sub(1), |_| *back)));
+            // A time to come, which cannot be, counts as now.
+            if slot.saturating_add(SPAN) >= self.newest {
+                self.count_in(slot.min(self.newest), *count);
+            }
         }
     }
 
@@ -188,19 +190,24 @@ mod tests {
     }
 
     #[test]
-    fn a_past_counts_until_it_is_surely_an_hour_old() {
+    fn a_past_counts_for_an_hour_by_the_same_clock_and_until_it_is_surely_so_old_by_another() {
         let mut before = Window::of_an_hour(at(0));
         before.count(at(0));
         before.count(at(1800));
         let past = before.past(at(1859));
         assert_eq!(past.clone().and_now(5), Past(vec![(0, 6), (30, 1)]));
-        for (since, now, counted) in
-            [(0, 0, 2), (0, 1919, 2), (0, 1920, 1), (0, 3659, 1), (0, 3660, 0), (1700, 0, 2), (1920, 0, 1), (3660, 0, 0)]
-        {
+        let counted = |ended: Option<u64>, now: u64| {
             let mut window = Window::of_an_hour(at(0));
-            window.remember(&past, at(since));
-            assert_eq!(window.used(at(now)), counted, "{since} {now}");
+            window.remember(&past, ended.map(at), at(now));
+            window.used(at(now))
+        };
+        for (now, used) in [(1859, 2), (3659, 2), (3660, 1), (5459, 1), (5460, 0)] {
+            assert_eq!(counted(Some(1859), now), used, "{now}");
         }
+        for (now, used) in [(0, 2), (1919, 2), (1920, 1), (3659, 1), (3660, 0)] {
+            assert_eq!(counted(None, now), used, "{now}");
+        }
+        assert_eq!(counted(Some(9000), 60), 2, "a time to come");
     }
 
     proptest! {

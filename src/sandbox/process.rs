@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
 
 use super::landlock::{self, LandlockError, LandlockReport};
@@ -87,9 +88,22 @@ pub enum HardenError {
     /// Looking into memory.
     #[error("the process could not be made undumpable")]
     Dumpable(#[source] io::Error),
+    /// Signals.
+    #[error("the signals that stop the service could not be put off")]
+    Signals(#[source] io::Error),
 }
 
 impl Hardened {
+    /// From here on what stops the whole service at once, be it systemd or a terminal, does not end this process: it ends in order,
+    /// with its channel.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn outlive_a_stop(&self) -> Result<(), HardenError> {
+        let stops = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect::<SigSet>();
+        stops.thread_block().map_err(|errno| HardenError::Signals(errno.into()))
+    }
+
     /// Keeps keys out of swap: sets memory aside to work in and locks it; and locks what is mapped later too, where there is no
     /// limit. As root it lifts the limit first, if it may.
     ///

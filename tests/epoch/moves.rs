@@ -5,8 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use nix::unistd::{Uid, User, chown, geteuid};
+use salama::base::clock::Timestamp;
 use salama::base::ids::CallId;
-use salama::ipc::keeper::{EpochReply, EpochRequest, KeeperDenial, UnwrapPurpose, WrappedDek};
+use salama::ipc::keeper::{EpochReply, EpochRequest, ErasedClass, ErasureClaim, KeeperDenial, UnwrapPurpose, WrappedDek};
 use salama::ipc::keyslots::{Conditions, NewSlot, Task};
 use salama::keys::{Keeper, KeeperError};
 use tempfile::TempDir;
@@ -154,6 +155,7 @@ struct Hardship<'a> {
 impl<'a> Hardship<'a> {
     fn begins(bench: &'a Bench) -> Self {
         assert!(geteuid().is_root(), "run the tests as root: they start keepers as several users");
+        bench.set_limits("[erasure]\nper_hour = 600\n[start]\nper_hour = 600\n");
         let (keeper, _process) = serve(bench);
         settle(&keeper, None).unwrap();
         let (kept, wrapped) = keeper.new_dek(KEPT).unwrap();
@@ -286,6 +288,7 @@ fn a_move_whose_file_cannot_be_written_is_finished_later() {
 #[test]
 fn a_key_directory_that_the_keeper_may_not_write_is_told_at_the_start() {
     let bench = Bench::provisioned();
+    drop(serve(&bench));
     let kept = copy(&bench.keys());
     // Somebody gave it away; what is in it still belongs to the keeper's account.
     chown(&bench.keys(), Some(Uid::from_raw(0)), None).unwrap();
@@ -351,6 +354,80 @@ fn a_code_brings_the_epoch_into_another_machine_however_often_it_moved() {
     assert_eq!(opened(&keeper, KEPT, &store.wrapped), Ok(*kept.expose()));
     move_on(&keeper, &mut store).unwrap();
     assert_eq!(opened(&keeper, KEPT, &store.wrapped), Ok(*kept.expose()));
+}
+
+/// What a certificate says of the call that was erased under epoch 1.
+fn certificate(keeper: &Keeper) -> String {
+    let claim = ErasureClaim { call: ERASED, erased: Timestamp::from_unix_millis(0), classes: vec![ErasedClass::Recording], epoch: 1 };
+    match said(keeper.epoch(EpochRequest::Certify(claim))) {
+        Ok(EpochReply::Certificate(certificate)) => certificate.statement,
+        Ok(_) => panic!("no certificate"),
+        Err(denial) => panic!("not certified: {denial}"),
+    }
+}
+
+#[test]
+fn the_tpm_of_the_machine_before_opens_an_old_image_until_it_is_seen_to_and_certificates_say_so() {
+    const SAID: &str = "the TPM of the machine before";
+    let mut bench = Bench::provisioned();
+    let code = add_code(&bench);
+    let (keeper, process) = serve(&bench);
+    settle(&keeper, None).unwrap();
+    let (erased, old) = keeper.new_dek(ERASED).unwrap();
+    let (_, wrapped) = keeper.new_dek(KEPT).unwrap();
+    let mut store = Store { number: 1, wrapped };
+    drop((keeper, process));
+    let image = copy(&bench.keys());
+
+    // The board is away for repair.
+    let first = std::mem::replace(&mut bench.tpm, Swtpm::start());
+    let reseal = Task::Reseal { slot: None, conditions: Conditions { new_tpm: true, ..Conditions::default() }, with: None };
+    let report = Operator::who_answers(&[&code]).asks(&bench, reseal).done();
+    assert!(report.done.contains("the TPM of another machine still holds"), "{}", report.done);
+    let (keeper, process) = serve(&bench);
+    settle(&keeper, Some(1)).unwrap();
+    move_on(&keeper, &mut store).unwrap();
+    assert!(certificate(&keeper).contains(SAID));
+    drop((keeper, process));
+    let newest = copy(&bench.keys());
+
+    // The limit that docs/KEYS.md states.
+    let second = std::mem::replace(&mut bench.tpm, first);
+    put_back(&image, &bench.keys());
+    let (keeper, process) = serve(&bench);
+    assert_eq!(opened(&keeper, ERASED, &old), Ok(*erased.expose()));
+    drop((keeper, process));
+
+    // As docs/KEYS.md says: the newest disk, there, once.
+    put_back(&newest, &bench.keys());
+    let report = Operator::who_answers(&[&code]).asks(&bench, Task::Verify { slot: 2 }).done();
+    assert!(!report.done.contains("another machine"), "{}", report.done);
+    let seen_to = copy(&bench.keys());
+    put_back(&image, &bench.keys());
+    bench.refusal(&bench.tpm.tcti());
+
+    put_back(&seen_to, &bench.keys());
+    bench.tpm = second;
+    let (keeper, _process) = serve(&bench);
+    settle(&keeper, Some(2)).unwrap();
+    move_on(&keeper, &mut store).unwrap();
+    assert!(!certificate(&keeper).contains(SAID));
+}
+
+#[test]
+fn after_a_move_that_was_cut_off_a_check_opens_every_key_without_knowing_which_epoch_counts() {
+    let bench = Bench::provisioned();
+    let (keeper, process) = serve(&bench);
+    settle(&keeper, None).unwrap();
+    let (kept, before) = keeper.new_dek(KEPT).unwrap();
+    begin(&keeper).unwrap();
+    let after = rewrap(&keeper, KEPT, &before);
+    drop((keeper, process));
+    let (keeper, _process) = serve(&bench);
+    for wrapped in [&before, &after] {
+        assert_eq!(opened(&keeper, KEPT, wrapped), Ok(*kept.expose()));
+    }
+    assert!(keeper.new_dek(KEPT).is_err(), "nothing is made");
 }
 
 /// What a sheet opens in a key directory: the numbers of the epochs.

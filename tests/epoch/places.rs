@@ -3,7 +3,7 @@
 use std::fs;
 
 use salama::base::ids::CallId;
-use salama::ipc::keeper::{Counter, EpochReply, EpochRequest, UnwrapPurpose, WrappedDek};
+use salama::ipc::keeper::{EpochReply, EpochRequest, UnwrapPurpose, WrappedDek};
 use salama::ipc::keyslots::{Conditions, NewSlot, Task};
 
 use crate::box_with_keys::{Bench, holds};
@@ -110,7 +110,7 @@ fn a_box_of_before_there_were_epochs_opens_and_has_places_from_then_on() {
     // A code is made before the first start, as well as after it.
     let code = add_code(&bench);
     let (keeper, greeting, process) = bench.serve(&[]);
-    assert_eq!(greeting.counter, Counter::default());
+    assert_eq!((greeting.counter.value, greeting.counter.leave), (None, false));
     assert!(matches!(keeper.epoch(EpochRequest::Settle { store: Some(0) }), Ok(EpochReply::At { number: 0 })));
     let (dek, wrapped) = keeper.new_dek(KEPT).unwrap();
     drop((keeper, process));

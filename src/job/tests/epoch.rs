@@ -306,6 +306,65 @@ async fn a_move_that_the_keeper_did_not_finish_is_finished_by_the_next_try() {
     assert_eq!(epoch(&office), 2);
     office.close();
 }
+
+#[tokio::test]
+async fn no_key_is_made_or_stored_until_the_keeper_has_moved_as_well() {
+    let state = tempfile::tempdir().unwrap();
+    let office = Office::open(state.path(), good);
+    let (kept, first, second) = (stored(&office).await, stored(&office).await, stored(&office).await);
+    let (early, late) = (under_way(&office).await, under_way(&office).await);
+    office.calls.delete(&Scope::All, first).await.unwrap();
+    office.keeper.deaf_to_the_end.store(true, Ordering::SeqCst);
+    assert!(office.calls.erase_for_good(&Scope::All, first).await.is_err());
+
+    // The keeper's keys are still of the old epoch, which is about to be destroyed.
+    assert!(matches!(office.calls.admit(OWNER, metadata(), None).await, Err(CallsError::Internal)));
+    assert!(early.finish().await.is_err());
+    assert_eq!(epoch(&office), 1);
+
+    // Erased by the name of the epoch that the store is at already.
+    office.calls.delete(&Scope::All, second).await.unwrap();
+    office.keeper.deaf_to_the_end.store(false, Ordering::SeqCst);
+    office.calls.erase_for_good(&Scope::All, second).await.unwrap();
+    assert!(certified(&office, first).await && certified(&office, second).await);
+    let (late, new) = (finished(&office, late).await, stored(&office).await);
+    assert!(opens(&office, kept).await && opens(&office, late).await && opens(&office, new).await);
+    office.close();
+}
+
+#[tokio::test]
+async fn a_move_that_meets_the_limit_waits_and_is_made() {
+    let state = tempfile::tempdir().unwrap();
+    let office = Office::open(state.path(), good);
+    let (kept, erased) = (stored(&office).await, stored(&office).await);
+    office.calls.delete(&Scope::All, erased).await.unwrap();
+    *office.keeper.rewraps_left.lock().unwrap() = Some(0);
+    office.calls.erase_for_good(&Scope::All, erased).await.unwrap();
+    assert!(certified(&office, erased).await && opens(&office, kept).await);
+    assert_eq!(*office.keeper.rewraps_left.lock().unwrap(), None);
+    office.close();
+}
+
+#[tokio::test]
+async fn certificates_that_meet_the_limit_are_stored_and_the_rest_follows_without_another_erasure() {
+    let state = tempfile::tempdir().unwrap();
+    let office = Office::open(state.path(), good);
+    let [first, second, third] = [stored(&office).await, stored(&office).await, stored(&office).await];
+    for call in [first, second, third] {
+        office.calls.delete(&Scope::All, call).await.unwrap();
+    }
+    *office.keeper.certificates_left.lock().unwrap() = Some(1);
+    let commits = office.store.commits();
+    office.calls.erase_for_good(&Scope::All, first).await.unwrap();
+    for call in [first, second, third] {
+        while !certified(&office, call).await {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!((epoch(&office), office.store.commits() - commits), (2, 4), "what was under way, the move, one certificate, and two");
+    office.close();
+}
+
 fn taken_up(state: &Path, counted: u64) -> Result<TakenUp, TakeUpError> {
     let counter = Counter { value: Some(counted), leave: false, keys: 1 };
     OpenStore::open(state, 0, &index()).unwrap().take_up(

@@ -62,6 +62,11 @@ pub(super) struct TestKeeper {
     pub(super) at_the_end: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// The next move counts, but what follows in the TPM fails.
     pub(super) ends_badly: AtomicBool,
+    /// Until it is taken back, no move's end is heard.
+    pub(super) deaf_to_the_end: AtomicBool,
+    /// So many messages of re-wrapping, and so many certificates, then the keeper's limit is reached once.
+    pub(super) rewraps_left: Mutex<Option<usize>>,
+    pub(super) certificates_left: Mutex<Option<usize>>,
     /// Is not certified.
     pub(super) suspect: Mutex<Option<CallId>>,
 }
@@ -82,6 +87,9 @@ impl Default for TestKeeper {
             meanwhile: Mutex::new(None),
             at_the_end: Mutex::new(None),
             ends_badly: AtomicBool::new(false),
+            deaf_to_the_end: AtomicBool::new(false),
+            rewraps_left: Mutex::new(None),
+            certificates_left: Mutex::new(None),
             suspect: Mutex::new(None),
         }
     }
@@ -118,7 +126,26 @@ impl TestKeeper {
         }
     }
 
+    /// Takes one; at none the limit is met, and then there is none any more.
+    fn within(left: &Mutex<Option<usize>>) -> Result<(), KeyError> {
+        let mut left = left.lock().unwrap();
+        match *left {
+            Some(0) => {
+                *left = None;
+                Err(KeyError::RateLimited { wait: WAIT })
+            }
+            Some(more) => {
+                *left = Some(more - 1);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     fn committed(&self, number: u8) -> Result<EpochReply, KeyError> {
+        if self.deaf_to_the_end.load(Ordering::SeqCst) {
+            return Err(KeyError::RateLimited { wait: WAIT });
+        }
         Self::happens(&self.at_the_end);
         match self.next() {
             Some([next, attempt]) if next == number => {
@@ -138,6 +165,7 @@ impl TestKeeper {
     }
 
     fn certified(&self, claim: &ErasureClaim) -> Result<EpochReply, KeyError> {
+        Self::within(&self.certificates_left)?;
         let suspect = *self.suspect.lock().unwrap() == Some(claim.call);
         let gone = self.living.lock().unwrap().as_ref().is_some_and(|living| !living.contains(&claim.call));
         if suspect || claim.epoch >= self.now()[0].into() || !gone {
@@ -167,6 +195,7 @@ impl KeySource for TestKeeper {
                 Ok(EpochReply::At { number: u32::from(self.now()[0]) + 1 })
             }
             EpochRequest::Rewrap(calls) => {
+                Self::within(&self.rewraps_left)?;
                 let new = calls.iter().map(|(_, wrapped)| self.rewrapped(wrapped)).collect();
                 self.anew.lock().unwrap().extend(calls.iter().map(|(call, _)| *call));
                 Self::happens(&self.meanwhile);

@@ -162,6 +162,12 @@ impl Kind {
 }
 
 impl Keyslots {
+    /// Whether what is left over is of another TPM than the one that holds the epochs: it can only be destroyed there.
+    pub fn has_leftovers_elsewhere(&self) -> bool {
+        let here = self.epoch.as_ref().map(|places| &places.storage_root.name);
+        self.leftovers.iter().any(|left| Some(&left.storage_root.name) != here)
+    }
+
     /// A file with one slot.
     pub fn with(kind: Kind, now: u64) -> Self {
         let first = Slot { id: 1, made: now, opened: now, kind };

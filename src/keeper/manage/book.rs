@@ -17,6 +17,10 @@ use crate::keeper::tpm::{StorageRoot, Tpm, TpmError};
 
 use super::{Desk, ManageError};
 
+/// What only the operator can see to.
+const LEFT_ELSEWHERE: &str = "; the TPM of another machine still holds what opened the calls: with a copy of the disk from then it opens \
+                              calls that were erased since. Clear that TPM; or take the disk there once more and say `salama keys verify` of a paper's slot";
+
 /// Open for change.
 pub(super) struct Book {
     exclusive: Exclusive,
@@ -153,8 +157,10 @@ impl<C: Clock> Desk<'_, C> {
             book.keyslots.leftovers = left;
             book.save()?;
         }
-        Ok(trouble.map_or_else(String::new, |error| {
+        let trouble = trouble.map_or_else(String::new, |error| {
             format!("; its half in the TPM could not be destroyed yet ({error}), the next change tries again")
-        }))
+        });
+        let elsewhere = if book.keyslots.has_leftovers_elsewhere() { LEFT_ELSEWHERE } else { "" };
+        Ok(trouble + elsewhere)
     }
 }
