@@ -43,6 +43,14 @@ impl fmt::Display for Tcti {
 
 impl Keeper {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
+        section.moved(
+            "unwraps_per_minute",
+            "is no setting of this file any more; remove it, and say `per_minute` under [job] and [read] in limits.toml of the key directory instead",
+        );
+        section.moved(
+            "handshakes_per_minute",
+            "is no setting of this file any more; remove it, and say `per_minute` under [handshake] in limits.toml of the key directory instead",
+        );
         let rule = "must be \"device:/dev/tpmrm0\", or \"swtpm:host=127.0.0.1,port=PORT\" for a software TPM on this machine";
         Self {
             directory: section.path("directory", "/var/lib/salama-keeper"),

@@ -195,6 +195,20 @@ mod tests {
     }
 
     #[test]
+    fn settings_that_are_in_another_file_by_now_are_refused_with_its_name() {
+        let text = Config::parse("[keeper]\nunwraps_per_minute = 240\nhandshakes_per_minute = 3000").unwrap_err().to_string();
+        for word in [
+            "keeper.unwraps_per_minute: ",
+            "keeper.handshakes_per_minute: ",
+            "[job] and [read] in limits.toml",
+            "[handshake] in limits.toml",
+        ] {
+            assert!(text.contains(word), "{text}");
+        }
+        assert!(text.starts_with("the settings have 2 fault(s)"), "{text}");
+    }
+
+    #[test]
     fn the_operator_reads_what_is_wrong_and_what_is_allowed() {
         let text = Config::parse("[jobs]\nqueue = 0").unwrap_err().to_string();
         assert_eq!(text, "the settings have 1 fault(s); correct each of:\n  jobs.queue: must be a whole number from 1 to 100000");

@@ -130,6 +130,13 @@ impl Section<'_> {
         })
     }
 
+    /// A setting that is somewhere else by now; `rule` completes the sentence "KEY: …".
+    pub(super) fn moved(&mut self, key: &str, rule: &str) {
+        if self.table.remove(key).is_some() {
+            self.fault(key, rule.to_owned());
+        }
+    }
+
     fn fault(&mut self, key: &str, rule: String) {
         self.file.faults.push(Fault { key: format!("{}.{key}", self.name), rule });
     }

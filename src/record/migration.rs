@@ -6,7 +6,8 @@
 //! | schema | what changed |
 //! |---|---|
 //! | 1 | the first; it has no table `store` and names no version |
-//! | 2 | table `store` with the version; table `erasure` |
+//! | 2 | table `store` with the version |
+//! | 3 | table `erasure`; records `rollback` (table `store`) and `epoch` (table `counter`), which come later |
 //!
 //! A step changes what is sealed under the index key, or tables. What is sealed under a call's own key is never open here; its tables
 //! carry versions of their own ([`super::schema::Table::version`]).
@@ -23,7 +24,7 @@ use super::index::IndexKeys;
 use super::schema::{Slot, Table};
 
 /// The schema that this program reads and writes.
-pub const SCHEMA: u16 = 2;
+pub const SCHEMA: u16 = 3;
 
 /// From one schema to the next, inside one transaction that also writes the new version down.
 pub(in crate::record) struct Step {
@@ -31,8 +32,8 @@ pub(in crate::record) struct Step {
     pub(in crate::record) change: fn(&WriteTransaction, &Envelope) -> Result<(), StepError>,
 }
 
-/// All steps, oldest first.
-pub(in crate::record) const STEPS: &[Step] = &[Step { from: 1, change: |_, _| Ok(()) }];
+/// All steps, oldest first. A new table needs no change of its own: each step makes all tables that are not there.
+pub(in crate::record) const STEPS: &[Step] = &[Step { from: 1, change: |_, _| Ok(()) }, Step { from: 2, change: |_, _| Ok(()) }];
 
 /// Why one step was not taken; nothing of it is stored.
 #[derive(Debug, thiserror::Error)]
@@ -186,6 +187,16 @@ pub(in crate::record) fn is_marked(database: &Database, path: &Path) -> Result<O
     }
 }
 
+/// Whether a store of this schema, or one of which that is not known, may have no such table: the next start makes it.
+pub(in crate::record) const fn may_lack(table: Table, schema: Option<u16>) -> bool {
+    match (table, schema) {
+        (Table::Store, Some(schema)) => schema < 2,
+        (Table::Erasure, Some(schema)) => schema < 3,
+        (Table::Erasure, None) => true,
+        _ => false,
+    }
+}
+
 fn stored(database: &Database, slot: &Slot) -> Result<Option<SealedRecord>, redb::Error> {
     guarded(|| {
         let table = database.begin_read()?.open_table(definition(slot.table()))?;
@@ -239,20 +250,38 @@ mod tests {
     const TABLES_OF_1: [&str; 11] =
         ["header", "wrapped_dek", "metadata", "redacted", "clear", "entities", "queue", "by_job", "by_owner", "idempotency", "counter"];
     /// Job number 42 in table `counter`, sealed by another program than this (HKDF and AES-GCM of pyca/cryptography) under the index key
-    /// of zeros.
+    /// of zeros; so is the next.
     const COUNTER_OF_1: &str = "0100000102030405060708090a0b2fa0af97e870a877d0cfc5edc73ad52c02";
 
+    /// Version 2 in table `store`, of schema 2 on.
+    const VERSION_OF_2: &str = "01000102030405060708090a0b0c769a96e2888ad7e13f9023d28a124400fe";
+
+    fn bytes(hexadecimal: &str) -> Vec<u8> {
+        let digits = hexadecimal.as_bytes().chunks(2);
+        digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    }
+
     fn write_schema_1(database: &Database) {
-        let digits = COUNTER_OF_1.as_bytes().chunks(2);
-        let sealed: Vec<u8> = digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect();
         transact(database, |transaction| {
             for name in TABLES_OF_1 {
                 drop(transaction.open_table(Definition::new(name))?);
             }
-            drop(transaction.open_table(Definition::new("counter"))?.insert(&b"job"[..], sealed.as_slice())?);
+            drop(transaction.open_table(Definition::new("counter"))?.insert(&b"job"[..], bytes(COUNTER_OF_1).as_slice())?);
             Ok(())
         })
         .unwrap();
+    }
+
+    /// As the releases before erasure epochs and the counter of starts wrote it.
+    fn store_of_schema_2(state: &Path) -> PathBuf {
+        let path = store_of_schema_1(state);
+        let database = database::open_existing(&path).unwrap();
+        transact(&database, |transaction| {
+            drop(transaction.open_table(Definition::new("store"))?.insert(&b"schema"[..], bytes(VERSION_OF_2).as_slice())?);
+            Ok(())
+        })
+        .unwrap();
+        path
     }
 
     fn store_of_schema_1(state: &Path) -> PathBuf {
@@ -311,6 +340,20 @@ mod tests {
         fs::rename(&copy, &path).unwrap();
         let store = OpenStore::open(state.path(), 0, &index()).unwrap().start().unwrap();
         assert_eq!(counter(&store), 42);
+    }
+
+    #[test]
+    fn a_store_of_before_there_were_erasure_epochs_is_lifted_and_every_table_can_be_read() {
+        let state = tempfile::tempdir().unwrap();
+        let path = store_of_schema_2(state.path());
+        assert_eq!(version_of(&path), 2);
+        let store = OpenStore::open(state.path(), 0, &index()).unwrap().start().unwrap();
+        assert_eq!(counter(&store), 42);
+        for slot in [Slot::erasure(call(1)), Slot::epoch(), Slot::rollback()] {
+            assert!(store.get(&slot).unwrap().is_none());
+        }
+        drop(store);
+        assert_eq!((version_of(&path), version_of(&kept_copy(&path, 2))), (SCHEMA, 2));
     }
 
     #[test]

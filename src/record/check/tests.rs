@@ -248,6 +248,18 @@ fn the_first_schema_is_known_without_keys() {
 }
 
 #[test]
+fn a_table_that_the_next_start_makes_is_no_damage() {
+    let state = whole();
+    let database = database::open_existing(&state.path().join(database::FILE)).unwrap();
+    let gone = database::transact(&database, |transaction| Ok(transaction.delete_table(definition(Table::Erasure))?));
+    assert!(gone.unwrap());
+    drop(database);
+    assert!(checked_without_keys(state.path()).is_sound());
+    // A store that says that it is of the present schema must have it.
+    assert_eq!(checked(state.path()).faults, [StoreFault::Table { table: "erasure".to_owned() }]);
+}
+
+#[test]
 fn a_state_directory_without_a_store_is_no_damage() {
     let state = tempfile::tempdir().unwrap();
     assert!(matches!(check(state.path(), Err(String::new()), &mut |_| ()), Err(CheckError::Absent { .. })));
