@@ -42,7 +42,7 @@ use nix::unistd::geteuid;
 use salama::base::ids::CallId;
 use salama::base::secret::Secret;
 use salama::ipc::channel::Channel;
-use salama::ipc::keeper::{Counter, KeeperDenial, KeeperReply, KeeperRequest, UnwrapPurpose, WrappedDek};
+use salama::ipc::keeper::{Counter, KeeperDenial, KeeperReply, KeeperRequest, Leave, UnwrapPurpose, WrappedDek};
 use salama::keys::{Keeper, KeeperError};
 use salama::{base, ipc, sandbox};
 use swtpm::Swtpm;
@@ -590,7 +590,9 @@ fn only_root_and_the_owner_get_a_console() {
 fn the_tpms_counter_goes_up_by_one_and_never_back() {
     let bench = Bench::provisioned();
     let (keeper, greeting, process) = bench.serve(&[]);
-    let Counter { value: Some(first), leave: false, .. } = greeting.counter else { panic!("it was counted when the box was set up") };
+    let Counter { value: Some(first), leave: Leave::First, .. } = greeting.counter else {
+        panic!("it was counted when the box was set up")
+    };
     assert_eq!(keeper.count(first).unwrap().at, first + 1);
     assert_eq!(keeper.count(first).unwrap().at, first + 1, "asked again, it does not count again");
     let attributes = String::from_utf8(bench.tpm.tool("tpm2_nvreadpublic", &["0x1815a90"]).stdout).unwrap();
@@ -601,7 +603,7 @@ fn the_tpms_counter_goes_up_by_one_and_never_back() {
     drop((keeper, process));
 
     let (keeper, greeting, process) = bench.serve(&[]);
-    assert_eq!((greeting.counter.value, greeting.counter.leave), (Some(first + 1), false));
+    assert_eq!((greeting.counter.value, greeting.counter.leave), (Some(first + 1), Leave::None));
     assert_eq!(denied(keeper.count(first)), KeeperDenial::CounterElsewhere);
     assert_eq!(denied(keeper.count(first + 2)), KeeperDenial::CounterElsewhere);
     drop((keeper, process));
@@ -609,7 +611,7 @@ fn the_tpms_counter_goes_up_by_one_and_never_back() {
     bench.tpm.tool("tpm2_nvundefine", &["-C", "o", "0x1815a90"]);
     for _ in 0..2 {
         let (keeper, greeting, _process) = bench.serve(&[]);
-        assert_eq!((greeting.counter.value, greeting.counter.leave), (None, false));
+        assert_eq!((greeting.counter.value, greeting.counter.leave), (None, Leave::None));
         assert_eq!(denied(keeper.count(first + 1)), KeeperDenial::CounterElsewhere);
     }
 }

@@ -38,6 +38,7 @@ use keeper::slots;
 use keeper::tpm::{Address, Tpm};
 use key_console::{End, Operator};
 use salama::base::secret::{Secret, SecretText};
+use salama::ipc::keeper::Leave;
 use salama::ipc::keyslots::{ApprovalFile, AuthorityFile, Conditions, KeysReport, NewSlot, Task};
 use salama::{base, ipc, sandbox};
 use swtpm::Swtpm;
@@ -751,7 +752,7 @@ fn the_command_line_makes_a_code_by_lines_of_json() {
 }
 
 /// How far it is, and whether there is leave; counted on for the next.
-fn counter(bench: &Bench, counts: bool) -> (Option<u64>, bool) {
+fn counter(bench: &Bench, counts: bool) -> (Option<u64>, Leave) {
     let (keeper, greeting, _process) = bench.serve(&[]);
     if counts {
         keeper.count(greeting.counter.value.unwrap()).unwrap();
@@ -764,21 +765,21 @@ fn leave_to_take_an_older_store_needs_the_paper_and_is_for_one_start() {
     let bench = Bench::provisioned();
     let code = add_code(&bench);
     let wrong = add_code(&Bench::provisioned());
-    let (Some(first), false) = counter(&bench, false) else { panic!("it has counted once") };
+    let (Some(first), Leave::First) = counter(&bench, false) else { panic!("it has counted once") };
 
     let ask = |answers: &[&str], with| Operator::who_answers(answers).asks(&bench, Task::AcceptRollback { with });
     // This machine's TPM, which opens at each start, is not the operator.
     assert_eq!(ask(&[], Some(1)).refused().1, 64);
     let (reason, exit) = ask(&[&wrong, &wrong, &wrong], None).refused();
     assert!(exit == 65 && reason.contains("not of this slot"), "{reason}");
-    assert_eq!(counter(&bench, false), (Some(first), false));
+    assert_eq!(counter(&bench, false), (Some(first), Leave::First));
 
     ask(&[&code], None).done();
-    assert_eq!(counter(&bench, true), (Some(first), true));
+    assert_eq!(counter(&bench, true), (Some(first), Leave::Accepted));
     let used = fs::read(bench.keys().join("rollback")).unwrap();
-    assert_eq!(counter(&bench, false), (Some(first + 1), false));
+    assert_eq!(counter(&bench, false), (Some(first + 1), Leave::None));
     fs::write(bench.keys().join("rollback"), used).unwrap();
-    assert_eq!(counter(&bench, false), (Some(first + 1), false));
+    assert_eq!(counter(&bench, false), (Some(first + 1), Leave::None));
 }
 
 #[test]
@@ -788,9 +789,9 @@ fn a_slot_for_a_tpm_that_is_new_gives_leave_for_its_first_start() {
     counter(&bench, true);
     bench.tpm = Swtpm::start();
     Operator::who_answers(&[&code]).asks(&bench, reseal(NEW_TPM)).done();
-    assert!(counter(&bench, true).1);
-    assert!(!counter(&bench, false).1);
+    assert_eq!(counter(&bench, true).1, Leave::Moved);
+    assert_eq!(counter(&bench, false).1, Leave::None);
     // On a TPM that is known it gives none.
     Operator::default().asks(&bench, reseal(SAME)).done();
-    assert!(!counter(&bench, false).1);
+    assert_eq!(counter(&bench, false).1, Leave::None);
 }

@@ -12,7 +12,7 @@ use salama::base::secret::SecretInTransit;
 use salama::ipc::burst::{GrantFault, SignedGrant};
 use salama::ipc::channel::{Channel, ChannelError, FRAME_MAX};
 use salama::ipc::keeper::{
-    Counted, Counter, KeeperCounters, KeeperDenial, KeeperReply, KeeperRequest, Standing, TpmLockout, UnwrapPurpose, WrappedDek,
+    Counted, Counter, KeeperCounters, KeeperDenial, KeeperReply, KeeperRequest, Leave, Standing, TpmLockout, UnwrapPurpose, WrappedDek,
 };
 use salama::ipc::transcript::{Entity, EntityCount, EntityKind, Utterance, Word};
 use salama::ipc::worker::{
@@ -148,7 +148,7 @@ fn keeper_seeds() -> Vec<Vec<u8>> {
             server_chain: vec![vec![1; 300], vec![2; 300]],
             client_ca: vec![3; 300],
             index_key: SecretInTransit(secret(7)),
-            counter: Counter { value: Some(7), leave: true, keys: 3 },
+            counter: Counter { value: Some(7), leave: Leave::Accepted, keys: 3, epochs: [Some(2), None] },
             standing: Standing {
                 box_name: "box-1".into(),
                 start: [6; 16],

@@ -132,10 +132,26 @@ pub enum KeeperReply {
 pub struct Counter {
     /// How far it is; nothing when it is gone.
     pub value: Option<u64>,
-    /// The operator has given leave, with a recovery code or shares, to take an older store at this state of the counter.
-    pub leave: bool,
+    /// Which other store than the newest may be taken at this state of the counter.
+    pub leave: Leave,
     /// How often the keyslots were changed: an older file of them has a lower number.
     pub keys: u64,
+    /// The numbers of the erasure epochs in the TPM's places.
+    pub epochs: [Option<u32>; 2],
+}
+
+/// Which other store than the newest a start may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Leave {
+    /// None.
+    #[default]
+    None,
+    /// The box was set up and never started: its first store, which is empty.
+    First,
+    /// The keys were brought into this TPM, which knows nothing of the store that there is: that one.
+    Moved,
+    /// The operator has said, with a recovery code or shares, that there is no newer one: any, also an empty one.
+    Accepted,
 }
 
 /// The counter, once it was counted up.

@@ -13,8 +13,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::border::KeyError;
 use super::desk::{Desk, DeskError, record_fault};
 use super::erasures::OpenErasures;
@@ -24,6 +22,7 @@ use crate::base::clock::Timestamp;
 use crate::base::ids::CallId;
 use crate::ipc::keeper::{EpochReply, EpochRequest, REWRAP_MAX, WrappedDek};
 use crate::record::envelope::{Envelope, SealedRecord};
+use crate::record::epoch::StoredEpoch;
 use crate::record::schema::{Slot, Table};
 use crate::record::store::{Batch, Outcome, StoreError};
 
@@ -31,15 +30,6 @@ use crate::record::store::{Batch, Outcome, StoreError};
 const AGAIN: Duration = Duration::from_secs(60);
 /// Longest time between two looks at the clock.
 const LOOK: Duration = Duration::from_secs(20);
-
-/// In the slot [`Slot::epoch`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct StoredEpoch {
-    /// Of all wrapped keys in the store.
-    pub number: u32,
-    /// When it came to count.
-    pub since: Timestamp,
-}
 
 /// What a desk knows of moves.
 #[derive(Default)]

@@ -168,6 +168,11 @@ impl Epochs {
         self.here.get(1 - current)?.as_ref()
     }
 
+    /// What is in the places.
+    pub fn numbers(&self) -> [Option<u32>; 2] {
+        self.here.each_ref().map(|epoch| epoch.as_ref().map(Epoch::number))
+    }
+
     /// Whether an epoch of this number is in a place.
     pub fn holds(&self, number: u32) -> bool {
         self.here.iter().flatten().any(|epoch| epoch.number == number)
@@ -180,7 +185,7 @@ impl Epochs {
     /// [`EpochError::Other`] when that epoch is gone: the store is a copy from before an erasure; [`EpochError::EmptyStore`] when an empty
     /// store would have to say which of two counts.
     pub fn settle<P: Places + ?Sized>(&mut self, places: &mut P, store: Option<u32>, lost: bool) -> Result<u32, EpochError<P::Error>> {
-        let numbers = self.here.each_ref().map(|epoch| epoch.as_ref().map(Epoch::number));
+        let numbers = self.numbers();
         let newest = numbers.into_iter().flatten().max();
         if store.is_none() && !lost && numbers.iter().all(Option::is_some) {
             return Err(EpochError::EmptyStore);

@@ -89,6 +89,11 @@ impl Deks {
         self.places.read(0).map(drop)
     }
 
+    /// The numbers of the epochs in the TPM's places.
+    pub fn epochs(&self) -> [Option<u32>; 2] {
+        self.epochs.numbers()
+    }
+
     /// A new random DEK for `call`, open and wrapped.
     ///
     /// # Errors

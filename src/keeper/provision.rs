@@ -9,6 +9,7 @@ use rustls_pki_types::CertificateDer;
 
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
+use crate::ipc::keeper::Leave;
 
 use super::ca::{Authority, BoxName, IssueError};
 use super::directory::{self, DirectoryError, NewDirectory};
@@ -19,7 +20,7 @@ use super::keyring::{self, KeyringError, NewKeyring};
 use super::keyslots::{EpochPlaces, Keyslots, KeyslotsError, Kind, TpmSlot};
 use super::owner::OwnerAuth;
 use super::places::{self, PlacesError};
-use super::rollback;
+use super::rollback::{self, LEAVE, leave_file};
 use super::signer::{EcKey, KeyError};
 use super::slots::{self, SlotError};
 use super::tpm::nv::Mark;
@@ -73,10 +74,13 @@ pub fn provision(plan: &Plan<'_>, clock: &impl Clock) -> Result<(), ProvisionErr
         directory.add(name, &bytes)?;
     }
     directory.add(directory::CA_PEM, pem_text(authority.certificate()).as_bytes())?;
-    let file = keyslots.write(&slots::file_mac(&root).map_err(SlotError::from)?).map_err(KeyslotsError::from).map_err(SlotError::from)?;
+    let mac = slots::file_mac(&root).map_err(SlotError::from)?;
+    let file = keyslots.write(&mac).map_err(KeyslotsError::from).map_err(SlotError::from)?;
     directory.add(directory::KEYSLOTS, &file)?;
     // One of another box on this TPM gives way to it: last, so that a set-up that fails leaves that box whole.
-    half.counter(&root)?;
+    let counted = half.counter(&root)?;
+    let leave = leave_file(&mac, counted, Leave::First).map_err(KeyslotsError::from).map_err(SlotError::from)?;
+    directory.add(LEAVE, &leave)?;
     // From the rename on the box is there, also when it could not be made durable: its half and places stay.
     directory.commit(|| {
         half.keep();
@@ -112,9 +116,8 @@ impl<'a> Half<'a> {
     }
 
     /// The counter against older copies of the store.
-    fn counter(&self, root: &Root) -> Result<(), SlotError> {
-        Tpm::connect(self.tpm, Some(&self.slot.storage_root))?.make_counter(&rollback::password(root)?)?;
-        Ok(())
+    fn counter(&self, root: &Root) -> Result<u64, SlotError> {
+        Ok(Tpm::connect(self.tpm, Some(&self.slot.storage_root))?.make_counter(&rollback::password(root)?)?)
     }
 
     fn keep(mut self) {

@@ -1,17 +1,18 @@
-//! The counter that tells an older copy of the store, and the operator's leave to take one all the same.
+//! The counter that tells an older copy of the store, and the leave to take another store than the newest all the same.
 //! Trusts: the TPM's counter; a leave that the box's own key authenticates.
 //! Touches: the TPM, the key directory.
 //! Next: the core compares the counter with what its store says (`record::rollback`).
 //!
 //! The counter is made by who sets the box up and by who has its paper, never here: a daemon that finds none must not begin to count.
 //!
-//! A leave is for one state of the counter. The start that uses it counts on, so it is good for that start alone, and an old leave that is
+//! Leave is given by whoever sets the box up, for its first start; by a reseal with paper into another TPM, for the store that there is; and
+//! by `recover --accept-rollback`, which alone is a word on what became of the other stores. A leave is for one state of the counter. The start that uses it counts on, so it is good for that start alone, and an old leave that is
 //! put back is good for none.
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::secret::Secret;
-use crate::ipc::keeper::{Counter, KeeperDenial};
+use crate::ipc::keeper::{Counter, KeeperDenial, Leave};
 
 use super::container::{self, ContainerError, MacKey};
 use super::hierarchy::{DeriveError, KEY_BYTES, Purpose, Root};
@@ -23,9 +24,11 @@ use super::tpm::{RestingTpm, Tpm, TpmError};
 pub const LEAVE: &str = "rollback";
 
 #[derive(Serialize, Deserialize)]
-struct Leave {
-    /// What the counter was when it was given.
+struct Given {
+    /// What the counter was then.
     at: u64,
+    /// For which store.
+    leave: Leave,
 }
 
 /// What the daemon's keeper keeps of it.
@@ -50,12 +53,13 @@ impl Rollback {
             Err(TpmError::CounterGone) => None,
             found => Some(found?),
         };
-        let leave = leave(directory, &file_mac(root)?);
-        let counter = Counter { value, leave: value.is_some() && leave == value, keys };
+        let given = given(directory, &file_mac(root)?).filter(|given| value == Some(given.at));
+        let leave = given.map_or(Leave::None, |given| given.leave);
+        let counter = Counter { value, leave, keys, epochs: [None; 2] };
         Ok(Self { password, counter, now: value, from: None })
     }
 
-    /// What the core is told.
+    /// What the core is told, but for the epochs.
     pub const fn counter(&self) -> Counter {
         self.counter
     }
@@ -94,14 +98,14 @@ pub fn password(root: &Root) -> Result<Secret<KEY_BYTES>, DeriveError> {
 ///
 /// # Errors
 /// [`ContainerError::Body`].
-pub fn leave_file(mac: &MacKey, at: u64) -> Result<Vec<u8>, ContainerError> {
-    container::write(container::ROLLBACK, &Leave { at }, mac)
+pub fn leave_file(mac: &MacKey, at: u64, leave: Leave) -> Result<Vec<u8>, ContainerError> {
+    container::write(container::ROLLBACK, &Given { at, leave }, mac)
 }
 
-/// For which state of the counter there is a leave. What cannot be read or is not the box's own is none.
-fn leave(directory: &OpenDirectory, mac: &MacKey) -> Option<u64> {
+/// The leave that was given last. What cannot be read or is not the box's own is none.
+fn given(directory: &OpenDirectory, mac: &MacKey) -> Option<Given> {
     let file = directory.read(LEAVE).ok()?;
-    Some(container::read::<Leave>(container::ROLLBACK, &file).ok()?.authenticate(mac).ok()?.at)
+    container::read::<Given>(container::ROLLBACK, &file).ok()?.authenticate(mac).ok()
 }
 
 #[cfg(test)]
@@ -122,16 +126,17 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let directory = OpenDirectory::open(base.path()).unwrap();
         let mac = file_mac(&root(1)).unwrap();
-        assert_eq!(leave(&directory, &mac), None);
-        let file = leave_file(&mac, 7).unwrap();
+        let leave = |mac: &MacKey| given(&directory, mac).map(|given| (given.at, given.leave));
+        assert_eq!(leave(&mac), None);
+        let file = leave_file(&mac, 7, Leave::Accepted).unwrap();
         Exclusive::take(base.path()).unwrap().replace(LEAVE, &file).unwrap();
-        assert_eq!(leave(&directory, &mac), Some(7));
-        assert_eq!(leave(&directory, &file_mac(&root(2)).unwrap()), None);
+        assert_eq!(leave(&mac), Some((7, Leave::Accepted)));
+        assert_eq!(leave(&file_mac(&root(2)).unwrap()), None);
         for at in 0..file.len() {
             let mut other = file.clone();
             other[at] ^= 1;
             Exclusive::take(base.path()).unwrap().replace(LEAVE, &other).unwrap();
-            assert_eq!(leave(&directory, &mac), None, "{at}");
+            assert_eq!(leave(&mac), None, "{at}");
         }
     }
 }

@@ -13,7 +13,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::base::clock::{Clock as _, SystemClock};
 use crate::base::exit::Exit;
 use crate::base::secret::Secret;
-use crate::ipc::keeper::{Counter, Standing, TpmLockout};
+use crate::ipc::keeper::{Counter, Leave, Standing, TpmLockout};
 use crate::ipc::key_log::Series;
 use crate::sandbox::landlock::Grant;
 use crate::sandbox::policy::{self, Policy};
@@ -97,7 +97,8 @@ pub fn open_daemon(args: &ServeArgs) -> Result<Opened, StartError> {
         let (record_kek, index, tls) = (root.derive(Purpose::RecordKek)?, root.derive(Purpose::Index)?, keyring.open_tls_key(&root)?);
         let mac = root.derive(Purpose::FileMac)?;
         let live = LivePlaces::new(Rc::clone(&held), &at, root, root_key)?;
-        let deks = Deks::open(record_kek, Box::new(live), signer, counter.leave)?;
+        let deks = Deks::open(record_kek, Box::new(live), signer, counter.leave == Leave::Accepted)?;
+        let counter = Counter { epochs: deks.epochs(), ..counter };
         let keys = Keys::Daemon { deks: Box::new(deks), tls: Box::new(tls), rollback: Some(Box::new(rollback)) };
         let grants = Some(Grants::new(keyring.ca(), keyring.box_name().to_owned(), chain.start()));
         let greeting = Greeting { counter, ..greeting(&keyring, &chain, index, lockout) };

@@ -16,6 +16,7 @@ pub mod compact;
 pub mod copy;
 pub mod database;
 pub mod envelope;
+pub mod epoch;
 pub mod erasure;
 #[cfg(test)]
 mod faults;

@@ -1,7 +1,7 @@
 //! Is this store the newest that this box has had? The TPM counts each time one is taken up and each move of the erasure epoch, and the
 //! store says to what.
 //! Trusts: the TPM's counter, as the keeper tells it; the index key, which seals what the store says.
-//! Touches: one record of the store; when the operator lets an older one be taken, a copy beside it, and the recordings that it does not know.
+//! Touches: one record of the store; when the operator lets another than the newest be taken, a copy beside it, and the recordings that it does not know.
 //! Next: `main` takes the store up before anybody is served; `job` counts with each move of the epoch.
 //!
 //! ```text
@@ -9,16 +9,18 @@
 //! ```
 //! Whatever is cut off between, the counter is at `confirmed` or at `expected`. A copy of before says lower numbers for ever.
 //!
-//! | the store says | the TPM is at | |
-//! |---|---|---|
-//! | nothing, holds nothing | anything | a new store |
-//! | nothing, holds calls | n | refused: from before the counting |
-//! | c, expects e | c .. e | the newest |
-//! | c, expects e | more than e | refused: older |
-//! | c, expects e | less than c | refused: cleared or another TPM |
-//! | what does not open | anything | refused: damaged or changed |
-//! | keyslots changed k times | anything, keyslots of fewer changes | refused: the key directory is older |
-//! | anything | nothing | refused: the counter is gone |
+//! | the store says | the TPM is at | | leave that takes it |
+//! |---|---|---|---|
+//! | an epoch that is in no place | anything | refused: its calls open nowhere | none |
+//! | no epoch, holds no call | two epochs | refused: not mounted? | accepted |
+//! | anything | nothing | refused: the counter is gone | none |
+//! | nothing, holds nothing | n | refused: not mounted? | first (a new store), accepted |
+//! | nothing, holds calls | n | refused: from before the counting | moved, accepted |
+//! | c, expects e | c .. e | the newest | |
+//! | c, expects e | more than e | refused: older | moved, accepted |
+//! | c, expects e | less than c | refused: cleared or another TPM | moved, accepted |
+//! | what does not open | anything | refused: damaged or changed | moved, accepted |
+//! | keyslots changed k times | anything, keyslots of fewer changes | refused: the key directory is older | moved, accepted |
 //!
 //! What this does not find: the record is bound to its place, not to the other records. Whoever can write the disk, and copies it out of the
 //! newest store into an older one, makes that one look like the newest ([`tests`] shows it). The erasure epoch does not fall for that.
@@ -38,12 +40,13 @@ use serde::{Deserialize, Serialize};
 use super::copy::{self, CopyError};
 use super::database::{OpenStoreError, definition, guarded, transact};
 use super::envelope::{Envelope, OpenError, SealError, SealedRecord};
+use super::epoch;
 use super::index::IndexKeys;
 use super::schema::{Slot, Table};
 use super::segments::SegmentDirectory;
 use super::store::{OpenStore, Store, StoreError};
 use crate::base::ids::CallId;
-use crate::ipc::keeper::{Counted, Counter};
+use crate::ipc::keeper::{Counted, Counter, KeeperDenial, Leave};
 
 /// What the store says of the counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,9 +62,9 @@ pub struct Says {
 /// What a start found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TakenUp {
-    /// The newest store.
+    /// The newest store, or the first.
     Newest,
-    /// Another one, with the operator's leave.
+    /// Another one, with leave.
     WithLeave {
         /// What it said.
         said: Option<u64>,
@@ -100,6 +103,33 @@ pub enum TakeUpError {
         path: PathBuf,
         /// Where the TPM is.
         counted: u64,
+    },
+    /// There is none, where one was.
+    #[error(
+        "{path} is new: there was no store in the state directory, or one that was never in use. But this TPM has counted to {counted}, so the box \
+         has had one. Is the state directory mounted? Mount it, or put it back, and start again; nothing was counted. If it is gone for good: \
+         `salama recover --accept-rollback` begins with an empty one, with a recovery code or shares"
+    )]
+    Absent {
+        /// The file.
+        path: PathBuf,
+        /// Where the TPM is.
+        counted: u64,
+    },
+    /// What opens its calls is not in the TPM, or would be decided by a store that has none.
+    #[error(transparent)]
+    Epoch(KeeperDenial),
+    /// What it says of its epoch does not open.
+    #[error(
+        "what {path} says of the erasure epoch does not open: the store was damaged or changed by somebody, and nothing was changed now. Put the \
+         newest state directory back, or restore a backup of it"
+    )]
+    EpochSealed {
+        /// The file.
+        path: PathBuf,
+        /// How.
+        #[source]
+        source: OpenError,
     },
     /// The TPM is behind.
     #[error(
@@ -188,11 +218,26 @@ impl TakeUpError {
             self,
             Self::Older { .. }
                 | Self::Uncounted { .. }
+                | Self::Absent { .. }
+                | Self::Epoch(_)
+                | Self::EpochSealed { .. }
                 | Self::Behind { .. }
                 | Self::NoCounter { .. }
                 | Self::OlderKeys { .. }
                 | Self::Sealed { .. }
         )
+    }
+
+    /// Whether a store that is refused so is taken with this leave.
+    const fn is_lifted_by(&self, leave: Leave) -> bool {
+        match self {
+            Self::Absent { .. } => matches!(leave, Leave::First | Leave::Accepted),
+            Self::Epoch(KeeperDenial::EmptyStore) => matches!(leave, Leave::Accepted),
+            Self::Older { .. } | Self::Uncounted { .. } | Self::Behind { .. } | Self::OlderKeys { .. } | Self::Sealed { .. } => {
+                matches!(leave, Leave::Moved | Leave::Accepted)
+            }
+            _ => false,
+        }
     }
 }
 
@@ -205,7 +250,7 @@ impl OpenStore {
         let path = self.path();
         let judged = self.with(|database| Ok(judged(database, &path, index.envelope(), counter)))?;
         match judged? {
-            (Err(refused), _) if !counter.leave => Err(refused),
+            (Err(refused), _) if !refused.is_lifted_by(counter.leave) => Err(refused),
             _ => Ok(()),
         }
     }
@@ -260,20 +305,21 @@ fn aside_name(counted: u64) -> String {
 }
 
 /// What is done for a store that is taken with leave: kept, and told of.
-type Leave<'a, T> = (&'a mut dyn FnMut(&Database, u64) -> Result<PathBuf, TakeUpError>, T);
+type WithLeave<'a, T> = (&'a mut dyn FnMut(&Database, u64) -> Result<PathBuf, TakeUpError>, T);
 
 fn take_up(
     database: &Database,
     path: &Path,
     index: &Envelope,
     counter: Counter,
-    (keep, told): Leave<'_, impl FnOnce(&TakenUp)>,
+    (keep, told): WithLeave<'_, impl FnOnce(&TakenUp)>,
     count: impl FnOnce(u64) -> Result<Counted, TakeUpError>,
 ) -> Result<TakenUp, TakeUpError> {
     let Some(counted) = counter.value else { return Err(TakeUpError::NoCounter { path: path.to_owned() }) };
     let taken = match judged(database, path, index, counter)? {
         (Ok(()), _) => TakenUp::Newest,
-        (Err(_), says) if counter.leave => {
+        (Err(TakeUpError::Absent { .. }), _) if counter.leave == Leave::First => TakenUp::Newest,
+        (Err(refused), says) if refused.is_lifted_by(counter.leave) => {
             let copy = keep(database, counted)?;
             let taken = TakenUp::WithLeave { said: says.map(|says| says.confirmed), counted, copy };
             told(&taken);
@@ -292,6 +338,11 @@ type Judged = (Result<(), TakeUpError>, Option<Says>);
 
 fn judged(database: &Database, path: &Path, index: &Envelope, counter: Counter) -> Result<Judged, TakeUpError> {
     let failed = |error| TakeUpError::Store(OpenStoreError::of(path, error));
+    let epoch = epoch::said(database, index).map_err(failed)?;
+    let epoch = epoch.map_err(|source| TakeUpError::EpochSealed { path: path.to_owned(), source })?;
+    if let Err(denial) = epoch::fits(epoch, counter.epochs) {
+        return Ok((Err(TakeUpError::Epoch(denial)), None));
+    }
     let says = match read(database, path, index) {
         Err(refused) if refused.is_refusal() => return Ok((Err(refused), None)),
         says => says?,
@@ -365,6 +416,7 @@ pub enum SaysError {
 enum Refused {
     Older { said: u64, counted: u64 },
     Uncounted { counted: u64 },
+    Absent { counted: u64 },
     Behind { said: u64, counted: u64 },
     OlderKeys { said: u64, found: u64 },
 }
@@ -375,6 +427,7 @@ impl Refused {
         match self {
             Self::Older { said, counted } => TakeUpError::Older { path, said, counted },
             Self::Uncounted { counted } => TakeUpError::Uncounted { path, counted },
+            Self::Absent { counted } => TakeUpError::Absent { path, counted },
             Self::Behind { said, counted } => TakeUpError::Behind { path, said, counted },
             Self::OlderKeys { said, found } => TakeUpError::OlderKeys { path, said, found },
         }
@@ -384,7 +437,7 @@ impl Refused {
 /// The table above, where there is a counter and a record that opens.
 const fn judge(says: Option<Says>, empty: bool, counted: u64, keys: u64) -> Result<(), Refused> {
     match says {
-        None if empty => Ok(()),
+        None if empty => Err(Refused::Absent { counted }),
         None => Err(Refused::Uncounted { counted }),
         Some(Says { expected, confirmed: said, .. }) if counted > expected => Err(Refused::Older { said, counted }),
         Some(Says { confirmed: said, .. }) if counted < said => Err(Refused::Behind { said, counted }),

@@ -3,7 +3,7 @@
 use std::fs;
 
 use salama::base::ids::CallId;
-use salama::ipc::keeper::{Counter, EpochReply, EpochRequest, UnwrapPurpose, WrappedDek};
+use salama::ipc::keeper::{Counter, EpochReply, EpochRequest, Leave, UnwrapPurpose, WrappedDek};
 use salama::ipc::keyslots::{Conditions, NewSlot, Task};
 
 use crate::box_with_keys::Bench;
@@ -87,7 +87,7 @@ fn a_box_of_before_there_were_epochs_opens_and_has_places_from_then_on() {
 
     Operator::who_answers(&[&code]).asks(&bench, Task::AcceptRollback { with: Some(2) }).done();
     let (keeper, greeting, _process) = bench.serve(&[]);
-    assert!(greeting.counter.value.is_some() && greeting.counter.leave);
+    assert!(greeting.counter.value.is_some() && greeting.counter.leave == Leave::Accepted);
     assert!(matches!(keeper.epoch(EpochRequest::Settle { store: Some(0) }), Ok(EpochReply::At { number: 0 })));
     assert_eq!(keeper.unwrap_dek(KEPT, &wrapped, UnwrapPurpose::Read).unwrap().expose(), dek.expose());
 }
@@ -129,7 +129,7 @@ fn a_box_that_is_back_on_its_first_machine_gets_its_epoch_from_the_code() {
     assert_eq!(places(&bench), before, "nothing was written without the epoch in hand");
     Operator::who_answers(&[&code]).asks(&bench, reseal(false, Some(2))).done();
     // The store was served on the other machine since: this one's counter knows nothing of that.
-    assert!(bench.serve(&[]).1.counter.leave);
+    assert_eq!(bench.serve(&[]).1.counter.leave, Leave::Moved);
     assert_eq!(opens(&bench, &wrapped), dek);
     // And the paper still has it.
     bench.tpm = Swtpm::start();

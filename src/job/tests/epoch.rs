@@ -15,7 +15,7 @@ use super::support::{OWNER, Office, good, index, metadata, until};
 use crate::base::clock::{Clock as _, Timestamp};
 use crate::base::ids::CallId;
 use crate::ipc::keeper::WrappedDek;
-use crate::ipc::keeper::{Counted, Counter};
+use crate::ipc::keeper::{Counted, Counter, Leave};
 use crate::job::calls::{Arrival, CallsError};
 use crate::job::spec::Scope;
 use crate::job::upload::Upload;
@@ -307,7 +307,8 @@ async fn a_move_that_the_keeper_did_not_finish_is_finished_by_the_next_try() {
     office.close();
 }
 fn taken_up(state: &Path, counted: u64) -> Result<TakenUp, TakeUpError> {
-    let counter = Counter { value: Some(counted), leave: false, keys: 1 };
+    let leave = if counted == 6 { Leave::First } else { Leave::None };
+    let counter = Counter { value: Some(counted), leave, keys: 1, epochs: [None; 2] };
     OpenStore::open(state, 0, &index()).unwrap().take_up(
         &index(),
         counter,

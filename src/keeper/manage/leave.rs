@@ -4,6 +4,7 @@
 //! Next: the daemon's next start uses it (`keeper::rollback`, `record::rollback`).
 
 use crate::base::clock::Clock;
+use crate::ipc::keeper::Leave;
 use crate::ipc::keyslots::KeysReport;
 use crate::keeper::rollback::{LEAVE, leave_file, password};
 use crate::keeper::slots::file_mac;
@@ -16,7 +17,7 @@ impl<C: Clock> Desk<'_, C> {
     pub(super) fn accept_rollback(&self, with: Option<u32>) -> Result<KeysReport, ManageError> {
         let mut book = self.open_by_paper(with)?;
         let here = self.this_tpm(&book, false)?.0.storage_root().clone();
-        let at = self.give_leave(&book, &here)?;
+        let at = self.give_leave(&book, &here, Leave::Accepted)?;
         book.save()?;
         let done =
             format!("the next start of the daemon takes the store that it finds, and keeps a copy of it (counter {at}); start it now");
@@ -24,9 +25,9 @@ impl<C: Clock> Desk<'_, C> {
     }
 
     /// For the state that the counter of this TPM is in now; where it is gone, or another box's, it is made.
-    pub(super) fn give_leave(&self, book: &Book, here: &StorageRoot) -> Result<u64, ManageError> {
+    pub(super) fn give_leave(&self, book: &Book, here: &StorageRoot, leave: Leave) -> Result<u64, ManageError> {
         let at = Tpm::connect(self.tpm, Some(here))?.make_counter(&password(&book.root)?)?;
-        book.replace(LEAVE, &leave_file(&file_mac(&book.root)?, at)?)?;
+        book.replace(LEAVE, &leave_file(&file_mac(&book.root)?, at, leave)?)?;
         Ok(at)
     }
 }

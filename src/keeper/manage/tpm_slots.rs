@@ -7,6 +7,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 
 use crate::base::clock::Clock;
 use crate::base::secret::SecretText;
+use crate::ipc::keeper::Leave;
 use crate::ipc::keyslots::{ApprovalFile, AuthorityFile, Conditions, KeysReport, Wanted};
 use crate::keeper::hierarchy::Purpose;
 use crate::keeper::keyslots::{Half, KeyslotsError, Kind, TpmSlot};
@@ -109,7 +110,7 @@ impl<C: Clock> Desk<'_, C> {
         }
         if self.move_epochs(book, &storage_root)? || new {
             // Its counter knows nothing of the store that there is, which would be refused.
-            self.give_leave(book, &storage_root)?;
+            self.give_leave(book, &storage_root, Leave::Moved)?;
         }
         book.keyslots.leftovers.retain(|left| *left != half);
         let id = match old {

@@ -9,7 +9,9 @@ use std::fs;
 use std::io;
 
 use super::*;
+use crate::base::clock::Timestamp;
 use crate::record::database::FILE;
+use crate::record::epoch::StoredEpoch;
 use crate::record::erasure;
 use crate::record::faulty_disk::{Fault, FaultyDisk};
 use crate::record::segments::SegmentDirectory;
@@ -41,7 +43,11 @@ const POINTS: usize = 4;
 impl World {
     /// A start that is cut off after so many of its three steps.
     fn started(self, steps: usize) -> Result<Self, Refused> {
-        judge(self.says, !self.served, self.counter, KEYS)?;
+        match judge(self.says, !self.served, self.counter, KEYS) {
+            // The leave of the set-up.
+            Err(Refused::Absent { counted }) if counted == NEW.counter => {}
+            judged => judged?,
+        }
         let mut world = self;
         if steps > 0 {
             world.says = Some(Says::before(self.counter, KEYS));
@@ -130,7 +136,7 @@ fn a_store_that_a_tpm_is_behind_or_that_never_counted_is_refused() {
     assert_eq!(judge(Some(Says::before(8, KEYS)), false, 9, KEYS), Ok(()));
     assert_eq!(judge(counted, false, 10, KEYS), Err(Refused::Older { said: 9, counted: 10 }));
     assert_eq!(judge(None, false, 3, KEYS), Err(Refused::Uncounted { counted: 3 }));
-    assert_eq!(judge(None, true, 3, KEYS), Ok(()));
+    assert_eq!(judge(None, true, 3, KEYS), Err(Refused::Absent { counted: 3 }));
     assert_eq!(judge(counted, false, 9, KEYS + 1), Ok(()));
     assert_eq!(judge(counted, false, 9, KEYS - 1), Err(Refused::OlderKeys { said: KEYS, found: KEYS - 1 }));
 }
@@ -140,13 +146,15 @@ struct Tpm(Cell<u64>);
 
 impl Default for Tpm {
     fn default() -> Self {
-        Self(Cell::new(41))
+        Self(Cell::new(NEW.counter))
     }
 }
 
 impl Tpm {
     fn said(&self) -> Counter {
-        Counter { value: Some(self.0.get()), leave: false, keys: KEYS }
+        let value = self.0.get();
+        let leave = if value == NEW.counter { Leave::First } else { Leave::None };
+        Counter { value: Some(value), leave, ..at(value) }
     }
 
     fn count(&self, from: u64) -> Result<Counted, TakeUpError> {
@@ -216,7 +224,7 @@ fn without_power_at_any_operation_of_a_start_with_leave_the_next_one_is_served_a
     let index = index();
     let made = disk_after(0, true, &Tpm::default());
     let with_leave = |database: &Database, tpm: &Tpm, told: &Cell<bool>| {
-        let counter = Counter { leave: tpm.0.get() == GIVEN_AT, ..tpm.said() };
+        let counter = if tpm.0.get() == GIVEN_AT { leave_at(GIVEN_AT) } else { tpm.said() };
         let mut keep = |_: &Database, _| Ok(PathBuf::from("kept"));
         take_up(database, "store".as_ref(), index.envelope(), counter, (&mut keep, |_: &TakenUp| told.set(true)), |from| tpm.count(from))
     };
@@ -263,18 +271,22 @@ fn started(state: &Path, counter: Counter) -> Result<TakenUp, TakeUpError> {
 
 /// Counters without leave.
 const fn at(value: u64) -> Counter {
-    Counter { value: Some(value), leave: false, keys: KEYS }
+    Counter { value: Some(value), leave: Leave::None, keys: KEYS, epochs: [None; 2] }
 }
 
 const fn leave_at(value: u64) -> Counter {
-    Counter { value: Some(value), leave: true, keys: KEYS }
+    Counter { leave: Leave::Accepted, ..at(value) }
+}
+
+const fn first_at(value: u64) -> Counter {
+    Counter { leave: Leave::First, ..at(value) }
 }
 
 #[test]
 fn an_older_store_is_refused_in_words_and_taken_with_leave_and_a_copy() {
     let state = tempfile::tempdir().unwrap();
     let path = state.path().join(FILE);
-    assert_eq!(started(state.path(), at(0)).unwrap(), TakenUp::Newest);
+    assert_eq!(started(state.path(), first_at(0)).unwrap(), TakenUp::Newest);
     let older = fs::read(&path).unwrap();
     assert_eq!(started(state.path(), at(1)).unwrap(), TakenUp::Newest);
     assert_eq!(started(state.path(), at(2)).unwrap(), TakenUp::Newest);
@@ -303,11 +315,62 @@ fn an_older_store_is_refused_in_words_and_taken_with_leave_and_a_copy() {
     assert!(matches!(started(state.path(), at(5)), Err(TakeUpError::Older { said: 1, counted: 5, .. })));
 }
 
+/// What the start says of an epoch, as the keeper will: nothing is copied, told or counted before.
+#[test]
+fn an_epoch_that_the_tpm_does_not_have_is_told_before_anything_is_done_whatever_leave_there_is() {
+    let state = tempfile::tempdir().unwrap();
+    assert_eq!(started(state.path(), first_at(0)).unwrap(), TakenUp::Newest);
+    let store = OpenStore::open(state.path(), 0, &index()).unwrap().start().unwrap();
+    let stored = StoredEpoch { number: 4, since: Timestamp::from_unix_millis(0) };
+    let batch = Batch::new().put(Slot::epoch(), index().envelope().seal_value(&Slot::epoch(), &stored).unwrap());
+    assert_eq!(store.commit(batch).unwrap(), Outcome::Committed);
+    drop(store);
+    let before = fs::read_dir(state.path()).unwrap().count();
+    for (epochs, denial) in [([Some(5), None], KeeperDenial::OtherEpoch), ([Some(2), Some(3)], KeeperDenial::OlderKeys)] {
+        for counter in [at(1), leave_at(1), leave_at(9), Counter { leave: Leave::Moved, ..at(9) }] {
+            let store = OpenStore::open(state.path(), 0, &index()).unwrap();
+            let counter = Counter { epochs, ..counter };
+            let looked = store.is_newest(&index(), counter).unwrap_err();
+            let nobody = |_: &TakenUp| panic!("told");
+            let refused = store.take_up(&index(), counter, nobody, |_| -> Result<Counted, Infallible> { panic!("counted") }).unwrap_err();
+            for refused in [looked, refused] {
+                assert!(matches!(refused, TakeUpError::Epoch(found) if found == denial) && refused.is_refusal(), "{refused}");
+            }
+        }
+    }
+    assert_eq!(fs::read_dir(state.path()).unwrap().count(), before, "no copy");
+    assert_eq!(started(state.path(), Counter { epochs: [Some(4), Some(5)], ..at(1) }).unwrap(), TakenUp::Newest);
+}
+
+#[test]
+fn an_empty_state_directory_is_taken_at_the_first_start_and_later_only_with_the_operators_word() {
+    let mounted = tempfile::tempdir().unwrap();
+    assert_eq!(started(mounted.path(), first_at(7)).unwrap(), TakenUp::Newest);
+    let state = tempfile::tempdir().unwrap();
+    for counter in [at(8), Counter { leave: Leave::Moved, ..at(8) }] {
+        let refused = started(state.path(), counter).unwrap_err();
+        assert!(matches!(refused, TakeUpError::Absent { counted: 8, .. }) && refused.is_refusal(), "{refused}");
+        assert!(refused.to_string().contains("Is the state directory mounted?"), "{refused}");
+    }
+    // It is there again.
+    assert_eq!(started(mounted.path(), at(8)).unwrap(), TakenUp::Newest);
+    // Between two epochs, too.
+    for (counter, epochs) in [(leave_at(9), [Some(1), None]), (leave_at(9), [Some(1), Some(2)])] {
+        let state = tempfile::tempdir().unwrap();
+        let taken = started(state.path(), Counter { epochs, ..counter }).unwrap();
+        assert!(matches!(taken, TakenUp::WithLeave { said: None, counted: 9, .. }), "{taken:?}");
+    }
+    for leave in [Leave::None, Leave::First, Leave::Moved] {
+        let refused = started(state.path(), Counter { leave, epochs: [Some(1), Some(2)], ..at(9) }).unwrap_err();
+        assert!(matches!(refused, TakeUpError::Epoch(KeeperDenial::EmptyStore)) && refused.is_refusal(), "{refused}");
+    }
+}
+
 #[test]
 fn a_store_of_a_tpm_that_was_cleared_says_so_and_is_taken_with_leave() {
     let state = tempfile::tempdir().unwrap();
     // A new store on a box that has had others.
-    assert_eq!(started(state.path(), at(500)).unwrap(), TakenUp::Newest);
+    assert_eq!(started(state.path(), first_at(500)).unwrap(), TakenUp::Newest);
     let words = started(state.path(), at(2)).unwrap_err().to_string();
     assert!(words.contains("at count 501, but the TPM has counted only to 2: it was cleared or replaced"), "{words}");
     // Nothing tells how old it is.
@@ -321,7 +384,7 @@ fn a_store_of_a_tpm_that_was_cleared_says_so_and_is_taken_with_leave() {
 #[test]
 fn the_numbers_cannot_be_written_by_who_has_not_the_index_key() {
     let state = tempfile::tempdir().unwrap();
-    assert_eq!(started(state.path(), at(0)).unwrap(), TakenUp::Newest);
+    assert_eq!(started(state.path(), first_at(0)).unwrap(), TakenUp::Newest);
     let slot = Slot::rollback();
     let store = OpenStore::open(state.path(), 0, &index()).unwrap().start().unwrap();
     // The schema's record is sealed by the right key, for another place.
@@ -340,7 +403,7 @@ fn the_numbers_cannot_be_written_by_who_has_not_the_index_key() {
 fn an_older_store_with_the_record_of_the_newest_in_it_is_taken_for_the_newest() {
     let state = tempfile::tempdir().unwrap();
     let path = state.path().join(FILE);
-    assert_eq!(started(state.path(), at(0)).unwrap(), TakenUp::Newest);
+    assert_eq!(started(state.path(), first_at(0)).unwrap(), TakenUp::Newest);
     let older = fs::read(&path).unwrap();
     assert_eq!(started(state.path(), at(1)).unwrap(), TakenUp::Newest);
     let slot = Slot::rollback();
@@ -360,7 +423,8 @@ fn recordings_that_came_since_are_put_aside_when_an_older_store_is_taken() {
     let segments = SegmentDirectory::open(state.path()).unwrap();
     let stored = |number, counter| {
         let store = OpenStore::open(state.path(), 0, &index()).unwrap();
-        store.take_up(&index(), at(counter), |_| (), |from| Ok::<_, Infallible>(counted(from + 1))).unwrap();
+        let said = if counter == 0 { first_at(0) } else { at(counter) };
+        store.take_up(&index(), said, |_| (), |from| Ok::<_, Infallible>(counted(from + 1))).unwrap();
         let slot = Slot::of_call(Table::Header, call(number));
         let store = store.start().unwrap();
         assert_eq!(store.commit(Batch::new().put(slot.clone(), sealed(&slot, 1))).unwrap(), Outcome::Committed);
@@ -391,7 +455,7 @@ fn recordings_that_came_since_are_put_aside_when_an_older_store_is_taken() {
 #[test]
 fn the_copy_of_a_store_that_was_taken_with_leave_goes_with_the_first_erasure() {
     let state = tempfile::tempdir().unwrap();
-    assert_eq!(started(state.path(), at(0)).unwrap(), TakenUp::Newest);
+    assert_eq!(started(state.path(), first_at(0)).unwrap(), TakenUp::Newest);
     let segments = SegmentDirectory::open(state.path()).unwrap();
     let Ok(TakenUp::WithLeave { copy, .. }) = started(state.path(), leave_at(9)) else { panic!("not taken") };
     assert!(copy.exists());
