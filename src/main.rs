@@ -11,9 +11,10 @@ use salama::base::exit::Exit;
 use salama::base::told::told;
 use salama::config::{Config, ConfigError};
 use salama::connection::listener;
+use salama::job::calls::OpenCallsError;
 use salama::keys::KeeperError;
 use salama::lifecycle::arguments::{Arguments, Task};
-use salama::lifecycle::daemon;
+use salama::lifecycle::daemon::{self, ServeError};
 use salama::lifecycle::maintenance;
 use salama::lifecycle::notify::Notifier;
 use salama::lifecycle::parts::{self, Parts, StartKeeperError};
@@ -45,6 +46,7 @@ fn exit(error: &(dyn Error + 'static)) -> Exit {
         Some(StartKeeperError::Keeper(KeeperError::Refused { exit, .. })) => *exit,
         _ if matches!(error.downcast_ref(), Some(OpenStoreError::Missing { .. } | OpenStoreError::Schema(_))) => Exit::Config,
         _ if error.downcast_ref::<TakeUpError>().is_some_and(TakeUpError::is_refusal) => Exit::Config,
+        _ if matches!(error.downcast_ref(), Some(ServeError::Calls(OpenCallsError::OtherEpoch(_)))) => Exit::Config,
         _ if error.is::<ConfigError>() => Exit::Config,
         _ => Exit::Failed,
     }

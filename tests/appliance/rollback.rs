@@ -48,7 +48,7 @@ pub fn accept(appliance: &Appliance, typed: &str) -> Output {
 }
 
 /// What the daemon says of a store that it does not take.
-fn refused(appliance: &mut Appliance) -> String {
+pub fn refused(appliance: &mut Appliance) -> String {
     let before = appliance.log().len();
     appliance.spawn();
     let ended = appliance.ended();
@@ -62,7 +62,7 @@ fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
 }
 
-fn kept(appliance: &Appliance) -> Vec<String> {
+pub fn kept(appliance: &Appliance) -> Vec<String> {
     let names = fs::read_dir(appliance.state()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.filter(|name| name.starts_with("store.rollback-")).collect()
 }
@@ -115,6 +115,27 @@ fn a_state_directory_from_before_is_refused_until_somebody_has_the_code() {
     // The leave was for one start.
     copy(&older, &appliance.state());
     refused(&mut appliance);
+}
+
+#[test]
+fn a_start_without_the_state_directory_counts_nothing_and_the_next_one_with_it_is_served() {
+    let mut appliance = Appliance::provision(&Settings::default());
+    appliance.run();
+    assert!(appliance.stop().success());
+    let mounted = appliance.path("mounted");
+    fs::rename(appliance.state(), &mounted).unwrap();
+    // What is below where it is mounted.
+    fs::create_dir(appliance.state()).unwrap();
+    assert!(Command::new("chown").arg("salama:salama").arg(appliance.state()).status().unwrap().success());
+    for _ in 0..2 {
+        let said = refused(&mut appliance);
+        assert!(said.contains("Is the state directory mounted?"), "{said}");
+    }
+    fs::remove_dir_all(appliance.state()).unwrap();
+    fs::rename(&mounted, appliance.state()).unwrap();
+    appliance.run();
+    assert!(appliance.stop().success());
+    assert!(!appliance.log().contains("store_taken_with_leave"), "{}", appliance.log());
 }
 
 /// A paper that was removed is good again with the file of before.
