@@ -3,6 +3,7 @@
 //! Touches: starts the keeper and the fork server, before any thread exists.
 //! Next: [`super::daemon`] wires the parts.
 
+use std::error::Error;
 use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,9 @@ use nix::unistd::geteuid;
 
 use super::notify::Notifier;
 use crate::audit::{self, Event};
+use crate::base::told::told;
 use crate::config::Config;
+use crate::ipc::keeper::{KeeperDenial, Leave};
 use crate::job::calls::JobSettings;
 use crate::keys::{Keeper, KeeperError, KeeperGreeting};
 use crate::record::index::IndexKeys;
@@ -112,12 +115,24 @@ pub fn is_newest(store: &OpenStore, index: &IndexKeys, started: &StartedKeeper) 
 pub fn take_up(store: &OpenStore, index: &IndexKeys, started: &StartedKeeper) -> Result<(), TakeUpError> {
     let counter = started.greeting.counter;
     // Before the count that ends the leave: a start that is cut off there would be nobody's.
-    let told = |taken: &TakenUp| {
+    let hear = |taken: &TakenUp| {
         if let TakenUp::WithLeave { said, counted, .. } = taken {
             audit::record(&Event::StoreTakenWithLeave { said: *said, counted: *counted });
         }
     };
-    store.take_up(index, counter, told, |from| started.keeper.count(from)).map(drop)
+    match store.take_up(index, counter, hear, |from| started.keeper.count(from)) {
+        // The store says that it is to be counted, which fits until it is: by the next move of the epoch, or the next start.
+        Err(TakeUpError::Count(error)) if counter.leave == Leave::None && is_limit(&*error) => {
+            audit::record(&Event::Fault { call: None, step: "count start", cause: told(&*error) });
+            Ok(())
+        }
+        taken => taken.map(drop),
+    }
+}
+
+/// Whether the keeper has counted as often as it may within the hour: no reason not to serve.
+fn is_limit(error: &(dyn Error + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(KeeperError::Denied(KeeperDenial::RateLimited { .. })))
 }
 
 /// The file of a credential, when systemd gave it. The keeper reads it; this process never does.

@@ -167,6 +167,20 @@ fn keyslots_from_before_a_paper_was_removed_are_refused_until_somebody_has_anoth
 }
 
 #[test]
+fn a_box_that_was_started_too_often_is_served_and_counted_later() {
+    let mut appliance = Appliance::provision(&Settings::default());
+    fs::write(appliance.keys().join("limits.toml"), "[start]\nper_hour = 1\n").unwrap();
+    for _ in 0..3 {
+        appliance.run();
+        assert!(appliance.stop().success());
+    }
+    fs::remove_file(appliance.keys().join("limits.toml")).unwrap();
+    appliance.run();
+    assert!(appliance.stop().success());
+    assert_eq!(appliance.log().matches("count start failed").count(), 2, "{}", appliance.log());
+}
+
+#[test]
 fn a_box_without_the_counter_starts_only_once_somebody_with_the_code_made_another() {
     let mut appliance = Appliance::provision(&Settings::default());
     let code = add_code(&appliance);
