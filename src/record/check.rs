@@ -239,7 +239,8 @@ impl Check<'_, '_> {
                 Ok(())
             }));
             let absent = matches!(whole, Ok(Err(redb::Error::TableDoesNotExist(_))));
-            if !matches!(whole, Ok(Ok(()))) && !(absent && migration::may_lack(table, self.report.schema)) {
+            let lacks = absent && migration::may_lack(table, self.report.schema);
+            if !lacks && !matches!(whole, Ok(Ok(()))) {
                 self.fault(StoreFault::Table { table: table.name().to_owned() });
             }
         }
