@@ -144,7 +144,7 @@ fn each_certificate_has_a_signed_line_and_without_one_there_is_none() {
     }
     let lines = fs::read_to_string(machine.path("lines")).unwrap();
     let (_, key) = lines.split_once("\"key\":\"").unwrap();
-    let mut verifier = Verifier::new(ipc::burst::bytes(&key[..64]).unwrap(), false);
+    let mut verifier = Verifier::new(salama::base::hex::unhex(&key[..64]).unwrap(), false);
     for (number, line) in (1..).zip(lines.lines()) {
         verifier.line(number, line.as_bytes()).unwrap();
     }
@@ -163,7 +163,7 @@ fn each_certificate_has_a_signed_line_and_without_one_there_is_none() {
     // What is issued past the lines leaves a gap in the numbers of the starts.
     machine.enrol("fourth", "supervisor", &[]).unwrap();
     let lines = fs::read_to_string(machine.path("lines")).unwrap();
-    let mut verifier = Verifier::new(ipc::burst::bytes(&key[..64]).unwrap(), false);
+    let mut verifier = Verifier::new(salama::base::hex::unhex(&key[..64]).unwrap(), false);
     let faults: Vec<LogFault> =
         (1..).zip(lines.lines()).filter_map(|(number, line)| verifier.line(number, line.as_bytes()).err()).collect();
     assert_eq!(faults, [LogFault::StartsMissing { line: 9, first: 3, last: 3 }]);

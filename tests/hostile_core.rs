@@ -30,8 +30,9 @@ use rcgen::{CertificateParams, KeyPair};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use salama::base::clock::Timestamp;
+use salama::base::hex::hex;
 use salama::base::ids::CallId;
-use salama::ipc::burst::{BurstGrant, COUNT_MAX, GrantFault, LIFETIME_MAX, SignedGrant, hex};
+use salama::ipc::burst::{BurstGrant, COUNT_MAX, GrantFault, LIFETIME_MAX, SignedGrant};
 use salama::ipc::channel::Channel;
 use salama::ipc::keeper::{
     EpochRequest, ErasedClass, ErasureClaim, KeeperCounters, KeeperDenial, KeeperReply, KeeperRequest, Standing, UnwrapPurpose, WrappedDek,

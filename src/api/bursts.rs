@@ -22,8 +22,9 @@ use crate::audit::event::{Ruling, Who};
 use crate::audit::{self, Event};
 use crate::authz::action::BurstKeys;
 use crate::authz::permit::Permit;
+use crate::base::hex::{hex, unhex};
 use crate::identity::peer::fingerprint;
-use crate::ipc::burst::{COUNT_MAX, GrantFault, LIFETIME_MAX, SignedGrant, hex};
+use crate::ipc::burst::{COUNT_MAX, GrantFault, LIFETIME_MAX, SignedGrant};
 use crate::ipc::keeper::StartId;
 
 /// Longest body, bytes: a text of 200, a signature, a certificate of some 900.
@@ -138,7 +139,7 @@ fn signed(request: BurstRequest, own: &str) -> Result<SignedGrant, Problem> {
 
 fn digits(text: &str) -> Option<Vec<u8>> {
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let byte = |pair: &[u8; 2]| crate::ipc::burst::bytes::<1>(std::str::from_utf8(pair).ok()?).map(|[byte]| byte);
+    let byte = |pair: &[u8; 2]| unhex::<1>(std::str::from_utf8(pair).ok()?).map(|[byte]| byte);
     if rest.is_empty() { pairs.iter().map(byte).collect() } else { None }
 }
 

@@ -16,7 +16,7 @@ use super::state::Api;
 use super::vitals::{Part, Reading, Trouble};
 use crate::authz::action::ReadHealth;
 use crate::authz::permit::Permit;
-use crate::ipc::burst::hex;
+use crate::base::hex::hex;
 use crate::ipc::keeper::{KeeperCounters, Standing, TpmLockout};
 use crate::ipc::worker::LoadedModel;
 

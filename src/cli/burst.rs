@@ -14,8 +14,9 @@ use super::client::Client;
 use super::failure::Failure;
 use super::output::Output;
 use crate::base::clock::Timestamp;
+use crate::base::hex::{hex, unhex};
 use crate::identity::peer::Claim;
-use crate::ipc::burst::{BurstGrant, COUNT_MAX, LIFETIME_MAX, bytes, hex};
+use crate::ipc::burst::{BurstGrant, COUNT_MAX, LIFETIME_MAX};
 use crate::ipc::keeper::UnwrapPurpose;
 
 /// A grant begins a little in the past, for an appliance whose clock is slow.
@@ -66,7 +67,7 @@ pub(super) async fn burst(client: &Client, output: Output, args: &BurstArgs) -> 
     let signer = client.signer()?;
     let own = Claim::read(signer.certificate()).map_err(|error| Failure::Configuration(format!("your identity names nobody: {error}")))?;
     let terms: Terms = client.get("/api/v1/key-bursts").await?;
-    let start = bytes(&terms.start).ok_or_else(|| Failure::Reply("`start` is no 32 hexadecimal digits".to_owned()))?;
+    let start = unhex(&terms.start).ok_or_else(|| Failure::Reply("`start` is no 32 hexadecimal digits".to_owned()))?;
     let mut nonce = [0; 16];
     SystemRandom::new().fill(&mut nonce).map_err(|_| Failure::Configuration("the system gives no random bytes".to_owned()))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();

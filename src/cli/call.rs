@@ -21,6 +21,7 @@ use super::failure::Failure;
 use super::follow::{self, Display, End};
 use super::output::{Output, clean, clock, size, table, warn};
 use super::{measure, transcript};
+use crate::base::hex::hex;
 use crate::base::ids::CallId;
 use crate::job::spec::{CallMetadata, CallPage, CallView, Consent, ErasureView, Transcript};
 
@@ -70,7 +71,7 @@ pub(super) fn metadata(args: &SendArgs) -> Result<CallMetadata, Failure> {
 fn random_key() -> Result<String, Failure> {
     let mut bytes = [0; 16];
     SystemRandom::new().fill(&mut bytes).map_err(|_| Failure::Configuration("the system gives no random numbers".to_owned()))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&bytes))
 }
 
 /// A form of two parts, `metadata` and `audio`, with its length in front and the recording never in memory as a whole.

@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::failure::Failure;
 use super::output::{Output, table, warn};
-use crate::ipc::burst::bytes;
+use crate::base::hex::unhex;
 use crate::ipc::key_log::{LINE_MAX, LogFault, Report, Verifier};
 
 /// Arguments of `salama audit verify`.
@@ -25,7 +25,7 @@ pub struct VerifyArgs {
 }
 
 fn key(text: &str) -> Result<[u8; 32], String> {
-    bytes(text).ok_or_else(|| "the key is 64 lower-case hexadecimal digits".to_owned())
+    unhex(text).ok_or_else(|| "the key is 64 lower-case hexadecimal digits".to_owned())
 }
 
 /// Faults that are told one by one; more are counted.

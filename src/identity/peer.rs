@@ -11,6 +11,7 @@ use rustls::ServerConnection;
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
 use crate::base::clock::Timestamp;
+use crate::base::hex::hex;
 
 /// Scheme of the SAN URI: `salama://BOX/role/NAME`.
 const SCHEME: &str = "salama://";
@@ -161,7 +162,7 @@ impl PeerIdentity {
 
 /// SHA-256 of a certificate, DER; hexadecimal.
 pub fn fingerprint(der: &[u8]) -> String {
-    digest::digest(&digest::SHA256, der).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(digest::digest(&digest::SHA256, der).as_ref())
 }
 
 impl Claim {

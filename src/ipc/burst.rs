@@ -19,6 +19,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::hex::{hex, unhex};
+
 use super::keeper::{StartId, UnwrapPurpose};
 
 /// Most uses of one grant.
@@ -73,12 +75,12 @@ impl BurstGrant {
         }
         let grant = Self {
             box_name: field("box ")?,
-            start: bytes(&field("start ")?)?,
+            start: unhex(&field("start ")?)?,
             purpose: purpose(&field("kind ")?)?,
             count: field("count ")?.parse().ok()?,
             from: field("from ")?.parse().ok()?,
             until: field("until ")?.parse().ok()?,
-            nonce: bytes(&field("nonce ")?)?,
+            nonce: unhex(&field("nonce ")?)?,
         };
         // One way to write it: no sign, no leading zero, nothing after it.
         (grant.to_string() == text).then_some(grant)
@@ -103,29 +105,6 @@ pub const fn purpose_word(purpose: UnwrapPurpose) -> &'static str {
 
 fn purpose(word: &str) -> Option<UnwrapPurpose> {
     [UnwrapPurpose::Job, UnwrapPurpose::Read].into_iter().find(|purpose| purpose_word(*purpose) == word)
-}
-
-/// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-/// Bytes of lower-case hexadecimal digits, exactly as many.
-pub fn bytes<const N: usize>(digits: &str) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
-    if pairs.len() != N || !rest.is_empty() {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(pairs) {
-        let [high, low] = pair.map(|digit| b"0123456789abcdef".iter().position(|known| *known == digit));
-        *byte = u8::try_from(high? * 16 + low?).ok()?;
-    }
-    Some(bytes)
 }
 
 /// Why a grant does not count.

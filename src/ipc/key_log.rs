@@ -18,7 +18,7 @@ use ring::digest::{SHA256, digest};
 use ring::signature::{ED25519, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 
-use super::burst::bytes;
+use crate::base::hex::unhex;
 
 /// How every line begins.
 pub const HEAD: &str = "{\"chain\":\"";
@@ -156,7 +156,7 @@ impl Verifier {
             return if late { Ok(()) } else { Err(LogFault::HeadMissing { line, seq }) };
         }
         let begun = parts.begun().filter(|_| parts.prev == [0; 32]).ok_or(LogFault::Unlinked { line, seq })?;
-        let before = begun.before.as_deref().and_then(bytes::<16>);
+        let before = begun.before.as_deref().and_then(unhex::<16>);
         let named = self.at.iter().position(|place| Some(place.chain) == before);
         let last = named.or_else(|| self.at.iter().position(|place| place.begun.is_some_and(|(of, _)| of == begun.of)));
         let last = last.map(|at| self.at.swap_remove(at));
@@ -229,10 +229,10 @@ impl<'a> Parts<'a> {
         let (prev, rest) = rest.split_once("\",")?;
         Some(Self {
             signed: signed.as_bytes(),
-            signature: bytes(signature)?,
-            chain: bytes(chain)?,
+            signature: unhex(signature)?,
+            chain: unhex(chain)?,
             seq: seq.parse().ok()?,
-            prev: bytes(prev)?,
+            prev: unhex(prev)?,
             rest,
         })
     }

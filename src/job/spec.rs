@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use crate::base::characters::{CodePoint, is_out_of_place};
 use crate::base::clock::Timestamp;
+use crate::base::hex::hex;
 use crate::base::ids::CallId;
 use crate::base::object;
 use crate::ipc::keeper::ErasureCertificate;
@@ -290,8 +291,7 @@ pub struct Certificate {
 
 impl ErasureView {
     pub(super) fn new(call: CallId, erased: Timestamp, epoch: u32, signed: Option<ErasureCertificate>, progress: (u64, u64)) -> Self {
-        let hexadecimal = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let certificate = signed.map(|signed| Certificate { statement: signed.statement, signature: hexadecimal(&signed.signature) });
+        let certificate = signed.map(|signed| Certificate { statement: signed.statement, signature: hex(&signed.signature) });
         let (rewrapped, rewrapped_of) = if certificate.is_some() { (0, 0) } else { progress };
         Self { call, erased_at: erased.rfc3339(), epoch, certificate, rewrapped, rewrapped_of }
     }

@@ -6,8 +6,8 @@
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
+use crate::base::hex::hex;
 use crate::base::secret::Secret;
-use crate::ipc::burst::hex;
 use crate::ipc::keeper::StartId;
 use crate::ipc::key_log::{CONTEXT, HEAD, SIGNATURE, digest_of};
 

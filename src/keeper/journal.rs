@@ -10,8 +10,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::base::clock::Timestamp;
+use crate::base::hex::hex;
 use crate::base::ids::CallId;
-use crate::ipc::burst::{GrantFault, hex, purpose_word};
+use crate::ipc::burst::{GrantFault, purpose_word};
 use crate::ipc::keeper::{KeeperDenial, UnwrapPurpose};
 use crate::ipc::key_log::{BEGUN, ENDED, INCIDENT, Series};
 use crate::sandbox::process::ConfinementReport;

@@ -83,7 +83,6 @@ impl Deks {
     /// [`DeksError`].
     pub fn open(record_kek: Secret<KEY_BYTES>, mut places: BoxedPlaces, signer: EcKey, lost: bool) -> Result<Self, DeksError> {
         let epochs = Epochs::open(places.as_mut())?;
-        let (living, rewrapped) = (None, Calls::new());
         let mut deks = Self {
             record_kek,
             places,
@@ -92,8 +91,8 @@ impl Deks {
             next: None,
             either: Vec::new(),
             signer,
-            living,
-            rewrapped,
+            living: None,
+            rewrapped: Calls::new(),
             lost,
             moved: (0, 0),
             begun: false,

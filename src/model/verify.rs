@@ -15,6 +15,8 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use ring::digest::{Context, SHA256};
 
+use crate::base::hex::hex;
+
 use super::load::LoadError;
 use super::manifest::{Manifest, ManifestError};
 
@@ -217,11 +219,6 @@ fn refuse_surplus(directory: &File, manifest: &Manifest) -> Result<(), VerifyErr
 /// SHA-256 as 64 lower-case hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
     hex(ring::digest::digest(&SHA256, bytes).as_ref())
-}
-
-/// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn length(bytes: &[u8]) -> u64 {

@@ -24,9 +24,9 @@ use std::path::Path;
 
 use crate::base::clock::Clock;
 use crate::base::exit::Exit;
+use crate::base::hex::hex;
 use crate::base::secret::SecretText;
 use crate::base::told::told;
-use crate::ipc::burst::hex;
 use crate::ipc::channel::{Channel, ChannelError};
 use crate::ipc::keyslots::{ConsoleWord, KeeperWord, KeysReport, NewSlot, Task};
 

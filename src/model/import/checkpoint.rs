@@ -17,8 +17,8 @@ use super::hf::{self, GenerationConfig, HfError};
 use super::tables::Generation;
 use super::vocabulary::TokenizerFile;
 use super::weights::Tensors;
+use crate::base::hex::hex;
 use crate::model::manifest::Digest;
-use crate::model::verify::hex;
 
 /// CTranslate2's weights.
 const CT2_WEIGHTS: &str = "model.bin";
