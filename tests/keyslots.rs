@@ -37,6 +37,7 @@ use keeper::hierarchy::Root;
 use keeper::keyslots::{Keyslots, Kind, TpmSlot};
 use keeper::slots;
 use keeper::tpm::{Address, Tpm};
+use keeper::unfinished::{self, Note};
 use key_console::{End, Operator};
 use salama::base::secret::{Secret, SecretText};
 use salama::ipc::keeper::Leave;
@@ -649,6 +650,81 @@ fn a_change_that_is_killed_after_any_command_of_the_tpm_resumes_or_rolls_back() 
         }
         assert!(killed > 15, "{killed}");
     }
+}
+
+/// Every place of ours in the TPM's NV memory.
+fn all_indices(tpm: &Swtpm) -> BTreeSet<String> {
+    let listed = tpm.tool("tpm2_getcap", &["handles-nv-index"]);
+    String::from_utf8(listed.stdout).unwrap().lines().map(|line| line.trim_start_matches("- ").to_owned()).collect()
+}
+
+#[test]
+fn a_set_up_that_is_killed_after_any_command_of_the_tpm_is_cleared_up_by_the_next() {
+    let bench = Bench::empty_on(Swtpm::start());
+    let proxy = FaultyTpm::before(&bench.tpm, 0);
+    let (mut killed, mut left) = (0, 0);
+    for pass in 0.. {
+        let output = bench.provision_hearing(&proxy.tcti(), |process| proxy.kill(pass, process));
+        proxy.refuse(usize::MAX);
+        for what in ["-t", "-l", "-s"] {
+            bench.tpm.tool("tpm2_flushcontext", &[what]);
+        }
+        if output.status.success() {
+            break;
+        }
+        killed += 1;
+        if all_indices(&bench.tpm).is_empty() {
+            continue;
+        }
+        left += 1;
+
+        let again = bench.provision(&bench.tpm.tcti());
+
+        assert!(again.status.success(), "command {pass}: {}", String::from_utf8_lossy(&again.stderr));
+        assert_eq!(fs::read_dir(bench.base()).unwrap().count(), 1, "command {pass}: the key directory alone");
+        let places = keyslots(&bench).epoch.unwrap().halves().map(|half| half.index);
+        let own = [tpm_slot(&bench, 0).half, places[0], places[1], 0x0181_5a90].map(|index| format!("0x{index:X}"));
+        assert_eq!(all_indices(&bench.tpm), own.into(), "command {pass}");
+        fs::remove_dir_all(bench.keys()).unwrap();
+        bench.tpm.tool("tpm2_clear", &["-Q", "-c", "p"]);
+    }
+    assert!(killed > 30 && left > 15, "{killed} {left}");
+}
+
+#[test]
+fn a_note_destroys_nothing_of_another_box_or_of_a_set_up_that_is_alive() {
+    let bench = Bench::provisioned();
+    let before = all_indices(&bench.tpm);
+    let slot = tpm_slot(&bench, 0);
+    let note = |mark| Note { storage_root: slot.storage_root.clone(), mark, places: vec![slot.half] };
+    let mac = slots::file_mac(&Root::new(&slots::random().unwrap())).unwrap();
+    let own = slots::open_tpm(&slot, address(bench.tpm.tcti()), None).unwrap();
+    let gathering = bench.base().join(".other.partial-1");
+    let put = |note: Note| {
+        fs::create_dir_all(&gathering).unwrap();
+        fs::write(gathering.join("unfinished"), note.write(&mac).unwrap()).unwrap();
+    };
+    let clear = || unfinished::clear(&bench.base().join("other"), address(bench.tpm.tcti())).unwrap();
+
+    // Another's mark.
+    put(note([7; 32]));
+    clear();
+    assert_eq!((all_indices(&bench.tpm), gathering.exists()), (before.clone(), false));
+    // A set-up that is alive.
+    let mark = slots::mark(&Root::new(&own)).unwrap();
+    put(note(mark));
+    let alive = fs::File::open(&gathering).unwrap();
+    alive.lock().unwrap();
+    clear();
+    assert_eq!((all_indices(&bench.tpm), gathering.exists()), (before.clone(), true));
+    drop(alive);
+    // Another TPM: it stays noted.
+    let other = Swtpm::start();
+    unfinished::clear(&bench.base().join("other"), address(other.tcti())).unwrap();
+    assert!(gathering.exists());
+    // The control.
+    clear();
+    assert_eq!((all_indices(&bench.tpm).len(), gathering.exists()), (before.len() - 1, false));
 }
 
 // -- cut off anywhere --

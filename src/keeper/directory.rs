@@ -3,6 +3,8 @@
 //! Touches: the key directory and, while it is made, one directory beside it.
 //! Next: `provision` writes it, the keeper's start-up reads it.
 
+use std::cell::Cell;
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -102,11 +104,14 @@ fn read_file(path: &Path) -> Result<Vec<u8>, DirectoryError> {
 }
 
 /// A key directory that does not exist yet: its files are gathered beside it and appear with one rename.
-/// Dropped before [`Self::commit`], it leaves nothing.
+/// Dropped before [`Self::commit`], it leaves nothing, unless it was told to.
 pub struct NewDirectory {
     target: PathBuf,
     partial: PathBuf,
     owner: Option<(Uid, Gid)>,
+    /// Held alone while this process lives.
+    held: File,
+    left: Cell<bool>,
 }
 
 impl NewDirectory {
@@ -124,15 +129,33 @@ impl NewDirectory {
             return Err(DirectoryError::Exists(target.to_owned()));
         }
         let owner = owner.map(find_user).transpose()?;
-        let name = target.file_name().ok_or_else(|| DirectoryError::Absent(target.to_owned()))?;
-        let mut partial_name = std::ffi::OsString::from(".");
-        partial_name.push(name);
-        partial_name.push(format!(".partial-{}", std::process::id()));
-        let partial = target.with_file_name(partial_name);
+        let mut name = gathering_name(target).ok_or_else(|| DirectoryError::Absent(target.to_owned()))?;
+        name.push(std::process::id().to_string());
+        let partial = target.with_file_name(name);
         let parent = parent_of(target);
         fs::create_dir_all(parent).map_err(|source| DirectoryError::Write { path: parent.to_owned(), source })?;
-        DirBuilder::new().mode(0o700).create(&partial).map_err(|source| DirectoryError::Write { path: partial.clone(), source })?;
-        Ok(Self { target: target.to_owned(), partial, owner })
+        let begun = || {
+            DirBuilder::new().mode(0o700).create(&partial)?;
+            let held = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(&partial)?;
+            held.try_lock()?;
+            Ok(held)
+        };
+        let held = begun().map_err(|source| DirectoryError::Write { path: partial.clone(), source })?;
+        Ok(Self { target: target.to_owned(), partial, owner, held, left: Cell::new(false) })
+    }
+
+    /// Makes what was added so far durable.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Write`].
+    pub fn sync(&self) -> Result<(), DirectoryError> {
+        let synced = self.held.sync_all().and_then(|()| File::open(parent_of(&self.target))?.sync_all());
+        synced.map_err(|source| DirectoryError::Write { path: self.partial.clone(), source })
+    }
+
+    /// Lets what was gathered stay, for the next set-up to look at.
+    pub fn leave(&self) {
+        self.left.set(true);
     }
 
     /// Adds a file.
@@ -154,12 +177,12 @@ impl NewDirectory {
     ///
     /// # Errors
     /// [`DirectoryError::Exists`] when someone else was faster.
-    pub fn commit(self, appeared: impl FnOnce()) -> Result<(), DirectoryError> {
+    pub fn commit(&self, appeared: impl FnOnce()) -> Result<(), DirectoryError> {
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => DirectoryError::Exists(self.target.clone()),
             _ => DirectoryError::Write { path: self.target.clone(), source },
         };
-        File::open(&self.partial).and_then(|directory| directory.sync_all()).map_err(failed)?;
+        self.held.sync_all().map_err(failed)?;
         self.hand_over(&self.partial).map_err(failed)?;
         // rename(2) replaces an empty directory and refuses any other: two set-ups at once cannot overwrite each other.
         fs::rename(&self.partial, &self.target).map_err(failed)?;
@@ -177,9 +200,30 @@ impl NewDirectory {
 
 impl Drop for NewDirectory {
     fn drop(&mut self) {
-        // After a commit the name is gone and this does nothing; what else could fail here leaves sealed files that were never used.
-        let _ = fs::remove_dir_all(&self.partial);
+        if !self.left.get() {
+            // After a commit the name is gone and this does nothing; what else could fail here leaves sealed files that were never used.
+            let _ = fs::remove_dir_all(&self.partial);
+        }
     }
+}
+
+/// How the names of directories begin in which the files of this one are gathered.
+fn gathering_name(target: &Path) -> Option<OsString> {
+    let mut name = OsString::from(".");
+    name.push(target.file_name()?);
+    name.push(".partial-");
+    Some(name)
+}
+
+/// Directories in which the files of this one are gathered, or were by a set-up that was cut off.
+///
+/// # Errors
+/// What the kernel says.
+pub fn gathering_places(target: &Path) -> io::Result<Vec<PathBuf>> {
+    let Some(prefix) = gathering_name(target) else { return Ok(Vec::new()) };
+    let entries = fs::read_dir(parent_of(target))?.collect::<io::Result<Vec<_>>>()?;
+    let begins = |name: OsString| name.as_encoded_bytes().starts_with(prefix.as_encoded_bytes());
+    Ok(entries.into_iter().filter(|entry| begins(entry.file_name())).map(|entry| entry.path()).collect())
 }
 
 fn parent_of(path: &Path) -> &Path {

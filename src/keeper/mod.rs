@@ -47,5 +47,6 @@ pub mod signer;
 pub mod slots;
 pub mod startup;
 pub mod tpm;
+pub mod unfinished;
 pub mod window;
 pub mod wrap;

@@ -23,9 +23,9 @@ use super::places::{self, PlacesError};
 use super::rollback::{self, LEAVE, leave_file};
 use super::signer::{EcKey, KeyError};
 use super::slots::{self, SlotError};
-use super::tpm::nv::Mark;
 use super::tpm::policy::Policy;
-use super::tpm::{Address, Tpm};
+use super::tpm::{Address, StorageRoot, Tpm};
+use super::unfinished::{self, Note, Unfinished, UnfinishedError};
 
 /// What the operator says of the new box.
 pub struct Plan<'a> {
@@ -48,16 +48,20 @@ pub struct Plan<'a> {
 /// Sets the box up. The root key exists only in this process's memory and, sealed, in the slot.
 ///
 /// # Errors
-/// [`ProvisionError`]; then nothing was left behind.
+/// [`ProvisionError`]; then nothing was left behind that the next set-up does not destroy.
 pub fn provision(plan: &Plan<'_>, clock: &impl Clock) -> Result<(), ProvisionError> {
     let box_name = BoxName::new(plan.box_name)?;
+    let address = Address { tcti: plan.tpm, owner: plan.owner_auth };
     let directory = NewDirectory::begin(plan.directory, plan.owner)?;
+    unfinished::clear(plan.directory, address)?;
     let root_key = slots::random().map_err(SlotError::from)?;
     let root = Root::new(&root_key);
-    let half = Half::make(plan, &root_key, &root)?;
-    let mut keyslots = Keyslots::with(Kind::Tpm(half.slot.clone()), clock.now().unix_millis());
-    let places = NewPlaces::make(plan, &half.slot, &root)?;
-    keyslots.epoch = Some(places.at.clone());
+    let mac = slots::file_mac(&root).map_err(SlotError::from)?;
+    let found = Found::look(address)?;
+    let unfinished = Unfinished::begin(address, &directory, found.note(&root)?, &mac)?;
+    let (slot, places) = found.make(address, &root_key, &root)?;
+    let mut keyslots = Keyslots::with(Kind::Tpm(slot), clock.now().unix_millis());
+    keyslots.epoch = Some(places);
     let (ca_key, ca_pkcs8) = EcKey::generate()?;
     let (tls_key, tls_pkcs8) = EcKey::generate()?;
     let authority = Authority::create(box_name.clone(), ca_key, clock.now())?;
@@ -74,95 +78,57 @@ pub fn provision(plan: &Plan<'_>, clock: &impl Clock) -> Result<(), ProvisionErr
         directory.add(name, &bytes)?;
     }
     directory.add(directory::CA_PEM, pem_text(authority.certificate()).as_bytes())?;
-    let mac = slots::file_mac(&root).map_err(SlotError::from)?;
     let file = keyslots.write(&mac).map_err(KeyslotsError::from).map_err(SlotError::from)?;
     directory.add(directory::KEYSLOTS, &file)?;
     // One of another box on this TPM gives way to it: last, so that a set-up that fails leaves that box whole.
-    let counted = half.counter(&root)?;
+    let counted = found.counter(address, &root)?;
     let leave = leave_file(&mac, counted, Leave::First).map_err(KeyslotsError::from).map_err(SlotError::from)?;
     directory.add(LEAVE, &leave)?;
-    // From the rename on the box is there, also when it could not be made durable: its half and places stay.
-    directory.commit(|| {
-        half.keep();
-        places.keep();
-    })?;
+    // From the rename on the box is there, also when it could not be made durable: what it has in the TPM stays.
+    directory.commit(|| unfinished.is_done(plan.directory))?;
     Ok(())
 }
 
-/// The first slot, whose place in the TPM's NV memory is given back unless the box comes to be.
-/// A set-up that is killed in between leaves a place of 32 bytes that nobody uses.
-struct Half<'a> {
-    tpm: Address<'a>,
-    slot: TpmSlot,
-    mark: Mark,
-    index: Option<u32>,
+/// Where in the TPM's NV memory the box will have its places.
+struct Found {
+    storage_root: StorageRoot,
+    half: u32,
+    first: u32,
 }
 
-impl<'a> Half<'a> {
-    fn make(plan: &Plan<'a>, root_key: &Secret<KEY_BYTES>, root: &Root) -> Result<Self, SlotError> {
-        let address = Address { tcti: plan.tpm, owner: plan.owner_auth };
+impl Found {
+    fn look(address: Address<'_>) -> Result<Self, SlotError> {
         let mut tpm = Tpm::connect(address, None)?;
-        let (index, mark) = (tpm.free_index()?, slots::mark(root)?);
-        let made = slots::make_tpm(&mut tpm, index, Policy::default(), None, root_key, root);
-        if made.is_err() {
-            // The first error is the one to tell.
-            let _ = tpm.destroy_half(index, &mark);
-        }
-        // TPMs hold few objects at a time: this one's go before the slot is opened by the whole way.
+        Ok(Self { storage_root: tpm.storage_root().clone(), half: tpm.free_index()?, first: tpm.free_places()? })
+    }
+
+    fn places(&self) -> EpochPlaces {
+        EpochPlaces { storage_root: self.storage_root.clone(), first: self.first, carried: Vec::new() }
+    }
+
+    fn note(&self, root: &Root) -> Result<Note, SlotError> {
+        let of_epoch = self.places().halves().map(|half| half.index);
+        let places = [self.half].into_iter().chain(of_epoch).collect();
+        Ok(Note { storage_root: self.storage_root.clone(), mark: slots::mark(root)?, places })
+    }
+
+    /// The first slot, opened once by the whole way, and the erasure epoch's places.
+    fn make(&self, address: Address<'_>, root_key: &Secret<KEY_BYTES>, root: &Root) -> Result<(TpmSlot, EpochPlaces), ProvisionError> {
+        let mut tpm = Tpm::connect(address, Some(&self.storage_root)).map_err(SlotError::from)?;
+        let slot = slots::make_tpm(&mut tpm, self.half, Policy::default(), None, root_key, root)?;
+        // TPMs hold few objects at a time: this one's go before the slot is opened.
         drop(tpm);
-        let half = Self { tpm: address, slot: made?, mark, index: Some(index) };
-        slots::open_tpm(&half.slot, address, None)?;
-        Ok(half)
+        slots::open_tpm(&slot, address, None)?;
+        let mut tpm = Tpm::connect(address, Some(&slot.storage_root)).map_err(SlotError::from)?;
+        let first = Epoch::new(1).map_err(PlacesError::from)?;
+        let at = EpochPlaces { carried: vec![first.number()], ..self.places() };
+        places::make(&mut tpm, &at, root, &[first])?;
+        Ok((slot, at))
     }
 
     /// The counter against older copies of the store.
-    fn counter(&self, root: &Root) -> Result<u64, SlotError> {
-        Ok(Tpm::connect(self.tpm, Some(&self.slot.storage_root))?.make_counter(&rollback::password(root)?)?)
-    }
-
-    fn keep(mut self) {
-        self.index = None;
-    }
-}
-
-impl Drop for Half<'_> {
-    fn drop(&mut self) {
-        if let Some(index) = self.index {
-            let _ = Tpm::connect(self.tpm, Some(&self.slot.storage_root)).and_then(|mut tpm| tpm.destroy_half(index, &self.mark));
-        }
-    }
-}
-
-/// The erasure epoch's places, given back like the [`Half`].
-struct NewPlaces<'a> {
-    tpm: Address<'a>,
-    at: EpochPlaces,
-    mark: Mark,
-    kept: bool,
-}
-
-impl<'a> NewPlaces<'a> {
-    fn make(plan: &Plan<'a>, slot: &TpmSlot, root: &Root) -> Result<Self, PlacesError> {
-        let address = Address { tcti: plan.tpm, owner: plan.owner_auth };
-        let mut tpm = Tpm::connect(address, Some(&slot.storage_root))?;
-        let first = Epoch::new(1)?;
-        let at = EpochPlaces { storage_root: slot.storage_root.clone(), first: tpm.free_places()?, carried: vec![first.number()] };
-        let new = Self { tpm: address, at, mark: slots::mark(root)?, kept: false };
-        places::make(&mut tpm, &new.at, root, &[first])?;
-        Ok(new)
-    }
-
-    fn keep(mut self) {
-        self.kept = true;
-    }
-}
-
-impl Drop for NewPlaces<'_> {
-    fn drop(&mut self) {
-        let halves = if self.kept { None } else { Some(self.at.halves()) };
-        for half in halves.into_iter().flatten() {
-            let _ = Tpm::connect(self.tpm, Some(&half.storage_root)).and_then(|mut tpm| tpm.destroy_half(half.index, &self.mark));
-        }
+    fn counter(&self, address: Address<'_>, root: &Root) -> Result<u64, SlotError> {
+        Ok(Tpm::connect(address, Some(&self.storage_root))?.make_counter(&rollback::password(root)?)?)
     }
 }
 
@@ -176,6 +142,9 @@ pub enum ProvisionError {
     /// The key directory.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// What a set-up leaves that is cut off.
+    #[error(transparent)]
+    Unfinished(#[from] UnfinishedError),
     /// The TPM or the slot.
     #[error(transparent)]
     Slot(#[from] SlotError),

@@ -77,13 +77,25 @@ impl Bench {
 
     /// As [`Self::provision`], with more arguments.
     pub fn provision_with(&self, tcti: &str, more: &[&str]) -> Output {
+        self.provisioning(tcti, more).output().expect("the keeper's program")
+    }
+
+    /// As [`Self::provision`]; `hears` the program's process id.
+    pub fn provision_hearing(&self, tcti: &str, hears: impl FnOnce(u32)) -> Output {
+        let mut command = self.provisioning(tcti, &[]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the keeper's program");
+        hears(child.id());
+        child.wait_with_output().expect("its own child")
+    }
+
+    fn provisioning(&self, tcti: &str, more: &[&str]) -> Command {
         let mut command = Command::new(KEEPER);
         command.arg("provision").arg("--directory").arg(self.keys()).args(["--tpm", tcti, "--name", "nairobi-1"]).args(more);
         command.args(["--server-name", "salama.example", "--server-name", "127.0.0.1"]);
         if geteuid().is_root() {
             command.args(["--owner", "nobody"]);
         }
-        command.output().expect("the keeper's program")
+        command
     }
 
     /// What the keepers wrote on standard error.
