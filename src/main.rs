@@ -17,7 +17,7 @@ use salama::lifecycle::arguments::{Arguments, Task};
 use salama::lifecycle::daemon::{self, ServeError};
 use salama::lifecycle::maintenance;
 use salama::lifecycle::notify::Notifier;
-use salama::lifecycle::parts::{self, Parts, StartKeeperError};
+use salama::lifecycle::parts::{self, Parts, Secrets, StartKeeperError};
 use salama::record::index::IndexKeys;
 use salama::record::rollback::TakeUpError;
 use salama::record::store::{OpenStore, OpenStoreError};
@@ -56,7 +56,7 @@ fn exit(error: &(dyn Error + 'static)) -> Exit {
 fn run() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     if let Some(Task::Store(task)) = arguments.task {
-        return Ok(maintenance::run(&arguments.config, task)?);
+        return Ok(maintenance::run(&arguments.config, &task)?);
     }
     let config = Config::load(&arguments.config)?;
     if arguments.check {
@@ -69,7 +69,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let notifier = Notifier::connect();
     let listener = listener::open(config.listen.address)?;
     let workers = parts::begin_workers(&config)?;
-    let keeper = parts::start_keeper(&config, lines::of_the_daemon()?)?;
+    let keeper = parts::start_keeper(&config, Secrets::of_the_unit(), lines::of_the_daemon()?)?;
 
     let unprivileged = hardened.drop_privileges(parts::user(&config.process.user).as_deref())?;
     let index = IndexKeys::derive(&keeper.greeting.index_key)?;

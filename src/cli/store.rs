@@ -3,6 +3,7 @@
 //! Touches: starts it.
 //! Next: standard output; the way of the work on standard error.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -49,14 +50,19 @@ pub struct CheckArgs {
     /// Without TPM and keeper: pages, forms and presence are checked, seals are not.
     #[arg(long)]
     pub without_keys: bool,
+    /// A file with the password of the TPM's owner hierarchy, when it has one.
+    #[arg(long, value_name = "FILE", conflicts_with = "without_keys")]
+    pub owner_auth: Option<PathBuf>,
+    /// A file with the PIN of the TPM's slot, when it has one.
+    #[arg(long, value_name = "FILE", conflicts_with = "without_keys")]
+    pub pin: Option<PathBuf>,
 }
 
 /// Does it.
 pub(super) fn store(output: Output, command: &StoreCommand) -> Result<(), Failure> {
     match command {
         StoreCommand::Check(args) => {
-            let task: &[&str] = if args.without_keys { &["check", "--without-keys"] } else { &["check"] };
-            let Word::Checked(report) = ask(output, &args.store, task)? else { return Err(Failure::StoreSilent) };
+            let Word::Checked(report) = ask(output, &args.store, check_task(args)?)? else { return Err(Failure::StoreSilent) };
             output.either(&report, told_check)?;
             match &report.without_keys {
                 _ if !report.is_sound() => Err(Failure::StoreDamaged),
@@ -65,19 +71,34 @@ pub(super) fn store(output: Output, command: &StoreCommand) -> Result<(), Failur
             }
         }
         StoreCommand::Compact(args) => {
-            let Word::Compacted(report) = ask(output, args, &["compact"])? else { return Err(Failure::StoreSilent) };
+            let Word::Compacted(report) = ask(output, args, vec!["compact".into()])? else { return Err(Failure::StoreSilent) };
             output.either(&report, told_compact)
         }
     }
 }
 
+/// Programs of ours are started in the root directory: files are named from there.
+fn check_task(args: &CheckArgs) -> Result<Vec<OsString>, Failure> {
+    let mut task: Vec<OsString> = vec!["check".into()];
+    task.extend(args.without_keys.then(|| "--without-keys".into()));
+    for (option, file) in [("--owner-auth", &args.owner_auth), ("--pin", &args.pin)] {
+        if let Some(file) = file {
+            task.extend([option.into(), std::path::absolute(file).map_err(no_start)?.into()]);
+        }
+    }
+    Ok(task)
+}
+
+fn no_start(error: std::io::Error) -> Failure {
+    Failure::Configuration(format!("the program cannot start: {error}"))
+}
+
 /// Starts `salamad` for it and waits for its last word.
-fn ask(output: Output, args: &StoreArgs, task: &[&str]) -> Result<Word, Failure> {
-    let failed = |error: std::io::Error| Failure::Configuration(format!("the program cannot start: {error}"));
-    let config = std::path::absolute(&args.config).map_err(failed)?;
-    let mut words: Vec<std::ffi::OsString> = vec!["--config".into(), config.into(), "store".into()];
-    words.extend(task.iter().map(Into::into));
-    let started = program::spawn(&program::beside("salamad").map_err(failed)?, words).map_err(Failure::StoreStart)?;
+fn ask(output: Output, args: &StoreArgs, task: Vec<OsString>) -> Result<Word, Failure> {
+    let config = std::path::absolute(&args.config).map_err(no_start)?;
+    let mut words: Vec<OsString> = vec!["--config".into(), config.into(), "store".into()];
+    words.extend(task);
+    let started = program::spawn(&program::beside("salamad").map_err(no_start)?, words).map_err(Failure::StoreStart)?;
     let mut shown = Shown::new(output);
     let last = listen(&started.channel, &mut shown);
     shown.done();

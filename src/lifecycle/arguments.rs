@@ -25,7 +25,7 @@ pub struct Arguments {
 }
 
 /// What `salama` starts this program for.
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum Task {
     /// Work on the store; started by `salama store`.
     #[command(subcommand, hide = true)]

@@ -5,14 +5,14 @@
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use nix::unistd::{Uid, User, geteuid};
 
-use super::parts::{self, StartedKeeper};
+use super::parts::{self, Secrets, StartedKeeper};
 use crate::audit::{self, Event};
 use crate::base::clock::{Clock as _, SystemClock};
 use crate::base::ids::CallId;
@@ -43,23 +43,33 @@ const STOP_IT: &str =
     "a daemon runs with this store; stop it first (systemctl stop salama.socket salama.service) and start it again afterwards";
 
 /// What is to be done with the store.
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum StoreTask {
     /// Look whether it is whole.
-    Check {
-        /// Start no keeper: check form and presence only.
-        #[arg(long)]
-        without_keys: bool,
-    },
+    Check(CheckKeys),
     /// Give the room of what was erased back to the disk.
     Compact,
+}
+
+/// By which keys.
+#[derive(Clone, Debug, Args)]
+pub struct CheckKeys {
+    /// Start no keeper: check form and presence only.
+    #[arg(long)]
+    without_keys: bool,
+    /// For the keeper: the file with the password of the TPM's owner hierarchy.
+    #[arg(long)]
+    owner_auth: Option<PathBuf>,
+    /// For the keeper: the file with the PIN of the TPM's keyslot.
+    #[arg(long)]
+    pin: Option<PathBuf>,
 }
 
 /// Does it and says how it went.
 ///
 /// # Errors
 /// [`MaintenanceError`] when there is nobody to say it to.
-pub fn run(settings: &Path, task: StoreTask) -> Result<(), MaintenanceError> {
+pub fn run(settings: &Path, task: &StoreTask) -> Result<(), MaintenanceError> {
     let hardened = process::harden(&[CHANNEL_FD])?;
     let channel = Channel::from_fd(take_inherited(CHANNEL_FD).map_err(MaintenanceError::Alone)?);
     let mut last: Option<(Stage, Instant)> = None;
@@ -76,7 +86,7 @@ pub fn run(settings: &Path, task: StoreTask) -> Result<(), MaintenanceError> {
 }
 
 /// `settings > allowed > nobody's > keeper > privileges > confined > the work`
-fn work(hardened: Hardened, settings: &Path, task: StoreTask, tell: &mut dyn FnMut(Progress)) -> Result<Word, Refusal> {
+fn work(hardened: Hardened, settings: &Path, task: &StoreTask, tell: &mut dyn FnMut(Progress)) -> Result<Word, Refusal> {
     let config = Config::load(settings).map_err(|error| refusal(RefusalKind::Settings, told(&error)))?;
     let state = &config.state.directory;
     allowed(state)?;
@@ -85,11 +95,11 @@ fn work(hardened: Hardened, settings: &Path, task: StoreTask, tell: &mut dyn FnM
     }
     audit::init("salamad").map_err(|error| refusal(RefusalKind::Failed, told(&error)))?;
     let keeper = match task {
-        StoreTask::Check { without_keys: false } => {
+        StoreTask::Check(CheckKeys { without_keys: true, .. }) => Err("as it was asked for".to_owned()),
+        StoreTask::Check(CheckKeys { owner_auth, pin, .. }) => {
             tell(Progress { stage: Stage::Keys, done: 0, of: 0 });
-            start_keeper(&hardened, &config)
+            start_keeper(&hardened, &config, Secrets { owner_auth: owner_auth.clone(), pin: pin.clone() })
         }
-        StoreTask::Check { without_keys: true } => Err("as it was asked for".to_owned()),
         StoreTask::Compact => Err("none is needed".to_owned()),
     };
     let user = parts::user(&config.process.user);
@@ -97,7 +107,7 @@ fn work(hardened: Hardened, settings: &Path, task: StoreTask, tell: &mut dyn FnM
     let confined = unprivileged.confine(&policy::core::POLICY, &parts::grants(&config, settings));
     let _confined = confined.map_err(|error| refusal(RefusalKind::Failed, told(&error)))?;
     match task {
-        StoreTask::Check { .. } => {
+        StoreTask::Check(_) => {
             let report = check(state, keeper, tell)?;
             let faults = report.faults.iter().filter(|fault| !fault.is_harmless()).count();
             let faults = u64::try_from(faults).unwrap_or(u64::MAX).saturating_add(report.more_faults);
@@ -126,9 +136,9 @@ fn allowed(state: &Path) -> Result<(), Refusal> {
     Err(refusal(RefusalKind::NotAllowed, format!("{} belongs to the user {name}; run this as root", state.display())))
 }
 
-fn start_keeper(hardened: &Hardened, config: &Config) -> Result<StartedKeeper, String> {
+fn start_keeper(hardened: &Hardened, config: &Config, secrets: Secrets) -> Result<StartedKeeper, String> {
     hardened.lock_memory().map_err(|error| told(&error))?;
-    parts::start_keeper(config, lines::of_maintenance()).map_err(|error| told(&error))
+    parts::start_keeper(config, secrets, lines::of_maintenance()).map_err(|error| told(&error))
 }
 
 fn check(state: &Path, keeper: Result<StartedKeeper, String>, tell: &mut dyn FnMut(Progress)) -> Result<CheckReport, Refusal> {

@@ -78,17 +78,33 @@ pub struct StartedKeeper {
     pub process: PidFd,
 }
 
+/// Files with what the keeper needs to know besides. It reads them; this process never does.
+#[derive(Debug)]
+pub struct Secrets {
+    /// The password of the TPM's owner hierarchy.
+    pub owner_auth: Option<PathBuf>,
+    /// The PIN of the TPM's keyslot.
+    pub pin: Option<PathBuf>,
+}
+
+impl Secrets {
+    /// Those that systemd gave.
+    pub fn of_the_unit() -> Self {
+        Self { owner_auth: credential(OWNER_AUTH), pin: credential(PIN) }
+    }
+}
+
 /// Starts `salama-keeper` and waits until its keys are open.
 ///
 /// # Errors
 /// The keeper's own words when the TPM refuses.
-pub fn start_keeper(config: &Config, lines: Stdio) -> Result<StartedKeeper, StartKeeperError> {
+pub fn start_keeper(config: &Config, secrets: Secrets, lines: Stdio) -> Result<StartedKeeper, StartKeeperError> {
     let program = program::beside("salama-keeper").map_err(StartKeeperError::Find)?;
     let settings = &config.keeper;
     let mut arguments: Vec<OsString> = vec!["serve".into(), "--directory".into(), settings.directory.clone().into()];
     arguments.extend(["--tpm".into(), settings.tpm.as_str().into()]);
-    arguments.extend(credential(OWNER_AUTH).into_iter().flat_map(|file| ["--owner-auth".into(), file.into()]));
-    arguments.extend(credential(PIN).into_iter().flat_map(|file| ["--pin".into(), file.into()]));
+    arguments.extend(secrets.owner_auth.into_iter().flat_map(|file| ["--owner-auth".into(), file.into()]));
+    arguments.extend(secrets.pin.into_iter().flat_map(|file| ["--pin".into(), file.into()]));
     arguments.extend(user(&config.process.keeper_user).into_iter().flat_map(|user| ["--user".into(), user.into()]));
     let started = program::spawn_saying(&program, arguments, &[], lines)?;
     let (keeper, greeting) = Keeper::connect(started.channel)?;
@@ -135,7 +151,7 @@ fn is_limit(error: &(dyn Error + 'static)) -> bool {
     matches!(error.downcast_ref(), Some(KeeperError::Denied(KeeperDenial::RateLimited { .. })))
 }
 
-/// The file of a credential, when systemd gave it. The keeper reads it; this process never does.
+/// The file of a credential, when systemd gave it.
 fn credential(name: &str) -> Option<PathBuf> {
     let credentials = PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?);
     Some(credentials.join(name)).filter(|file| file.exists())

@@ -33,13 +33,8 @@ fn another_tpm_does_not_open_the_keys() {
     assert!(said.contains("TPM"), "{said}");
 }
 
-#[test]
-fn a_daemon_whose_pin_is_missing_or_wrong_ends_so_that_it_is_not_started_again() {
-    // RestartPreventExitStatus= of the unit; started again and again it would use up the TPM's tries.
-    const CONFIG: Option<i32> = Some(78);
-    let credentials = tempfile::tempdir().unwrap();
-    let environment = vec![("CREDENTIALS_DIRECTORY".to_owned(), credentials.path().to_str().unwrap().to_owned())];
-    let mut appliance = Appliance::provision(&Settings { environment, ..Settings::default() });
+/// Gives the first slot a PIN, as an operator does.
+pub fn with_pin(appliance: &Appliance, pin: &str) {
     let mut reseal = Command::new(program("salama"))
         .args(["--json", "keys", "reseal", "--with-pin", "--tpm", &appliance.tpm(), "--keys"])
         .arg(appliance.keys())
@@ -47,8 +42,18 @@ fn a_daemon_whose_pin_is_missing_or_wrong_ends_so_that_it_is_not_started_again()
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    reseal.stdin.take().unwrap().write_all(b"a long enough PIN\na long enough PIN\n").unwrap();
+    write!(reseal.stdin.take().unwrap(), "{pin}\n{pin}\n").unwrap();
     assert!(reseal.wait().unwrap().success());
+}
+
+#[test]
+fn a_daemon_whose_pin_is_missing_or_wrong_ends_so_that_it_is_not_started_again() {
+    // RestartPreventExitStatus= of the unit; started again and again it would use up the TPM's tries.
+    const CONFIG: Option<i32> = Some(78);
+    let credentials = tempfile::tempdir().unwrap();
+    let environment = vec![("CREDENTIALS_DIRECTORY".to_owned(), credentials.path().to_str().unwrap().to_owned())];
+    let mut appliance = Appliance::provision(&Settings { environment, ..Settings::default() });
+    with_pin(&appliance, "a long enough PIN");
     for (pin, words) in [(None, "wants a PIN"), (Some("not this one"), "the PIN is wrong")] {
         pin.iter().for_each(|pin| fs::write(credentials.path().join("tpm-pin"), pin).unwrap());
         appliance.spawn();

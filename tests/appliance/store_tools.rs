@@ -7,7 +7,8 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use crate::support::appliance::{Appliance, program};
+use crate::start_up::with_pin;
+use crate::support::appliance::{Appliance, Settings, program};
 use crate::support::audio;
 
 /// An account that owns nothing of the appliance's.
@@ -78,4 +79,25 @@ fn a_store_is_checked_and_compacted_while_no_daemon_runs_and_served_from_afterwa
     assert_eq!(damaged.status.code(), Some(65), "{}", told(&damaged));
     assert_eq!(report(&damaged)["faults"], json!([{ "recording_damaged": { "call": call } }]));
     assert!(told(&damaged).contains("keep a copy of the whole state directory"), "{}", told(&damaged));
+}
+
+#[test]
+fn a_store_behind_a_pin_is_checked_with_the_file_of_the_pin() {
+    let credentials = tempfile::tempdir().unwrap();
+    let environment = vec![("CREDENTIALS_DIRECTORY".to_owned(), credentials.path().to_str().unwrap().to_owned())];
+    let mut appliance = Appliance::provision(&Settings { environment, ..Settings::default() });
+    with_pin(&appliance, "a long enough PIN");
+    fs::write(credentials.path().join("tpm-pin"), "a long enough PIN").unwrap();
+    fs::write(appliance.path("wrong"), "not this one").unwrap();
+    appliance.run();
+    assert!(appliance.stop().success());
+
+    for (more, words) in [(&[][..], "wants a PIN"), (&["--pin", appliance.path("wrong").to_str().unwrap()], "the PIN is wrong")] {
+        let checked = store(&appliance, &[&["check"], more].concat()).output().unwrap();
+        assert!(!checked.status.success() && told(&checked).contains(words), "{}", told(&checked));
+    }
+    // Named from where the operator stands.
+    let checked = store(&appliance, &["check", "--json", "--pin", "tpm-pin"]).current_dir(credentials.path()).output().unwrap();
+    assert!(checked.status.success(), "{}", told(&checked));
+    assert_eq!(report(&checked)["without_keys"], Value::Null);
 }
