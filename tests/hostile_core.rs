@@ -468,6 +468,8 @@ fn the_public_key_is_told_at_the_console_past_the_core() {
     let told = Command::new(env!("CARGO_BIN_EXE_salama"))
         .args(["keys", "verify", "1", "--tpm", &bench.tpm.tcti(), "--keys"])
         .arg(bench.keys())
+        .arg("--lines")
+        .arg(bench.base().join("key-lines"))
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&told.stdout);

@@ -41,6 +41,7 @@ use keeper::unfinished::{self, Note};
 use key_console::{End, Operator};
 use salama::base::secret::{Secret, SecretText};
 use salama::ipc::keeper::Leave;
+use salama::ipc::key_log::{LogFault, Report, Verifier};
 use salama::ipc::keyslots::{ApprovalFile, AuthorityFile, Conditions, KeysReport, NewSlot, Task};
 use salama::{base, ipc, sandbox};
 use swtpm::Swtpm;
@@ -666,7 +667,7 @@ fn a_set_up_that_is_killed_after_any_command_of_the_tpm_is_cleared_up_by_the_nex
     for pass in 0.. {
         let output = bench.provision_hearing(&proxy.tcti(), |process| proxy.kill(pass, process));
         proxy.refuse(usize::MAX);
-        for what in ["-t", "-l", "-s"] {
+        for what in ["-t", "-l"] {
             bench.tpm.tool("tpm2_flushcontext", &[what]);
         }
         if output.status.success() {
@@ -737,6 +738,7 @@ fn names(bench: &Bench) -> BTreeSet<String> {
 /// slots that the task needs besides the first of the TPM, and says it.
 fn with_every_call_failing(bench: &Bench, how: &str, prepare: impl Fn(&Bench) -> Task) -> usize {
     let before = opens(bench, &[]);
+    Operator::default().asks(bench, Task::Verify { slot: 1 }).done();
     let files = names(bench);
     let mut hits = 0;
     for call in ["write", "fsync", "renameat", "fchown", "unlinkat"] {
@@ -824,6 +826,99 @@ fn two_changes_at_once_are_refused() {
     assert_eq!(exit, 69);
 }
 
+// -- the signed lines --
+
+/// What the lines of a file say of the keyslots: what, kind, slot, outcome. All of them are whole, and none is missing.
+fn said(file: &std::path::Path, faults: &[LogFault]) -> (Report, Vec<String>) {
+    let text = fs::read_to_string(file).unwrap();
+    let (_, key) = text.split_once("\"key\":\"").unwrap();
+    let mut verifier = Verifier::new(base::hex::unhex(&key[..64]).unwrap(), false);
+    let found: Vec<LogFault> = (1..).zip(text.lines()).filter_map(|(number, line)| verifier.line(number, line.as_bytes()).err()).collect();
+    assert_eq!(found, faults, "{text}");
+    let of_slots = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let words = of_slots.filter(|line| line["event"] == "key_slots").map(|line| {
+        let (what, outcome) = (line["what"].as_str().unwrap(), line["outcome"].as_str().unwrap());
+        match (line["kind"].as_str(), line["slot"].as_u64()) {
+            (Some(kind), Some(slot)) => format!("{what} {kind} {slot} {outcome}"),
+            _ => format!("{what} {outcome}"),
+        }
+    });
+    (verifier.finish().unwrap(), words.collect())
+}
+
+#[test]
+fn each_change_of_the_keyslots_is_a_signed_line_before_it_counts() {
+    let bench = Bench::provisioned();
+    let file = bench.base().join("key-lines");
+    let lines = || Some(file.clone());
+    let mut operator = Operator { lines: lines(), ..Operator::default() };
+    operator.asks(&bench, Task::Add { new: NewSlot::Recovery, with: None }).done();
+    let code = operator.sheets.remove(0);
+    Operator { lines: lines(), ..Operator::default() }.asks(&bench, reseal(SAME)).done();
+    Operator { lines: lines(), ..Operator::default() }.asks(&bench, Task::Rotate { slot: None, with: None }).done();
+    Operator { lines: lines(), ..Operator::default() }.asks(&bench, Task::Verify { slot: 1 }).done();
+    Operator { lines: lines(), ..Operator::default() }.asks(&bench, Task::List).done();
+    Operator { lines: lines(), ..Operator::default() }.asks(&bench, Task::Remove { slot: 2, with: None }).done();
+    assert_eq!(Operator { lines: lines(), ..Operator::default() }.asks(&bench, Task::Remove { slot: 1, with: None }).refused().1, 1);
+    let mut mistyping = Operator { lines: lines(), mistypes: vec!["nonsense".to_owned(); 3], ..Operator::default() };
+    mistyping.asks(&bench, Task::Add { new: NewSlot::Recovery, with: None }).refused();
+
+    let (report, words) = said(&file, &[]);
+
+    let expected = [
+        "add opened",
+        "add recovery 2 begun",
+        "add recovery 2 done",
+        "reseal opened",
+        "reseal tpm 1 begun",
+        "reseal tpm 1 done",
+        "rotate opened",
+        "rotate recovery 2 begun",
+        "rotate recovery 2 done",
+        "verify opened",
+        "remove opened",
+        "remove recovery 2 begun",
+        "remove recovery 2 done",
+        "add opened",
+    ];
+    assert_eq!(words, expected);
+    assert_eq!((report.slot_changes, report.without_end), (4, 0));
+    assert!(!holds(&fs::read(&file).unwrap(), code.as_bytes()));
+    // Without its end the next start tells that lines were cut off.
+    let text = fs::read_to_string(&file).unwrap();
+    let cut: Vec<&str> = text.lines().enumerate().filter(|(at, _)| !(2..5).contains(at)).map(|(_, line)| line).collect();
+    fs::write(&file, cut.join("\n")).unwrap();
+    assert!(matches!(said_faults(&file)[..], [LogFault::CutOff { line: 3, start: 2, first: 2, last: 4 }]), "{:?}", said_faults(&file));
+}
+
+fn said_faults(file: &std::path::Path) -> Vec<LogFault> {
+    let text = fs::read_to_string(file).unwrap();
+    let (_, key) = text.split_once("\"key\":\"").unwrap();
+    let mut verifier = Verifier::new(base::hex::unhex(&key[..64]).unwrap(), false);
+    (1..).zip(text.lines()).filter_map(|(number, line)| verifier.line(number, line.as_bytes()).err()).collect()
+}
+
+#[test]
+fn nothing_is_changed_that_no_line_could_be_written_of() {
+    let bench = Bench::provisioned();
+    add_code(&bench);
+    let before = keyslots(&bench);
+    let full = || Some("/dev/full".into());
+    for task in [
+        Task::Add { new: NewSlot::Recovery, with: None },
+        Task::Remove { slot: 2, with: None },
+        Task::Rotate { slot: None, with: None },
+        reseal(SAME),
+        Task::Verify { slot: 1 },
+    ] {
+        let (reason, exit) = Operator { lines: full(), ..Operator::default() }.asks(&bench, task).refused();
+        assert!(reason.contains("nothing was changed: the signed line on it"), "{reason}");
+        assert_eq!(exit, 74);
+    }
+    assert_eq!((keyslots(&bench), nv_indices(&bench.tpm)), (before, 1));
+    Operator { lines: full(), ..Operator::default() }.asks(&bench, Task::List).done();
+}
+
 // -- the command line --
 
 #[test]
@@ -833,6 +928,7 @@ fn the_command_line_makes_a_code_by_lines_of_json() {
     let salama = |words: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_salama"));
         command.args(["keys", "--keys"]).arg(bench.keys()).args(["--tpm", &bench.tpm.tcti()]).args(words);
+        command.arg("--lines").arg(bench.base().join("key-lines"));
         command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
         command.spawn().unwrap()
     };

@@ -50,6 +50,7 @@ pub(super) fn verify(output: Output, args: VerifyArgs) -> Result<(), Failure> {
             ("starts of the keeper", report.chains),
             ("starts without an orderly end", report.without_end),
             ("incidents", report.incidents),
+            ("changes of the keyslots", report.slot_changes),
             ("lines of others, passed over", report.others),
         ];
         let rows: Vec<Vec<String>> = rows.iter().map(|(what, count)| vec![(*what).to_owned(), count.to_string()]).collect();

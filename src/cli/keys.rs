@@ -17,6 +17,7 @@ use crate::ipc::CHANNEL_FD;
 use crate::ipc::channel::{Channel, ChannelError};
 use crate::ipc::keyslots::{AuthorityFile, Conditions, ConsoleWord, KeeperWord, KeysReport, LockoutView, NewSlot, SlotView, Task};
 use crate::sandbox::process::{HardenError, LockMemoryError, harden};
+use crate::supervisor::lines;
 use crate::sys::process::start_with_descriptor;
 
 /// Arguments of `salama keys`.
@@ -56,6 +57,9 @@ struct Place {
     /// A file with the PIN of the TPM's slot; asked for when absent.
     #[arg(long, value_name = "FILE", global = true)]
     pin: Option<PathBuf>,
+    /// A file to which the key keeper's signed lines are appended, where there is no journal.
+    #[arg(long, value_name = "FILE", global = true)]
+    lines: Option<PathBuf>,
     /// Open the keys by this slot; by the first that opens when absent: the TPM's, then a code, then shares.
     #[arg(long, value_name = "SLOT", global = true)]
     with: Option<u32>,
@@ -229,7 +233,12 @@ pub(super) fn recover(output: Output, args: &RecoverArgs) -> Result<(), Failure>
 
 /// The whole conversation with the keeper.
 fn converse(output: Output, place: &Place, task: Task) -> Result<KeysReport, Failure> {
-    let (channel, mut started) = start(place).map_err(KeysError::Start)?;
+    let lines = match task {
+        // Needs no key, so there is nothing that signs.
+        Task::List | Task::Policy { .. } => Stdio::inherit(),
+        _ => lines::of_the_console(place.lines.as_deref()).map_err(KeysError::Lines)?,
+    };
+    let (channel, mut started) = start(place, lines).map_err(KeysError::Start)?;
     let ended = talk(output, &channel, task);
     // The keeper ends once its channel is closed.
     drop(channel);
@@ -256,7 +265,7 @@ fn talk(output: Output, channel: &Channel, task: Task) -> Result<KeysReport, Fai
     }
 }
 
-fn start(place: &Place) -> io::Result<(Channel, Child)> {
+fn start(place: &Place, lines: Stdio) -> io::Result<(Channel, Child)> {
     let (ours, theirs) = Channel::pair()?;
     let mut command = Command::new(programs::keeper()?);
     command.arg("keys").arg("--directory").arg(&place.keys).args(["--tpm", &place.tpm]);
@@ -265,7 +274,7 @@ fn start(place: &Place) -> io::Result<(Channel, Child)> {
             command.arg(option).arg(file);
         }
     }
-    command.env_clear().env("TSS2_LOG", "all+NONE").stdin(Stdio::null()).stdout(Stdio::null());
+    command.env_clear().env("TSS2_LOG", "all+NONE").stdin(Stdio::null()).stdout(Stdio::null()).stderr(lines);
     Ok((ours, start_with_descriptor(command, theirs.into_fd(), CHANNEL_FD)?))
 }
 
@@ -316,6 +325,12 @@ pub enum KeysError {
     /// The same.
     #[error(transparent)]
     LockMemory(#[from] LockMemoryError),
+    /// No change without a line.
+    #[error(
+        "the key keeper's signed lines on this have no place: the system's journal does not take them. Start journald, or name a file with \
+         --lines and keep it with the journal"
+    )]
+    Lines(#[source] io::Error),
     /// It broke off.
     #[error(
         "the key keeper broke off; what was not said to be done may be half done: `salama keys list` shows it, and the next change clears up"
@@ -349,7 +364,7 @@ impl KeysError {
         match self {
             Self::Refused { exit, .. } => *exit,
             Self::NoAnswer | Self::NoAuthority(_) | Self::NoSignature(_) => Exit::BadInput,
-            Self::Start(_) | Self::Harden(_) | Self::LockMemory(_) | Self::Keeper(_) | Self::Gone => Exit::Failed,
+            Self::Start(_) | Self::Lines(_) | Self::Harden(_) | Self::LockMemory(_) | Self::Keeper(_) | Self::Gone => Exit::Failed,
         }
     }
 }

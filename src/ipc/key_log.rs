@@ -32,6 +32,10 @@ pub const BEGUN: &str = "chain_begun";
 pub const ENDED: &str = "chain_ended";
 /// The event of an incident.
 pub const INCIDENT: &str = "incident";
+/// The event of a change of the keyslots.
+pub const SLOTS: &str = "key_slots";
+/// How a change that was made ends, as a member of its line.
+const MADE: &str = "\"outcome\":\"done\"";
 /// Longest line that is looked at, bytes; real ones have some 500.
 pub const LINE_MAX: usize = 16 * 1024;
 
@@ -82,6 +86,8 @@ pub struct Report {
     pub lines: u64,
     /// Incidents among them.
     pub incidents: u64,
+    /// Changes of the keyslots that were made.
+    pub slot_changes: u64,
     /// Lines of others, which were passed over.
     pub others: u64,
     /// Things that are wrong.
@@ -138,6 +144,8 @@ impl Verifier {
             .map_err(|_| LogFault::Forged { line: number, seq: parts.seq })?;
         self.report.lines = self.report.lines.saturating_add(1);
         self.report.incidents = self.report.incidents.saturating_add(u64::from(parts.is(INCIDENT)));
+        let changed = parts.is(SLOTS) && parts.rest.ends_with(MADE);
+        self.report.slot_changes = self.report.slot_changes.saturating_add(u64::from(changed));
         let prev = digest_of(line);
         match self.at.iter_mut().find(|place| place.chain == parts.chain) {
             Some(place) => place.goes_on(number, &parts, prev),

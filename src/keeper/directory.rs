@@ -45,16 +45,7 @@ pub fn read(directory: &Path) -> Result<KeyFiles, DirectoryError> {
         Err(DirectoryError::Missing(_)) => Vec::new(),
         read => read?,
     };
-    Ok(KeyFiles { slots: read_slots(directory)?, keyring: read_file(&directory.join(KEYRING))?, limits })
-}
-
-/// Reads the file with the ways to the root key.
-///
-/// # Errors
-/// [`DirectoryError`].
-pub fn read_slots(directory: &Path) -> Result<Vec<u8>, DirectoryError> {
-    check_private(directory)?;
-    read_file(&directory.join(KEYSLOTS))
+    Ok(KeyFiles { slots: read_file(&directory.join(KEYSLOTS))?, keyring: read_file(&directory.join(KEYRING))?, limits })
 }
 
 /// Whether the caller may act for the operator: root, or the directory's owner.
@@ -74,7 +65,11 @@ pub fn owner(directory: &Path) -> Result<Uid, DirectoryError> {
     Ok(Uid::from_raw(stat(directory)?.uid()))
 }
 
-fn check_private(directory: &Path) -> Result<(), DirectoryError> {
+/// Whether nobody else may look into it.
+///
+/// # Errors
+/// [`DirectoryError::Absent`], [`DirectoryError::Open`].
+pub fn check_private(directory: &Path) -> Result<(), DirectoryError> {
     let found = stat(directory)?;
     if !found.is_dir() {
         return Err(DirectoryError::Absent(directory.to_owned()));

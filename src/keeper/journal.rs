@@ -288,8 +288,11 @@ impl<W: Write> Journal<W> {
         )
     }
 
-    /// A chain without its first line would be none.
-    fn write(&mut self, line: &impl Serialize, now: Timestamp) -> io::Result<()> {
+    /// Writes a line of one of the keeper's own parts. A chain without its first line would be none.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(super) fn write(&mut self, line: &impl Serialize, now: Timestamp) -> io::Result<()> {
         self.begin(now)?;
         self.write_one(line)
     }

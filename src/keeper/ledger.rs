@@ -79,13 +79,30 @@ struct Page {
     used: Vec<Used>,
 }
 
+/// Since when this machine runs. Read before confinement, after which there is no `/proc`.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    boot: String,
+    /// What lies between the machine's start and the zero of the keeper's steady clock.
+    ahead: Duration,
+}
+
+impl Machine {
+    /// As it is at `steady` of the keeper's clock.
+    ///
+    /// # Errors
+    /// [`LedgerError::Time`].
+    pub fn look(steady: Duration) -> Result<Self, LedgerError> {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(LedgerError::Time)?.trim().to_owned();
+        Ok(Self { boot, ahead: since_boot()?.saturating_sub(steady) })
+    }
+}
+
 /// The file.
 pub struct Ledger {
     file: File,
     mac: MacKey,
-    boot: String,
-    /// What lies between the machine's start and the zero of the keeper's steady clock.
-    ahead: Duration,
+    machine: Machine,
     page: Page,
 }
 
@@ -94,20 +111,18 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub fn open(directory: &OpenDirectory, name: &'static str, mac: MacKey, steady: Duration) -> Result<(Self, Before), LedgerError> {
+    pub fn open(directory: &OpenDirectory, name: &'static str, mac: MacKey, machine: Machine) -> Result<(Self, Before), LedgerError> {
         let file = directory.open_for_writing(name)?;
         lock(&file)?;
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(LedgerError::Time)?.trim().to_owned();
-        let now = since_boot()?;
         let bytes = file_bytes(&file).map_err(LedgerError::File)?;
         let newest = pages(&bytes, &mac).max_by_key(|page| page.generation);
         let before = match &newest {
-            Some(page) => Before::Used((page.boot == boot).then(|| Duration::from_millis(page.at)), page.used.clone()),
+            Some(page) => Before::Used((page.boot == machine.boot).then(|| Duration::from_millis(page.at)), page.used.clone()),
             None if bytes.is_empty() => Before::Used(None, Vec::new()),
             None => Before::Lost,
         };
         let page = newest.unwrap_or_default();
-        Ok((Self { file, mac, boot, ahead: now.saturating_sub(steady), page }, before))
+        Ok((Self { file, mac, machine, page }, before))
     }
 
     /// Counts this start, durably. What was used stays as it was.
@@ -124,7 +139,7 @@ impl Ledger {
 
     /// What lies between the machine's start and the zero of the keeper's steady clock.
     pub const fn ahead(&self) -> Duration {
-        self.ahead
+        self.machine.ahead
     }
 
     /// Puts down what was used and how many lines the chain has.
@@ -132,9 +147,9 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`]; then nothing may be used.
     pub fn save(&mut self, lines: u64, used: Vec<Used>, steady: Duration) -> Result<(), LedgerError> {
-        let at = u64::try_from(self.ahead.saturating_add(steady).as_millis()).unwrap_or(u64::MAX);
+        let at = u64::try_from(self.machine.ahead.saturating_add(steady).as_millis()).unwrap_or(u64::MAX);
         let Page { generation, start, chain, .. } = self.page;
-        self.write(Page { generation: generation.saturating_add(1), boot: self.boot.clone(), at, start, chain, lines, used })
+        self.write(Page { generation: generation.saturating_add(1), boot: self.machine.boot.clone(), at, start, chain, lines, used })
     }
 
     fn write(&mut self, page: Page) -> Result<(), LedgerError> {
@@ -225,7 +240,7 @@ pub mod tests {
     /// In this directory.
     pub fn open(base: &Path) -> (Ledger, Before) {
         let mac = MacKey::new(&Secret::try_fill(|_| Ok::<(), ()>(())).unwrap());
-        Ledger::open(&OpenDirectory::open(base).unwrap(), USES, mac, Duration::ZERO).unwrap()
+        Ledger::open(&OpenDirectory::open(base).unwrap(), USES, mac, Machine::look(Duration::ZERO).unwrap()).unwrap()
     }
 
     fn used(count: u32) -> Vec<Used> {

@@ -24,6 +24,8 @@ use super::directory::{DirectoryError, FILE_MAX};
 pub struct OpenDirectory {
     path: PathBuf,
     descriptor: Arc<File>,
+    /// User and group; read once, before confinement.
+    owner: (u32, u32),
 }
 
 impl OpenDirectory {
@@ -33,8 +35,9 @@ impl OpenDirectory {
     /// [`DirectoryError::Read`].
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
         let opened = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path);
-        let descriptor = opened.map_err(|source| DirectoryError::Read { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), descriptor: Arc::new(descriptor) })
+        let found = opened.and_then(|descriptor| Ok((descriptor.metadata()?, descriptor)));
+        let (found, descriptor) = found.map_err(|source| DirectoryError::Read { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), descriptor: Arc::new(descriptor), owner: (found.uid(), found.gid()) })
     }
 
     /// For the confinement to grant.
@@ -89,8 +92,8 @@ impl OpenDirectory {
     /// To whom the directory belongs.
     fn hand_over(&self, file: &File) -> io::Result<()> {
         if geteuid().is_root() {
-            let owner = self.descriptor.metadata()?;
-            fchown(file, Some(owner.uid()), Some(owner.gid()))?;
+            let (user, group) = self.owner;
+            fchown(file, Some(user), Some(group))?;
         }
         Ok(())
     }
@@ -120,6 +123,7 @@ impl Exclusive {
     ///
     /// # Errors
     /// As [`OpenDirectory::open`] and [`OpenDirectory::exclusive`].
+    #[cfg(test)]
     pub fn take(path: &Path) -> Result<Self, DirectoryError> {
         OpenDirectory::open(path)?.exclusive()
     }

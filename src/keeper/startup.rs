@@ -30,7 +30,7 @@ use super::held::{self, Held, HeldError, TctiError};
 use super::hierarchy::{DeriveError, Purpose};
 use super::journal::Journal;
 use super::keyring::{self, Keyring, KeyringError};
-use super::ledger::{self, Before, Ledger, LedgerError};
+use super::ledger::{self, Before, Ledger, LedgerError, Machine};
 use super::limits::{Limits, LimitsError};
 use super::moving::{Deks, DeksError};
 use super::owner::{OwnerAuth, OwnerAuthError};
@@ -103,7 +103,7 @@ pub fn open_daemon(args: &ServeArgs) -> Result<Opened, StartError> {
         let grants = Some(Grants::new(keyring.ca(), keyring.box_name().to_owned(), chain.start()));
         let greeting = Greeting { counter, ..greeting(&keyring, &chain, index, lockout) };
         let kept = held.borrow().directory.clone();
-        let (journal, ledger) = begin_chain(chain, &kept, &mac, Series::Daemon)?;
+        let (journal, ledger) = begin_chain(chain, &kept, &mac, Series::Daemon, Machine::look(SystemClock.steady())?)?;
         Ok(Opened { keys, limits, grants, journal, ledger, greeting, held: Some(held), policy, access })
     })
 }
@@ -118,7 +118,8 @@ pub fn open_console(args: &ServeArgs) -> Result<Opened, StartError> {
         let nothing = Secret::try_fill(|to| SystemRandom::new().fill(to).map_err(|_| WrapError))?;
         let greeting = greeting(&keyring, &chain, nothing, None);
         let mac = opened.root.derive(Purpose::FileMac)?;
-        let (journal, ledger) = begin_chain(chain, &OpenDirectory::open(&args.directory)?, &mac, Series::Console)?;
+        let machine = Machine::look(SystemClock.steady())?;
+        let (journal, ledger) = begin_chain(chain, &OpenDirectory::open(&args.directory)?, &mac, Series::Console, machine)?;
         let (policy, access) = (&policy::keeper::POLICY, Vec::new());
         Ok(Opened { keys, limits, grants: None, journal, ledger, greeting, held: None, policy, access })
     })
@@ -126,17 +127,22 @@ pub fn open_console(args: &ServeArgs) -> Result<Opened, StartError> {
 
 /// The start gets its number and says it at once, before anything else can fail: a number that nobody has said would look like a start
 /// that somebody has taken out of the lines.
-fn begin_chain(
+///
+/// # Errors
+/// [`LedgerError`].
+pub fn begin_chain(
     chain: Chain,
     directory: &OpenDirectory,
     mac: &Secret<{ super::hierarchy::KEY_BYTES }>,
     series: Series,
-) -> Result<(Journal<Stderr>, (Ledger, Before)), StartError> {
-    let (name, steady) = match series {
-        Series::Daemon => (ledger::USES, SystemClock.steady()),
-        Series::Console => (ledger::ISSUED, SystemClock.steady()),
+    machine: Machine,
+) -> Result<(Journal<Stderr>, (Ledger, Before)), LedgerError> {
+    let name = match series {
+        Series::Daemon => ledger::USES,
+        Series::Console => ledger::ISSUED,
     };
-    let (mut ledger, before) = Ledger::open(directory, name, MacKey::new(mac), steady)?;
+    let steady = SystemClock.steady();
+    let (mut ledger, before) = Ledger::open(directory, name, MacKey::new(mac), machine)?;
     let number = ledger.begin(chain.start())?;
     let mut journal = Journal::new(io::stderr(), chain, series, number, steady);
     // A log that takes nothing shows at the first use of a key, which is then refused.

@@ -23,6 +23,7 @@ const WHOLE: &str = "the code is whole";
 fn salama(appliance: &Appliance, words: &[&str]) -> Command {
     let mut command = Command::new(program("salama"));
     command.args(words).args(["--json", "--tpm", &appliance.tpm(), "--keys"]).arg(appliance.keys());
+    command.arg("--lines").arg(appliance.path("key-lines"));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

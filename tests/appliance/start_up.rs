@@ -38,6 +38,8 @@ pub fn with_pin(appliance: &Appliance, pin: &str) {
     let mut reseal = Command::new(program("salama"))
         .args(["--json", "keys", "reseal", "--with-pin", "--tpm", &appliance.tpm(), "--keys"])
         .arg(appliance.keys())
+        .arg("--lines")
+        .arg(appliance.path("key-lines"))
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()

@@ -4,7 +4,9 @@
 //! Next: `tests/keyslots.rs`.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use salama::base::secret::SecretText;
@@ -60,6 +62,8 @@ pub struct Operator {
     pub tcti: Option<String>,
     /// What is typed instead of what is on the paper, first to last.
     pub mistypes: Vec<String>,
+    /// Where the signed lines go; nowhere when absent.
+    pub lines: Option<PathBuf>,
     /// Hears the keeper's process id before it is asked anything.
     pub started: Option<Box<dyn FnOnce(u32)>>,
 }
@@ -67,6 +71,11 @@ pub struct Operator {
 impl Operator {
     pub fn who_answers(answers: &[&str]) -> Self {
         Self { answers: answers.iter().map(|answer| (*answer).to_owned()).collect(), ..Self::default() }
+    }
+
+    fn stderr(&self) -> Stdio {
+        let open = |file| File::options().append(true).create(true).open(file).expect("the file of the lines");
+        self.lines.as_ref().map_or_else(Stdio::null, |file| open(file).into())
     }
 
     fn answer(&mut self, wanted: Wanted) -> String {
@@ -86,7 +95,7 @@ impl Operator {
         words.push(self.tcti.clone().unwrap_or_else(|| bench.tpm.tcti()).into());
         words.extend(self.arguments.iter().map(OsString::from));
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).env("TSS2_LOG", "all+NONE").stdin(Stdio::null()).stderr(Stdio::null());
+        command.args(&words[1..]).env("TSS2_LOG", "all+NONE").stdin(Stdio::null()).stderr(self.stderr());
         let (ours, theirs) = Channel::pair().expect("a socket pair");
         let mut child = start_with_descriptor(command, theirs.into_fd(), CHANNEL_FD).expect("the program");
         if let Some(started) = self.started.take() {

@@ -5,7 +5,7 @@
 
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
-use crate::keeper::directory::{KEYSLOTS, read_slots};
+use crate::keeper::directory::KEYSLOTS;
 use crate::keeper::epoch::Epoch;
 use crate::keeper::hierarchy::{KEY_BYTES, Root};
 use crate::keeper::keyslots::{EpochPlaces, Half, Keyslots, Kind};
@@ -15,6 +15,7 @@ use crate::keeper::replace::Exclusive;
 use crate::keeper::slots::{authenticate, file_mac, mark};
 use crate::keeper::tpm::{StorageRoot, Tpm, TpmError};
 
+use super::lines::Lines;
 use super::{Desk, ManageError};
 
 /// What only the operator can see to.
@@ -34,6 +35,8 @@ pub(super) struct Book {
     pub(super) epochs: Vec<Epoch>,
     /// The slot that opened it.
     pub(super) opened_by: u32,
+    /// What is said of it.
+    pub(super) lines: Lines,
 }
 
 impl Book {
@@ -87,14 +90,15 @@ impl<C: Clock> Desk<'_, C> {
     }
 
     fn open_how(&self, unlock: impl FnOnce(&Keyslots) -> Result<(Carried, u32), ManageError>) -> Result<Book, ManageError> {
-        let exclusive = Exclusive::take(self.directory)?;
-        let unopened = Keyslots::read(&read_slots(self.directory)?)?;
+        let exclusive = self.directory.exclusive()?;
+        let unopened = Keyslots::read(&self.directory.read(KEYSLOTS)?)?;
         let (Carried { root_key, epochs }, opened_by) = unlock(unopened.before_authentication())?;
         let root = Root::new(&root_key);
         let mut keyslots = authenticate(unopened, &root)?;
+        let lines = Lines::begin(&root, &self.directory, self.machine.clone(), self.what, opened_by)?;
         keyslots.was_opened(opened_by, self.now());
         let epochs = if epochs.is_empty() { self.epochs_here(&keyslots, &root)? } else { epochs };
-        Ok(Book { exclusive, keyslots, root_key, root, epochs, opened_by })
+        Ok(Book { exclusive, keyslots, root_key, root, epochs, opened_by, lines })
     }
 
     /// What the TPM has, for who opened by it. Where it has nothing, whatever is written next could be the end of the epoch: paper has it.

@@ -17,8 +17,10 @@ impl<C: Clock> Desk<'_, C> {
     pub(super) fn accept_rollback(&self, with: Option<u32>) -> Result<KeysReport, ManageError> {
         let mut book = self.open_by_paper(with)?;
         let here = self.this_tpm(&book, false)?.0.storage_root().clone();
+        book.lines.announce(None, None)?;
         let at = self.give_leave(&book, &here, Leave::Accepted)?;
         book.save()?;
+        book.lines.done();
         let done =
             format!("the next start of the daemon takes the store that it finds, and keeps a copy of it (counter {at}); start it now");
         Ok(self.report(&book, done))

@@ -14,13 +14,14 @@
 
 mod book;
 mod leave;
+mod lines;
 mod printed;
 mod talk;
 mod tpm_slots;
 mod unlock;
 mod view;
 
-use std::path::Path;
+use std::io;
 
 use crate::base::clock::Clock;
 use crate::base::exit::Exit;
@@ -37,11 +38,13 @@ use super::container::ContainerError;
 use super::directory::{self, DirectoryError};
 use super::hierarchy::DeriveError;
 use super::keyslots::{KeyslotsError, Kind};
+use super::ledger::{LedgerError, Machine};
 use super::owner::{OwnerAuth, OwnerAuthError};
 use super::pin::{self, PinError};
 use super::places::PlacesError;
 use super::random::RandomError;
 use super::recovery::RecoveryError;
+use super::replace::OpenDirectory;
 use super::shares::ShareError;
 use super::slots::SlotError;
 use super::tpm::{Address, TpmError};
@@ -52,9 +55,11 @@ const OLD_PAPER: &str = "; destroy the old paper: with a copy of the key directo
 /// One conversation with the operator.
 struct Desk<'a, C> {
     channel: &'a Channel,
-    directory: &'a Path,
+    directory: OpenDirectory,
     tpm: Address<'a>,
     pin: Option<SecretText>,
+    machine: Machine,
+    what: &'static str,
     clock: &'a C,
 }
 
@@ -82,10 +87,13 @@ pub fn run(args: &KeysArgs, channel: &Channel, clock: &impl Clock) -> Result<Exi
 
 fn perform(args: &KeysArgs, channel: &Channel, clock: &impl Clock, task: Task) -> Result<KeysReport, ManageError> {
     directory::check_operator(&args.directory)?;
+    directory::check_private(&args.directory)?;
+    let directory = OpenDirectory::open(&args.directory)?;
+    let machine = Machine::look(clock.steady())?;
     let owner = args.owner_auth.as_deref().map(OwnerAuth::read).transpose()?;
     let pin = args.pin.as_deref().map(pin::read).transpose()?;
     let tpm = Address { tcti: &args.tpm, owner: owner.as_ref() };
-    let desk = Desk { channel, directory: &args.directory, tpm, pin, clock };
+    let desk = Desk { channel, directory, tpm, pin, machine, what: word_of(&task), clock };
     match task {
         Task::List => desk.list(),
         Task::Policy { pcrs, values } => desk.policy(pcrs, &values),
@@ -99,6 +107,22 @@ fn perform(args: &KeysArgs, channel: &Channel, clock: &impl Clock, task: Task) -
         Task::Approve { slot, approval, with } => desk.approve(slot, &approval, with),
         Task::AcceptRollback { with } => desk.accept_rollback(with),
         Task::Unlock { with } => desk.forgive(with),
+    }
+}
+
+/// As the lines say it.
+const fn word_of(task: &Task) -> &'static str {
+    match task {
+        Task::List => "list",
+        Task::Policy { .. } => "policy",
+        Task::Verify { .. } => "verify",
+        Task::Add { .. } => "add",
+        Task::Remove { .. } => "remove",
+        Task::Rotate { .. } => "rotate",
+        Task::Reseal { .. } => "reseal",
+        Task::Approve { .. } => "approve",
+        Task::AcceptRollback { .. } => "accept_rollback",
+        Task::Unlock { .. } => "unlock",
     }
 }
 
@@ -121,7 +145,9 @@ impl<C: Clock> Desk<'_, C> {
         }
         let mut book = self.open(with, Some(slot))?;
         let removed = book.keyslots.remove(slot)?;
+        book.lines.announce(Some(removed.kind.word()), Some(slot))?;
         book.save()?;
+        book.lines.done();
         let left = self.settle(&mut book)?;
         let paper = if matches!(removed.kind, Kind::Tpm(_)) { "" } else { OLD_PAPER };
         Ok(self.report(&book, format!("slot {slot} is removed; slot {} was opened before{paper}{left}", book.opened_by)))
@@ -197,6 +223,12 @@ pub enum ManageError {
     /// The lines' key.
     #[error(transparent)]
     Chain(#[from] ChainError),
+    /// The file that numbers the console's starts.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// No change without its line.
+    #[error("nothing was changed: the signed line on it could not be written. See that the journal, or the file after --lines, takes it")]
+    Lines(#[source] io::Error),
     /// Too many wrong answers.
     #[error("nothing was changed: the answers were wrong. The last: {0}")]
     GivenUp(String),
@@ -248,9 +280,16 @@ impl ManageError {
                 Exit::Usage
             }
             Self::Keyslots(KeyslotsError::Last | KeyslotsError::Full) => Exit::Failed,
-            Self::Directory(_) | Self::OwnerAuth(_) | Self::Pin(_) | Self::Slot(_) | Self::Keyslots(_) | Self::Tpm(_) | Self::Places(_) => {
-                Exit::Io
-            }
+            Self::Ledger(LedgerError::InUse) => Exit::Unavailable,
+            Self::Directory(_)
+            | Self::OwnerAuth(_)
+            | Self::Pin(_)
+            | Self::Slot(_)
+            | Self::Keyslots(_)
+            | Self::Tpm(_)
+            | Self::Places(_)
+            | Self::Ledger(_)
+            | Self::Lines(_) => Exit::Io,
             Self::Channel(_) | Self::HungUp | Self::Derive(_) | Self::Random(_) | Self::Chain(_) | Self::DoesNotOpen | Self::File(_) => {
                 Exit::Failed
             }

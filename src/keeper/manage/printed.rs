@@ -38,7 +38,10 @@ impl<C: Clock> Desk<'_, C> {
 
     fn add_printed(&self, added: Result<u32, crate::keeper::keyslots::KeyslotsError>, mut book: Book) -> Result<KeysReport, ManageError> {
         let id = added?;
+        let kind = book.keyslots.slot(id).map(|slot| slot.kind.word());
+        book.lines.announce(kind, Some(id))?;
         book.save()?;
+        book.lines.done();
         let left = self.settle(&mut book)?;
         Ok(self.report(&book, format!("slot {id} is made; it opened by what was typed. {LIMIT}{left}")))
     }
@@ -50,8 +53,11 @@ impl<C: Clock> Desk<'_, C> {
             Kind::Recovery(_) => self.new_code(book, id)?,
             Kind::Shares(slot) => self.new_shares(book, id, slot.threshold, slot.count)?,
         };
+        book.lines.announce(Some(new.word()), Some(id))?;
         book.keyslots.exchange(id, new, self.now())?;
-        book.save()
+        book.save()?;
+        book.lines.done();
+        Ok(())
     }
 
     fn new_code(&self, book: &Book, id: u32) -> Result<Kind, ManageError> {

@@ -20,6 +20,8 @@ use super::{Desk, ManageError};
 
 /// Shorter PINs are guessed in the tries that a TPM allows.
 const PIN_MIN: usize = 6;
+/// Its kind, in a line.
+const TPM: &str = "tpm";
 /// Approvals of one slot.
 const APPROVALS_MAX: usize = 16;
 
@@ -53,7 +55,9 @@ impl<C: Clock> Desk<'_, C> {
         let surplus = authority.approvals.len().saturating_sub(APPROVALS_MAX);
         authority.approvals.drain(..surplus);
         book.keyslots.slots.iter_mut().filter(|slot| slot.id == id).for_each(|slot| slot.kind = Kind::Tpm(tpm.clone()));
+        book.lines.announce(Some(TPM), Some(id))?;
         book.save()?;
+        book.lines.done();
         Ok(self.report(&book, format!("slot {id} opens in one more state of the machine")))
     }
 
@@ -64,7 +68,9 @@ impl<C: Clock> Desk<'_, C> {
         if !book.keyslots.lockout.contains(&here.name) {
             return Err(ManageError::NoPin);
         }
+        book.lines.announce(None, None)?;
         lockout::reset(self.tpm.tcti, &book.root.derive(Purpose::TpmLockout)?)?;
+        book.lines.done();
         book.save()?;
         Ok(self.report(&book, "the TPM has forgiven all wrong PINs".to_owned()))
     }
@@ -85,6 +91,7 @@ impl<C: Clock> Desk<'_, C> {
             None
         };
         let (mut tpm, new) = self.this_tpm(book, may_be_new)?;
+        book.lines.announce(Some(TPM), Some(old.unwrap_or(book.keyslots.next)))?;
         let storage_root = tpm.storage_root().clone();
         if pin.is_some() {
             tpm = self.guard(book, tpm, &storage_root)?;
@@ -118,6 +125,7 @@ impl<C: Clock> Desk<'_, C> {
             None => book.keyslots.add(Kind::Tpm(slot), self.now()),
         }?;
         book.save()?;
+        book.lines.done();
         Ok((id, new))
     }
 

@@ -5,7 +5,7 @@
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::ipc::keyslots::{KeysReport, LockoutView, SlotView};
-use crate::keeper::directory::read_slots;
+use crate::keeper::directory::KEYSLOTS;
 use crate::keeper::keyslots::{Keyslots, Kind, Slot, TpmSlot};
 use crate::keeper::tpm::Tpm;
 use crate::keeper::tpm::policy::{Pcrs, approval_text, measured};
@@ -15,7 +15,7 @@ use super::{Desk, ManageError};
 
 impl<C: Clock> Desk<'_, C> {
     pub(super) fn list(&self) -> Result<KeysReport, ManageError> {
-        let file = Keyslots::read(&read_slots(self.directory)?)?;
+        let file = Keyslots::read(&self.directory.read(KEYSLOTS)?)?;
         Ok(self.report_of(file.before_authentication(), String::new()))
     }
 
@@ -34,7 +34,10 @@ impl<C: Clock> Desk<'_, C> {
         Ok(KeysReport { done: format!("to be signed for PCR {}", pcrs.words()), policy: Some(text), ..KeysReport::default() })
     }
 
-    pub(super) fn report(&self, book: &Book, done: String) -> KeysReport {
+    pub(super) fn report(&self, book: &Book, mut done: String) -> KeysReport {
+        if book.lines.is_unsaid() {
+            done.push_str("; the line that says so could not be written: see that the journal takes lines");
+        }
         self.report_of(&book.keyslots, done)
     }
 
