@@ -26,6 +26,7 @@ mod swtpm;
 #[allow(dead_code, reason = "each test program uses its own part")]
 mod wiretap;
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
@@ -824,6 +825,46 @@ fn two_changes_at_once_are_refused() {
     let (reason, exit) = Operator::default().asks(&bench, Task::Add { new: NewSlot::Recovery, with: None }).refused();
     assert!(reason.contains("another program changes the keys"), "{reason}");
     assert_eq!(exit, 69);
+}
+
+// -- confined --
+
+#[test]
+fn the_keeper_is_confined_before_anybody_types() {
+    let bench = Bench::provisioned();
+    let (heard, seen) = (Rc::new(Cell::new(0)), Rc::new(RefCell::new(BTreeSet::new())));
+    let (hears, sees) = (Rc::clone(&heard), Rc::clone(&seen));
+    let asked = move |process: u32| {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let value = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap().trim().to_owned();
+        let keys = ["Seccomp:", "NoNewPrivs:", "CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:", "Threads:"];
+        // Root keeps the way to files of others (CAP_CHOWN, CAP_DAC_OVERRIDE), and landlock says to which.
+        let (none, files) = ("0000000000000000", "0000000000000003");
+        assert_eq!(keys.map(value), ["2", "1", none, files, files, none, none, "1"], "run this as root");
+        let beyond_the_streams = |number: &str| number.parse::<u32>().unwrap() > 2;
+        let open = fs::read_dir(format!("/proc/{process}/fd")).unwrap().flatten();
+        let open = open.filter(|entry| beyond_the_streams(entry.file_name().to_str().unwrap()));
+        sees.borrow_mut().extend(open.map(|entry| fs::read_link(entry.path()).unwrap()).filter(|target| target.is_absolute()));
+        hears.set(hears.get() + 1);
+    };
+    let mut operator = Operator { asked: Some(Box::new(asked)), ..Operator::who_answers(&[PIN, PIN]) };
+    operator.asks(&bench, Task::Add { new: NewSlot::Tpm(A_PIN), with: None }).done();
+    operator.asks(&bench, Task::Add { new: NewSlot::Recovery, with: Some(1) }).done();
+
+    assert_eq!(heard.get(), 3);
+    let expected = [bench.keys(), bench.keys().join("issued")];
+    assert_eq!(*seen.borrow(), expected.into());
+}
+
+#[test]
+fn a_tpm_that_no_confinement_is_for_is_refused() {
+    let bench = Bench::provisioned();
+    let (reason, exit) =
+        Operator { tcti: Some("mssim:host=127.0.0.1".to_owned()), ..Operator::default() }.asks(&bench, Task::List).refused();
+    assert!(reason.contains("a TPM that is a device"), "{reason}");
+    assert_eq!(exit, 78);
+    let absent = Operator { tcti: Some("device:/dev/no-such-tpm".to_owned()), ..Operator::default() }.asks(&bench, Task::List).done();
+    assert!(absent.tpm_trouble.is_some());
 }
 
 // -- the signed lines --

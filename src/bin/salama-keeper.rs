@@ -104,15 +104,19 @@ fn refuse(channel: &Channel, error: &StartError) -> Exit {
 
 /// Converses with the operator's `salama keys`, once, and ends.
 fn change_keys(args: &KeysArgs) -> Exit {
-    let guarded = harden(&[CHANNEL_FD]).map_err(StartError::from).and_then(|hardened| Ok(hardened.lock_memory()?));
-    if let Err(error) = guarded {
-        return say(&error, "the keyslots were not touched", error.exit());
-    }
+    let guarded = harden(&[CHANNEL_FD]).map_err(StartError::from).and_then(|hardened| {
+        hardened.lock_memory()?;
+        Ok(hardened)
+    });
+    let hardened = match guarded {
+        Ok(hardened) => hardened,
+        Err(error) => return say(&error, "the keyslots were not touched", error.exit()),
+    };
     let channel = match take_inherited(CHANNEL_FD) {
         Ok(socket) => Channel::from_fd(socket),
         Err(error) => return say(&error, "salama-keeper keys is started by salama, with a channel on descriptor 3", Exit::Usage),
     };
-    manage::run(args, &channel, &SystemClock).unwrap_or_else(|error| say(&error, "salama-keeper ends", Exit::Failed))
+    manage::run(hardened, args, &channel, &SystemClock).unwrap_or_else(|error| say(&error, "salama-keeper ends", Exit::Failed))
 }
 
 fn make_keys(args: &ProvisionArgs) -> Exit {

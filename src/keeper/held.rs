@@ -5,6 +5,7 @@
 
 use std::io;
 use std::num::ParseIntError;
+use std::path::Path;
 
 use crate::sandbox::landlock::Grant;
 use crate::sandbox::policy::{self, Policy};
@@ -12,7 +13,7 @@ use crate::sandbox::policy::{self, Policy};
 use super::directory::{DirectoryError, KEYSLOTS};
 use super::places::PlacesError;
 use super::replace::OpenDirectory;
-use super::tpm::RestingTpm;
+use super::tpm::{RestingTpm, keep_transport};
 
 /// Open, and of no use to anybody else.
 pub struct Held {
@@ -65,16 +66,53 @@ pub enum HeldError {
 /// # Errors
 /// [`TctiError`] for a TPM that cannot be kept so.
 pub fn confinement(tcti: &str, directory: &OpenDirectory) -> Result<(&'static Policy, Vec<Grant>), TctiError> {
+    let keys = Grant::ReadWriteOpen(directory.descriptor());
+    match Kind::of(tcti)? {
+        Kind::Device(_) => Ok((&policy::keeper::DEVICE, vec![keys])),
+        Kind::Software(ports) => Ok((&policy::keeper::SOFTWARE, [keys].into_iter().chain(ports.map(Grant::Connect)).collect())),
+    }
+}
+
+/// As [`confinement`], for a keeper that the operator changes the keyslots with. It connects to the TPM as often as it needs to, because
+/// TPMs hold few objects at a time: the device is granted, where there is one, and the library that speaks to it stays loaded.
+///
+/// # Errors
+/// [`TctiError`].
+pub fn confinement_of_the_desk(tcti: &str, directory: &OpenDirectory) -> Result<(&'static Policy, Vec<Grant>), TctiError> {
     let mut grants = vec![Grant::ReadWriteOpen(directory.descriptor())];
-    match tcti.split_once(':') {
-        Some(("device", _)) => Ok((&policy::keeper::DEVICE, grants)),
-        Some(("swtpm", settings)) => {
-            let command = port(settings)?;
-            let control = command.checked_add(1).ok_or(TctiError::Kind)?;
-            grants.extend([Grant::Connect(command), Grant::Connect(control)]);
-            Ok((&policy::keeper::SOFTWARE, grants))
+    match Kind::of(tcti)? {
+        Kind::Device(path) => {
+            keep_transport(c"libtss2-tcti-device.so.0");
+            // Without a TPM there is still the paper.
+            grants.extend(path.exists().then(|| Grant::ReadWrite(path.to_owned())));
+            Ok((&policy::keeper::KEYS_DEVICE, grants))
         }
-        _ => Err(TctiError::Kind),
+        Kind::Software(ports) => {
+            keep_transport(c"libtss2-tcti-swtpm.so.0");
+            grants.extend(ports.map(Grant::Connect));
+            Ok((&policy::keeper::KEYS_SOFTWARE, grants))
+        }
+    }
+}
+
+/// How the TPM is reached.
+enum Kind<'a> {
+    /// By this file.
+    Device(&'a Path),
+    /// By these ports, for commands and for control.
+    Software([u16; 2]),
+}
+
+impl<'a> Kind<'a> {
+    fn of(tcti: &'a str) -> Result<Self, TctiError> {
+        match tcti.split_once(':') {
+            Some(("device", path)) => Ok(Self::Device(Path::new(path))),
+            Some(("swtpm", settings)) => {
+                let command = port(settings)?;
+                Ok(Self::Software([command, command.checked_add(1).ok_or(TctiError::Kind)?]))
+            }
+            _ => Err(TctiError::Kind),
+        }
     }
 }
 

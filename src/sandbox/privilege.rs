@@ -109,6 +109,33 @@ pub fn drop_all(user: Option<&str>) -> Result<Identity, PrivilegeError> {
     verify(started_as_root)
 }
 
+/// What a program of the operator's keeps of root: to reach files of another account, and to give it those that it makes.
+const FOR_FILES: [Capability; 2] = [Capability::CAP_CHOWN, Capability::CAP_DAC_OVERRIDE];
+
+/// For a program that the operator runs at the console: stays who it is. Of root's power is left what reaches files, and landlock says which.
+///
+/// # Errors
+/// Whatever else is left.
+pub fn keep_files() -> Result<Identity, PrivilegeError> {
+    prctl::set_no_new_privs().map_err(PrivilegeError::NoNewPrivs)?;
+    let held = read(CapSet::Permitted)?;
+    let kept = FOR_FILES.into_iter().filter(|capability| geteuid().is_root() && held.contains(capability)).collect();
+    if geteuid().is_root() {
+        empty(CapSet::Bounding)?;
+    }
+    for set in [CapSet::Ambient, CapSet::Inheritable] {
+        empty(set)?;
+    }
+    for set in [CapSet::Effective, CapSet::Permitted] {
+        caps::set(None, set, &kept).map_err(|source| PrivilegeError::Capabilities { set, source })?;
+        if read(set)? != kept {
+            return Err(PrivilegeError::Left { set });
+        }
+    }
+    let (users, groups) = (getresuid().map_err(PrivilegeError::Change)?, getresgid().map_err(PrivilegeError::Change)?);
+    Ok(Identity { uid: users.real, gid: groups.real })
+}
+
 fn look_up(name: &str) -> Result<Identity, PrivilegeError> {
     let found = |source| PrivilegeError::Lookup { name: name.to_owned(), source };
     if let Ok(number) = name.parse::<u32>() {

@@ -30,7 +30,7 @@ pub use super::landlock::Grant;
 #[must_use]
 pub struct Hardened(());
 
-/// A process without privileges.
+/// A process without privileges, or with those alone that [`Hardened::keep_files`] leaves.
 #[derive(Debug)]
 #[must_use]
 pub struct Unprivileged {
@@ -129,6 +129,16 @@ impl Hardened {
     /// Whatever is left of root's power.
     pub fn drop_privileges(self, user: Option<&str>) -> Result<Unprivileged, PrivilegeError> {
         privilege::drop_all(user).map(|identity| Unprivileged { identity })
+    }
+}
+
+impl Hardened {
+    /// Second step of a program that the operator runs: it stays who it is, and root keeps nothing but the way to files of other accounts.
+    ///
+    /// # Errors
+    /// Whatever else is left of root's power.
+    pub fn keep_files(self) -> Result<Unprivileged, PrivilegeError> {
+        privilege::keep_files().map(|identity| Unprivileged { identity })
     }
 }
 

@@ -5,7 +5,7 @@
 
 #![expect(unsafe_code, reason = "raw calls of a C library; a part of `sys`")]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::ptr::{null, null_mut};
 
@@ -40,6 +40,13 @@ pub struct Parameters {
     pub forgiven_after: u32,
     /// Seconds that the lockout hierarchy is shut after a wrong password of its own.
     pub recovery: u32,
+}
+
+/// Loads the library of a transport and never lets it go: a process that can map no code any more finds it there. One that cannot be
+/// loaded is reported when it is needed.
+pub fn keep_transport(library: &CStr) {
+    // SAFETY: the name ends with a zero byte; what runs at loading is the library's own initialisation, as libtss2 runs it itself.
+    unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_NODELETE) };
 }
 
 /// `TPM2_DictionaryAttackParameters`, authorised by the lockout hierarchy's password.

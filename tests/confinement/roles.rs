@@ -22,8 +22,16 @@ use crate::{exercises, files, keeper, preparation, toy};
 /// The account that confined processes run as.
 pub const NOBODY: &str = "65534";
 
-pub const POLICIES: [&Policy; 6] =
-    [&core::POLICY, &policy::keeper::POLICY, &policy::keeper::DEVICE, &policy::keeper::SOFTWARE, &forkserver::POLICY, &child::POLICY];
+pub const POLICIES: [&Policy; 8] = [
+    &core::POLICY,
+    &policy::keeper::POLICY,
+    &policy::keeper::DEVICE,
+    &policy::keeper::SOFTWARE,
+    &policy::keeper::KEYS_DEVICE,
+    &policy::keeper::KEYS_SOFTWARE,
+    &forkserver::POLICY,
+    &child::POLICY,
+];
 
 pub fn policy_named(name: &str) -> &'static Policy {
     POLICIES.into_iter().find(|policy| policy.name == name).expect("a policy has this name")

@@ -64,6 +64,8 @@ pub struct Operator {
     pub mistypes: Vec<String>,
     /// Where the signed lines go; nowhere when absent.
     pub lines: Option<PathBuf>,
+    /// Hears the keeper's process id with each question.
+    pub asked: Option<Box<dyn FnMut(u32)>>,
     /// Hears the keeper's process id before it is asked anything.
     pub started: Option<Box<dyn FnOnce(u32)>>,
 }
@@ -101,7 +103,7 @@ impl Operator {
         if let Some(started) = self.started.take() {
             started(child.id());
         }
-        let end = self.converse(&ours, task);
+        let end = self.converse(&ours, task, child.id());
         drop(ours);
         let status = child.wait().expect("its own child");
         match end {
@@ -113,11 +115,12 @@ impl Operator {
         }
     }
 
-    fn converse(&mut self, channel: &Channel, task: Task) -> Option<End> {
+    fn converse(&mut self, channel: &Channel, task: Task, process: u32) -> Option<End> {
         channel.send(&ConsoleWord::Task(task)).ok()?;
         loop {
             let word = match channel.recv::<KeeperWord>().ok()?? {
                 KeeperWord::Ask { wanted, problem } => {
+                    self.asked.iter_mut().for_each(|hears| hears(process));
                     self.problems.extend(problem);
                     ConsoleWord::Answer(SecretText::new(self.answer(wanted)))
                 }

@@ -30,12 +30,15 @@ use crate::base::secret::SecretText;
 use crate::base::told::told;
 use crate::ipc::channel::{Channel, ChannelError};
 use crate::ipc::keyslots::{ConsoleWord, KeeperWord, KeysReport, NewSlot, Task};
+use crate::sandbox::privilege::PrivilegeError;
+use crate::sandbox::process::{ConfineError, Confined, HardenError, Hardened};
 
 use super::args::KeysArgs;
 use super::chain::{Chain, ChainError};
 use super::code::CodeError;
 use super::container::ContainerError;
 use super::directory::{self, DirectoryError};
+use super::held::{self, TctiError};
 use super::hierarchy::DeriveError;
 use super::keyslots::{KeyslotsError, Kind};
 use super::ledger::{LedgerError, Machine};
@@ -61,15 +64,17 @@ struct Desk<'a, C> {
     machine: Machine,
     what: &'static str,
     clock: &'a C,
+    /// No word of the conversation is heard before, but the task.
+    _confined: Confined,
 }
 
 /// Hears what is to be done, does it, and says how it went.
 ///
 /// # Errors
 /// [`ChannelError`] when the console is gone or breaks the protocol; what was not done by then is not done.
-pub fn run(args: &KeysArgs, channel: &Channel, clock: &impl Clock) -> Result<Exit, ChannelError> {
+pub fn run(hardened: Hardened, args: &KeysArgs, channel: &Channel, clock: &impl Clock) -> Result<Exit, ChannelError> {
     let Some(ConsoleWord::Task(task)) = channel.recv()? else { return Err(ChannelError::Malformed) };
-    match perform(args, channel, clock, task) {
+    match perform(hardened, args, channel, clock, task) {
         Ok(report) => {
             channel.send(&KeeperWord::Done(Box::new(report)))?;
             Ok(Exit::Ok)
@@ -85,7 +90,8 @@ pub fn run(args: &KeysArgs, channel: &Channel, clock: &impl Clock) -> Result<Exi
     }
 }
 
-fn perform(args: &KeysArgs, channel: &Channel, clock: &impl Clock, task: Task) -> Result<KeysReport, ManageError> {
+/// `operator > key directory > secrets > confined (no way back) > the task`
+fn perform(hardened: Hardened, args: &KeysArgs, channel: &Channel, clock: &impl Clock, task: Task) -> Result<KeysReport, ManageError> {
     directory::check_operator(&args.directory)?;
     directory::check_private(&args.directory)?;
     let directory = OpenDirectory::open(&args.directory)?;
@@ -93,7 +99,11 @@ fn perform(args: &KeysArgs, channel: &Channel, clock: &impl Clock, task: Task) -
     let owner = args.owner_auth.as_deref().map(OwnerAuth::read).transpose()?;
     let pin = args.pin.as_deref().map(pin::read).transpose()?;
     let tpm = Address { tcti: &args.tpm, owner: owner.as_ref() };
-    let desk = Desk { channel, directory, tpm, pin, machine, what: word_of(&task), clock };
+    let (policy, grants) = held::confinement_of_the_desk(&args.tpm, &directory)?;
+    // The chain of lines, which begins when the root key is open, is to have an end.
+    hardened.outlive_a_stop()?;
+    let confined = hardened.keep_files()?.confine(policy, &grants)?;
+    let desk = Desk { channel, directory, tpm, pin, machine, what: word_of(&task), clock, _confined: confined };
     match task {
         Task::List => desk.list(),
         Task::Policy { pcrs, values } => desk.policy(pcrs, &values),
@@ -223,6 +233,18 @@ pub enum ManageError {
     /// The lines' key.
     #[error(transparent)]
     Chain(#[from] ChainError),
+    /// The kind of TPM.
+    #[error(transparent)]
+    Tcti(#[from] TctiError),
+    /// Signals.
+    #[error(transparent)]
+    Harden(#[from] HardenError),
+    /// Root's power.
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
+    /// Confinement.
+    #[error(transparent)]
+    Confine(#[from] ConfineError),
     /// The file that numbers the console's starts.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -270,7 +292,7 @@ impl ManageError {
     const fn exit(&self) -> Exit {
         match self {
             Self::Directory(DirectoryError::NotOperator) => Exit::Denied,
-            Self::Directory(DirectoryError::Absent(_)) => Exit::Config,
+            Self::Directory(DirectoryError::Absent(_)) | Self::Tcti(_) => Exit::Config,
             Self::Directory(DirectoryError::Locked(_))
             | Self::Slot(SlotError::Tpm(TpmError::Busy { .. }))
             | Self::Tpm(TpmError::Busy { .. }) => Exit::Unavailable,
@@ -290,9 +312,16 @@ impl ManageError {
             | Self::Places(_)
             | Self::Ledger(_)
             | Self::Lines(_) => Exit::Io,
-            Self::Channel(_) | Self::HungUp | Self::Derive(_) | Self::Random(_) | Self::Chain(_) | Self::DoesNotOpen | Self::File(_) => {
-                Exit::Failed
-            }
+            Self::Harden(_)
+            | Self::Privilege(_)
+            | Self::Confine(_)
+            | Self::Channel(_)
+            | Self::HungUp
+            | Self::Derive(_)
+            | Self::Random(_)
+            | Self::Chain(_)
+            | Self::DoesNotOpen
+            | Self::File(_) => Exit::Failed,
         }
     }
 }

@@ -27,6 +27,7 @@ use tss_esapi::utils::TpmsContext;
 use tss_esapi::{Context, Error as TssError, Result as TssResult};
 
 pub use error::{Step, TpmError};
+pub use raw::keep_transport;
 pub use root::StorageRoot;
 
 use super::owner::OwnerAuth;

@@ -36,6 +36,22 @@ pub const SOFTWARE: Policy = Policy {
     denied: &[ALL_DENY, SOME_FILES_DENY, OTHER_PORTS_DENY, NO_OFFSPRING],
 };
 
+/// At the console, changing the keyslots, with a TPM that is a device: it is opened for each part of the work, so landlock grants its path.
+pub const KEYS_DEVICE: Policy = Policy {
+    name: "keeper-keys-device",
+    allowed: &[ANSWER, CHANNEL, KEY_DIRECTORY, TPM, DESK],
+    refused: SOME_FILES,
+    denied: &[ALL_DENY, NO_TCP_DENY, SOME_FILES_DENY, NO_CONNECT_DENY, NO_OFFSPRING],
+};
+
+/// At the console, changing the keyslots, with a software TPM.
+pub const KEYS_SOFTWARE: Policy = Policy {
+    name: "keeper-keys-software",
+    allowed: &[ANSWER, CHANNEL, KEY_DIRECTORY, TPM, TCP, DESK],
+    refused: SOME_FILES,
+    denied: &[ALL_DENY, SOME_FILES_DENY, OTHER_PORTS_DENY, NO_OFFSPRING],
+};
+
 const ANSWER: &[Allowed] = &[
     always(libc::SYS_getrandom, "DEKs, nonces of wrapped keys and of signatures"),
     always(libc::SYS_clock_gettime, "limits and log lines, where the vDSO cannot answer"),
@@ -64,6 +80,14 @@ const KEY_DIRECTORY: &[Allowed] = &[
     always(libc::SYS_renameat, "the keyslots are replaced whole or not at all"),
     always(libc::SYS_unlinkat, "what a crash left half written"),
     always(libc::SYS_geteuid, "only root has to give new files away"),
+];
+
+/// What the operator's work needs besides.
+const DESK: &[Allowed] = &[
+    always(libc::SYS_fchown, "root gives a file that it made to whom the key directory belongs to"),
+    always(libc::SYS_pread64, "the number of the console's last start"),
+    always(libc::SYS_clock_nanosleep, "another keeper at the console that is just ending is waited for"),
+    always(libc::SYS_sched_getaffinity, "how many processors there are, when the TPM's address is taken apart"),
 ];
 
 /// libtss2's way to a device: `tcti-device` polls, reads and writes one descriptor.

@@ -117,7 +117,16 @@ const fn bits(constant: c_int) -> u32 {
 mod tests {
     use super::*;
 
-    const ALL: [&Policy; 6] = [&core::POLICY, &keeper::POLICY, &keeper::DEVICE, &keeper::SOFTWARE, &forkserver::POLICY, &child::POLICY];
+    const ALL: [&Policy; 8] = [
+        &core::POLICY,
+        &keeper::POLICY,
+        &keeper::DEVICE,
+        &keeper::SOFTWARE,
+        &keeper::KEYS_DEVICE,
+        &keeper::KEYS_SOFTWARE,
+        &forkserver::POLICY,
+        &child::POLICY,
+    ];
 
     fn lines(policy: &Policy) -> impl Iterator<Item = &'static Allowed> {
         policy.allowed.iter().copied().flatten()
@@ -163,7 +172,7 @@ mod tests {
     fn every_policy_denies_programs_forks_sockets_and_executable_memory() {
         for policy in ALL {
             let denied: Vec<Act> = policy.denied.iter().copied().flatten().map(|denied| denied.act).collect();
-            let tcp = if policy.name == "keeper-software" { Act::TcpConnect } else { Act::TcpSocket };
+            let tcp = if policy.name.ends_with("-software") { Act::TcpConnect } else { Act::TcpSocket };
             for act in [Act::ReadPasswd, Act::CreateFile, Act::Execve, tcp, Act::UdpSocket, Act::MapExecutable, Act::MakeExecutable] {
                 assert!(denied.contains(&act), "{} does not check {act:?}", policy.name);
             }
