@@ -68,6 +68,10 @@ targets! {
     fn any_typed_code_is_refused_or_whole runs printed_code;
     fn no_bent_keyring_counts runs keyring;
     fn no_bent_wrapped_key_opens runs wrapped_key;
+    fn no_bent_page_of_a_ledger_counts runs ledger;
+    fn no_bent_leave_counts runs leave;
+    fn any_note_of_a_set_up_is_whole_or_refused runs set_up_note;
+    fn any_limits_are_within_their_borders_or_refused runs key_limits;
     fn any_settings_are_taken_or_refused_with_their_faults runs config;
 }
 

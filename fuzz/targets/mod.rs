@@ -12,6 +12,7 @@ mod form;
 mod graph;
 mod ipc;
 mod key_files;
+mod key_records;
 mod manifest;
 mod metadata;
 mod planted;
@@ -71,6 +72,10 @@ pub const TARGETS: &[Target] = &[
     key_files::PRINTED_CODE,
     key_files::KEYRING,
     key_files::WRAPPED_KEY,
+    key_records::LEDGER,
+    key_records::LEAVE,
+    key_records::NOTE,
+    key_records::LIMITS,
     config::TARGET,
 ];
 

@@ -67,8 +67,9 @@ pub enum Before {
     Lost,
 }
 
-#[derive(Clone, Default, Serialize, Deserialize)]
-struct Page {
+/// What one half of the file says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page {
     generation: u64,
     boot: String,
     /// Since the machine was started, milliseconds.
@@ -115,7 +116,7 @@ impl Ledger {
         let file = directory.open_for_writing(name)?;
         lock(&file)?;
         let bytes = file_bytes(&file).map_err(LedgerError::File)?;
-        let newest = pages(&bytes, &mac).max_by_key(|page| page.generation);
+        let newest = newest(&bytes, &mac);
         let before = match &newest {
             Some(page) => Before::Used((page.boot == machine.boot).then(|| Duration::from_millis(page.at)), page.used.clone()),
             None if bytes.is_empty() => Before::Used(None, Vec::new()),
@@ -164,6 +165,11 @@ impl Ledger {
         self.page = page;
         Ok(())
     }
+}
+
+/// The newest page of a file that is whole and the box's own.
+pub fn newest(file: &[u8], mac: &MacKey) -> Option<Page> {
+    pages(file, mac).max_by_key(|page| page.generation)
 }
 
 /// Those that are whole and the box's own.

@@ -23,8 +23,9 @@ use super::tpm::{RestingTpm, Tpm, TpmError};
 /// The file with the leave.
 pub const LEAVE: &str = "rollback";
 
-#[derive(Serialize, Deserialize)]
-struct Given {
+/// A leave as it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
     /// What the counter was then.
     at: u64,
     /// For which store.
@@ -104,8 +105,12 @@ pub fn leave_file(mac: &MacKey, at: u64, leave: Leave) -> Result<Vec<u8>, Contai
 
 /// The leave that was given last. What cannot be read or is not the box's own is none.
 fn given(directory: &OpenDirectory, mac: &MacKey) -> Option<Given> {
-    let file = directory.read(LEAVE).ok()?;
-    container::read::<Given>(container::ROLLBACK, &file).ok()?.authenticate(mac).ok()
+    read(&directory.read(LEAVE).ok()?, mac)
+}
+
+/// The leave in a file that is whole and the box's own.
+pub fn read(file: &[u8], mac: &MacKey) -> Option<Given> {
+    container::read::<Given>(container::ROLLBACK, file).ok()?.authenticate(mac).ok()
 }
 
 #[cfg(test)]
