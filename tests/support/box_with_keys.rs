@@ -81,6 +81,7 @@ impl Bench {
     }
 
     /// As [`Self::provision`]; `hears` the program's process id.
+    #[allow(dead_code, reason = "each test program uses its own part")]
     pub fn provision_hearing(&self, tcti: &str, hears: impl FnOnce(u32)) -> Output {
         let mut command = self.provisioning(tcti, &[]);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the keeper's program");
