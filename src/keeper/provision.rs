@@ -85,7 +85,7 @@ pub fn provision(plan: &Plan<'_>, clock: &impl Clock) -> Result<(), ProvisionErr
     let leave = leave_file(&mac, counted, Leave::First).map_err(KeyslotsError::from).map_err(SlotError::from)?;
     directory.add(LEAVE, &leave)?;
     // From the rename on the box is there, also when it could not be made durable: what it has in the TPM stays.
-    directory.commit(|| unfinished.is_done(plan.directory))?;
+    directory.commit(|| unfinished.finish(plan.directory))?;
     Ok(())
 }
 

@@ -62,7 +62,7 @@ impl Note {
     }
 }
 
-/// A set-up that is under way. Dropped before [`Self::is_done`], it takes back what it made in the TPM.
+/// A set-up that is under way. Dropped before [`Self::finish`], it takes back what it made in the TPM.
 pub struct Unfinished<'a> {
     address: Address<'a>,
     directory: &'a NewDirectory,
@@ -81,8 +81,8 @@ impl<'a> Unfinished<'a> {
         Ok(Self { address, directory, note, done: false })
     }
 
-    /// The box is there, in this directory.
-    pub fn is_done(mut self, keys: &Path) {
+    /// The box is there, in this directory: what it has in the TPM stays.
+    pub fn finish(mut self, keys: &Path) {
         self.done = true;
         // One that stays says of the box's own places that they are its own, and nobody reads it there.
         let _ = fs::remove_file(keys.join(NOTE));
