@@ -391,7 +391,10 @@ impl Check<'_, '_> {
             Ok(()) if envelope.is_some() => self.report.recordings += 1,
             Ok(()) => {}
             Err(SegmentError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                self.fault(StoreFault::RecordingMissing { call });
+                // One that was put aside comes back with the next start.
+                if !SegmentDirectory::is_aside(self.state, call) {
+                    self.fault(StoreFault::RecordingMissing { call });
+                }
             }
             Err(_) => self.fault(StoreFault::RecordingDamaged { call }),
         }
@@ -400,8 +403,9 @@ impl Check<'_, '_> {
     /// Files that nobody knows. Uploads that were cut off are known: the next start removes them.
     fn files(&mut self, calls: &Calls) -> Result<(), CheckError> {
         let known = ["store.redb", "ballast", "audio", "lost+found"];
+        let aside = SegmentDirectory::aside(self.state).map_err(|source| CheckError::Read { path: self.state.to_owned(), source })?;
         for (name, file) in entries(self.state)? {
-            let copied = self.copies.contains(&file) || copy::is_unfinished(&name);
+            let copied = self.copies.contains(&file) || aside.contains(&file) || copy::is_unfinished(&name);
             if !copied && !known.contains(&name.as_str()) {
                 self.fault(StoreFault::Stray { file: shown(&file) });
             }

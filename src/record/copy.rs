@@ -12,13 +12,12 @@ use redb::backends::FileBackend;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTableMetadata, TableHandle};
 
 use super::database::{self, Definition, guarded, is_full, transact};
+use super::segments::SegmentDirectory;
 
 /// Bytes of records in one transaction of the copy.
 const BATCH_BYTES: usize = 4 << 20;
 /// Records in one transaction of the copy, and between two words about the progress.
 const BATCH_RECORDS: usize = 4000;
-/// What the names of directories begin with, beside the store, that hold recordings which a store that was taken with leave does not know.
-pub(in crate::record) const ASIDE: &str = "audio.rollback-";
 /// What the name of a copy ends in until it is whole.
 const UNFINISHED: &str = "part";
 
@@ -104,19 +103,12 @@ pub(in crate::record) fn kept(path: &Path) -> io::Result<Vec<PathBuf>> {
     beside(path, |name| (name.contains(".schema-") || name.contains(".rollback-")) && !name.ends_with(UNFINISHED))
 }
 
-/// Directories of recordings that were put aside with such a copy.
-fn put_aside(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(path.parent().unwrap_or(path))?.collect::<io::Result<Vec<_>>>()?;
-    let ours = entries.into_iter().filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(ASIDE)));
-    Ok(ours.map(|entry| entry.path()).collect())
-}
-
 /// Removes the copies that were kept, and what was put aside with them: they hold the keys of all calls, so none may outlive the first erasure after it.
 pub(in crate::record) fn forget_kept(path: &Path) -> io::Result<()> {
     for copy in kept(path)? {
         fs::remove_file(copy)?;
     }
-    for aside in put_aside(path)? {
+    for aside in SegmentDirectory::aside(path.parent().unwrap_or(path))? {
         fs::remove_dir_all(aside)?;
     }
     // Also when there is none: it may have been removed, and the directory not synced, by somebody who failed then.

@@ -203,6 +203,18 @@ pub enum TakeUpError {
         #[source]
         source: io::Error,
     },
+    /// Recordings of calls that it does know.
+    #[error(
+        "recordings of calls that {path} knows were put aside earlier (`audio.rollback-COUNT` beside it) and could not be moved back, so it was not \
+         taken; check the disk and the owner of that directory, or move it away if those recordings are lost, and start again"
+    )]
+    Back {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The database.
     #[error(transparent)]
     Store(#[from] OpenStoreError),
@@ -275,8 +287,14 @@ impl OpenStore {
             put_aside(database, &path, counted)?;
             Ok(copy)
         };
-        let count = |from| count(from).map_err(|error| TakeUpError::Count(Arc::new(error)));
-        self.with(|database| Ok(take_up(database, &path, index.envelope(), counter, (&mut keep, taken), count)))?
+        self.with(|database| {
+            let count = |from| {
+                // Only now it is sure that it is taken; and nobody has looked for the recordings of its calls yet.
+                take_back(database, &path)?;
+                count(from).map_err(|error| TakeUpError::Count(Arc::new(error)))
+            };
+            Ok(take_up(database, &path, index.envelope(), counter, (&mut keep, taken), count))
+        })?
     }
 }
 
@@ -288,20 +306,28 @@ fn kept_copy(path: &Path, counted: u64) -> PathBuf {
 /// The recordings of calls that the store does not know go into a directory of their own: the next sweep would remove them, and the newest
 /// store may yet be found.
 fn put_aside(database: &Database, path: &Path, counted: u64) -> Result<(), TakeUpError> {
-    let failed = |error| TakeUpError::Store(OpenStoreError::of(path, error));
-    let known = guarded(|| {
-        let table = database.begin_read()?.open_table(definition(Table::Header))?;
-        let keys = table.range::<&[u8]>(..)?.map(|entry| Ok(Slot::found(Table::Header, entry?.0.value()).call()));
-        keys.collect::<Result<BTreeSet<Option<CallId>>, redb::Error>>()
-    });
-    let known = known.map_err(failed)?;
-    let state = path.parent().unwrap_or(path);
-    let aside = SegmentDirectory::put_aside(state, &aside_name(counted), |call| known.contains(&Some(call)));
+    let aside = SegmentDirectory::put_aside(path.parent().unwrap_or(path), counted, &known(database, path)?);
     aside.map_err(|source| TakeUpError::Aside { path: path.to_owned(), source })
 }
 
-fn aside_name(counted: u64) -> String {
-    format!("{}{counted}", copy::ASIDE)
+/// Of the recordings that were put aside for another store, those whose calls this one knows come back: it is the newest, found after all.
+fn take_back(database: &Database, path: &Path) -> Result<(), TakeUpError> {
+    let (state, failed) = (path.parent().unwrap_or(path), |source| TakeUpError::Back { path: path.to_owned(), source });
+    if !SegmentDirectory::aside(state).map_err(failed)?.is_empty() {
+        let recordings = SegmentDirectory::take_back(state, &known(database, path)?).map_err(failed)?;
+        tracing::info!(recordings, "recordings that were put aside for an older store are back");
+    }
+    Ok(())
+}
+
+/// The calls that the store knows.
+fn known(database: &Database, path: &Path) -> Result<BTreeSet<CallId>, TakeUpError> {
+    let known = guarded(|| {
+        let table = database.begin_read()?.open_table(definition(Table::Header))?;
+        let calls = table.range::<&[u8]>(..)?.map(|entry| Ok(Slot::found(Table::Header, entry?.0.value()).call()));
+        calls.filter_map(Result::transpose).collect::<Result<_, redb::Error>>()
+    });
+    known.map_err(|error| TakeUpError::Store(OpenStoreError::of(path, error)))
 }
 
 /// What is done for a store that is taken with leave: kept, and told of.

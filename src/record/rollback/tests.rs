@@ -3,6 +3,8 @@
 //! Touches: memory, temporary directories.
 //! Next: nobody.
 
+mod aside;
+
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::fs;
@@ -418,42 +420,6 @@ fn an_older_store_with_the_record_of_the_newest_in_it_is_taken_for_the_newest() 
     assert_eq!(store.commit(Batch::new().put(slot, newest)).unwrap(), Outcome::Committed);
     drop(store);
     assert_eq!(started(state.path(), at(2)).unwrap(), TakenUp::Newest);
-}
-
-#[test]
-fn recordings_that_came_since_are_put_aside_when_an_older_store_is_taken() {
-    let state = tempfile::tempdir().unwrap();
-    let path = state.path().join(FILE);
-    let segments = SegmentDirectory::open(state.path()).unwrap();
-    let stored = |number, counter| {
-        let store = OpenStore::open(state.path(), 0, &index()).unwrap();
-        let said = if counter == 0 { first_at(0) } else { at(counter) };
-        store.take_up(&index(), said, |_| (), |from| Ok::<_, Infallible>(counted(from + 1))).unwrap();
-        let slot = Slot::of_call(Table::Header, call(number));
-        let store = store.start().unwrap();
-        assert_eq!(store.commit(Batch::new().put(slot.clone(), sealed(&slot, 1))).unwrap(), Outcome::Committed);
-        let mut writer = segments.create(call(number), index().envelope()).unwrap();
-        writer.push(b"recording").unwrap();
-        writer.finish().unwrap();
-    };
-    stored(1, 0);
-    let older = fs::read(&path).unwrap();
-    stored(2, 1);
-    let newest = fs::read(&path).unwrap();
-
-    // Somebody puts the database alone back.
-    fs::write(&path, &older).unwrap();
-    assert!(matches!(started(state.path(), leave_at(2)), Ok(TakenUp::WithLeave { .. })));
-    let store = OpenStore::open(state.path(), 0, &index()).unwrap().start().unwrap();
-    assert_eq!(erasure::sweep(&store, &segments).unwrap(), 0, "nothing is left to sweep");
-    let aside = state.path().join("audio.rollback-2");
-    let names = |directory: &Path| fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
-    assert_eq!(names(&aside), [format!("{}.seg", call(2)).as_str()]);
-    assert_eq!(names(&state.path().join("audio")), [format!("{}.seg", call(1)).as_str()]);
-    assert_ne!(fs::read(&path).unwrap(), newest);
-    // With the first erasure they go, as the copy does.
-    assert_eq!(erasure::erase(&store, &segments, call(1), Batch::new(), []).unwrap(), Outcome::Committed);
-    assert!(!aside.exists());
 }
 
 #[test]
