@@ -238,8 +238,10 @@ mod tests {
     use redb::{Builder, ReadableTable};
 
     use super::*;
+    use crate::record::copy::tests::{at_any_fault, content};
     use crate::record::database::{self, Definition, FILE};
     use crate::record::erasure;
+    use crate::record::faulty_directory::FaultyDirectory;
     use crate::record::faulty_disk::{Fault, FaultyDisk};
     use crate::record::segments::SegmentDirectory;
     use crate::record::small_disk::SmallDisk;
@@ -262,8 +264,12 @@ mod tests {
     }
 
     fn write_schema_1(database: &Database) {
+        write_tables(database, &TABLES_OF_1);
+    }
+
+    fn write_tables(database: &Database, names: &[&str]) {
         transact(database, |transaction| {
-            for name in TABLES_OF_1 {
+            for name in names {
                 drop(transaction.open_table(Definition::new(name))?);
             }
             drop(transaction.open_table(Definition::new("counter"))?.insert(&b"job"[..], bytes(COUNTER_OF_1).as_slice())?);
@@ -462,6 +468,37 @@ mod tests {
         fs::remove_dir(kept_copy(&path, 1)).unwrap();
         let _ = erasure::erase(&store, &segments, call(1), Batch::new(), []).unwrap();
         assert_eq!(store.commits(), before + 1);
+    }
+
+    #[test]
+    fn a_fault_at_any_operation_of_an_update_changes_nothing_without_a_whole_copy_and_the_next_start_goes_on() {
+        let (path, index) = (Path::new(FILE), index());
+        let made = FaultyDisk::sound();
+        // Each table costs the copy some operations; these are enough for a store of schema 1.
+        write_tables(&made.open().unwrap(), &["header", "counter"]);
+        let old = FaultyDirectory::with(path, &made);
+        let before = content(&old.open(path).unwrap());
+        let version_in = |disk: &FaultyDirectory, name: &Path| version(&disk.open(name).unwrap(), name, index.envelope()).unwrap().unwrap();
+        at_any_fault(
+            &old,
+            |disk| {
+                let database = disk.open(path)?;
+                let mut keep = |from| copy::write_on(disk, &database, &kept_copy(path, from), &mut |_| ()).map(drop);
+                lift(&database, path, index.envelope(), STEPS, &mut keep)?;
+                assert_eq!(version(&database, path, index.envelope())?, Some(SCHEMA));
+                Ok(())
+            },
+            |disk, case| {
+                let listed = disk.listed();
+                let copies: Vec<_> = listed.iter().filter(|name| *name != FILE && !copy::is_unfinished(name)).map(PathBuf::from).collect();
+                for copy in &copies {
+                    assert_eq!(*copy, kept_copy(path, version_in(disk, copy)), "{case}");
+                }
+                let first = kept_copy(path, 1);
+                assert!(version_in(disk, path) == 1 || copies.contains(&first), "{case}: {listed:?}");
+                assert!(!copies.contains(&first) || content(&disk.open(&first).unwrap()) == before, "{case}");
+            },
+        );
     }
 
     /// Doubles what is there, so that a step that is taken twice is noticed.

@@ -21,7 +21,10 @@ pub mod erasure;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod faulty_directory;
+#[cfg(test)]
 mod faulty_disk;
+mod files;
 pub mod index;
 mod landed;
 pub mod migration;
