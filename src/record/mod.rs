@@ -11,6 +11,7 @@
 //! STATE/ballast          really allocated zeros, given up when a full disk would stop an erasure
 //! ```
 
+mod batch;
 pub mod check;
 pub mod compact;
 pub mod copy;
@@ -33,6 +34,7 @@ pub mod schema;
 pub mod segments;
 #[cfg(test)]
 pub(crate) mod small_disk;
+mod snapshot;
 pub mod space;
 pub mod store;
 #[cfg(test)]

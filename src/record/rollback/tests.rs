@@ -12,6 +12,7 @@ use std::io;
 
 use super::*;
 use crate::base::clock::Timestamp;
+use crate::ipc::keeper::KeeperDenial;
 use crate::record::copy::tests::{at_any_fault, content};
 use crate::record::database::FILE;
 use crate::record::epoch::StoredEpoch;
