@@ -25,6 +25,8 @@ mod model;
 mod mutate;
 #[path = "targets/record.rs"]
 mod record;
+#[path = "targets/rows.rs"]
+mod rows;
 mod runner;
 mod targets;
 #[allow(dead_code, reason = "a part of the program `salama-worker`")]

@@ -64,6 +64,7 @@ targets! {
     fn any_safetensors_checkpoint_is_read_or_refused runs safetensors;
     fn no_bent_record_opens runs envelope;
     fn no_bent_recording_is_read runs segments;
+    fn any_stored_row_is_its_value_or_refused runs rows;
     fn no_bent_keyslot_counts runs keyslot;
     fn any_typed_code_is_refused_or_whole runs printed_code;
     fn no_bent_keyring_counts runs keyring;

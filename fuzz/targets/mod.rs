@@ -20,7 +20,7 @@ mod redaction;
 
 use salama::base::secret::Secret;
 
-use crate::record;
+use crate::{record, rows};
 
 /// A reader of bytes that somebody else chose.
 pub struct Target {
@@ -68,6 +68,7 @@ pub const TARGETS: &[Target] = &[
     checkpoint::SAFETENSORS,
     record::ENVELOPE,
     record::SEGMENTS,
+    rows::TARGET,
     key_files::KEYSLOT,
     key_files::PRINTED_CODE,
     key_files::KEYRING,

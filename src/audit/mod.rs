@@ -5,6 +5,7 @@
 
 pub mod event;
 pub mod journald;
+pub mod line;
 #[cfg(test)]
 mod tests;
 
@@ -44,8 +45,8 @@ pub fn record(event: &Event) {
         };
     }
     match event.severity() {
-        event::Severity::Notice => emit!(tracing::Level::INFO),
-        event::Severity::Warning => emit!(tracing::Level::WARN),
-        event::Severity::Error => emit!(tracing::Level::ERROR),
+        line::Severity::Notice => emit!(tracing::Level::INFO),
+        line::Severity::Warning => emit!(tracing::Level::WARN),
+        line::Severity::Error => emit!(tracing::Level::ERROR),
     }
 }

@@ -4,7 +4,6 @@
 //! Next: `api` turns answers and errors into replies.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,11 +12,13 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::border::{Children, KeyError, KeySource};
 use super::desk::{Desk, DeskError, record_fault};
-use super::epoch::{self, Moves};
+use super::epoch;
 use super::events::Hub;
 use super::hindrance::Hindrance;
 use super::intake::Incoming;
+use super::moves::Moves;
 use super::runner;
+pub use super::settings::JobSettings;
 use super::spec::{CallEvent, CallExport, CallMetadata, CallPage, CallView, ErasureView, RedactedText, Scope, Transcript};
 use super::tally::{Counts, Tally};
 use super::upload::{Upload, off_thread};
@@ -44,49 +45,6 @@ pub struct CallsParts {
     pub settings: JobSettings,
     /// Wall-clock time.
     pub clock: Arc<dyn Clock>,
-}
-
-/// Limits of the desk; all from the configuration.
-#[derive(Clone, Debug)]
-pub struct JobSettings {
-    /// The state directory.
-    pub state: PathBuf,
-    /// Bytes that are kept free on its file system.
-    pub reserve: u64,
-    /// Calls that run at once: runner threads.
-    pub concurrent: u8,
-    /// Threads of each child.
-    pub threads: u8,
-    /// Calls that may wait, uploads included.
-    pub queue: usize,
-    /// Starts of a call, at most.
-    pub attempts: u8,
-    /// Largest recording, bytes.
-    pub max_audio_bytes: u64,
-    /// Longest recording, seconds.
-    pub max_audio_seconds: u32,
-    /// Address space that a child may add, bytes.
-    pub child_memory: u64,
-    /// Processor time of a child, seconds.
-    pub child_cpu_seconds: u32,
-    /// Time for any call.
-    pub time_base: Duration,
-    /// On top, seconds for each second of audio.
-    pub time_per_audio: u32,
-    /// Longest time for any call, however long it is.
-    pub time_limit: Duration,
-    /// Longest time from an erasure to the move of the epoch that makes it final; no two moves are closer, unless somebody asks.
-    pub epoch_interval: Duration,
-    /// Longest time without a word from the child.
-    pub silence: Duration,
-    /// Texts that are redacted at once.
-    pub text_concurrent: u8,
-    /// Pause before something is tried again that failed for reasons outside the call; it grows each time that it fails again.
-    pub pause: Duration,
-    /// Times that a call is set back for reasons outside it before it fails.
-    pub setbacks: u32,
-    /// Time for one text.
-    pub text_time: Duration,
 }
 
 /// Handle to the desk; cheap to clone.

@@ -8,10 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::border::{Children, KeyError, KeySource, Kill, WorkerChild};
 use super::calls::{CallsError, JobSettings};
-use super::epoch::Moves;
-use super::erasures::StoredErasure;
 use super::events::Hub;
-use super::header::{Header, Remembered};
+use super::header::{Header, Remembered, StoredErasure};
+use super::moves::Moves;
 use super::queue::Queue;
 use super::spec::{CallState, Scope};
 use super::state::Change;

@@ -9,13 +9,13 @@
 //! ```
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::border::KeyError;
 use super::desk::{Desk, DeskError, record_fault};
-use super::erasures::OpenErasures;
+use super::moves::{Pivot, Turn, Unstored, Uploads, lock};
 use super::spec::{ErasureView, Scope};
 use crate::audit::{self, Event};
 use crate::base::clock::Timestamp;
@@ -24,100 +24,12 @@ use crate::ipc::keeper::{EpochReply, EpochRequest, KeeperDenial, REWRAP_MAX, Wra
 use crate::record::envelope::{Envelope, SealedRecord};
 use crate::record::epoch::StoredEpoch;
 use crate::record::schema::{Slot, Table};
-use crate::record::store::{Batch, Outcome, StoreError};
+use crate::record::store::{Batch, Outcome};
 
 /// From a move that failed to the next try.
 const AGAIN: Duration = Duration::from_secs(60);
 /// Longest time between two looks at the clock.
 const LOOK: Duration = Duration::from_secs(20);
-
-/// What a desk knows of moves.
-#[derive(Default)]
-pub(super) struct Moves {
-    /// Held while a key is made, while a batch with one is handed to the writer, and from before a move's commit until the keeper has
-    /// answered that the old epoch is destroyed: so that each key is in the store, or here, or of the new epoch.
-    uploads: Mutex<Uploads>,
-    /// Held by who moves.
-    moving: Mutex<Turn>,
-    due: Mutex<Due>,
-    changed: Condvar,
-    open: Mutex<OpenErasures>,
-    /// Of the move that goes on, for who waits: calls re-wrapped, and all.
-    done: AtomicU64,
-    all: AtomicU64,
-}
-
-/// Uploads that are not stored yet.
-#[derive(Default)]
-struct Uploads {
-    /// Their wrapped keys.
-    keys: HashMap<CallId, WrappedDek>,
-    /// The number of a move whose commit failed so that nobody knows whether it is stored. Until that is known no key is made or stored:
-    /// it could be of an epoch that a start after a crash destroys.
-    in_doubt: Option<u32>,
-    /// The store has moved, and the keeper has not said that it has too: a key that it makes could still be of the old epoch.
-    keeper_behind: bool,
-}
-
-impl Uploads {
-    const fn wait(&self) -> bool {
-        self.in_doubt.is_some() || self.keeper_behind
-    }
-
-    const fn without_doubt(&self) -> Result<(), StoreError> {
-        if self.wait() { Err(StoreError::Closed) } else { Ok(()) }
-    }
-}
-
-/// The last move that the store has committed in this life.
-#[derive(Default)]
-struct Turn {
-    pivot: Option<Pivot>,
-}
-
-struct Pivot {
-    number: u32,
-    /// Whose keys were wrapped anew.
-    calls: u64,
-    /// The keeper has destroyed the epoch before.
-    finished: bool,
-}
-
-#[derive(Default)]
-struct Due {
-    erasures: bool,
-    /// Some are left of those that a move was to have, for so long.
-    certificates: Option<Duration>,
-    stop: bool,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Moves {
-    /// Erasures without a certificate.
-    pub(super) fn open(&self) -> MutexGuard<'_, OpenErasures> {
-        lock(&self.open)
-    }
-
-    /// Calls re-wrapped by the move that goes on, and all.
-    pub(super) fn progress(&self) -> (u64, u64) {
-        (self.done.load(Ordering::Relaxed), self.all.load(Ordering::Relaxed))
-    }
-}
-
-/// The key of an upload, until it is stored or given up.
-pub(super) struct Unstored {
-    desk: Arc<Desk>,
-    call: CallId,
-}
-
-impl Drop for Unstored {
-    fn drop(&mut self) {
-        lock(&self.desk.moves.uploads).keys.remove(&self.call);
-    }
-}
 
 impl Desk {
     /// Makes a key for a new call.

@@ -5,44 +5,19 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use super::border::KeyError;
 use super::desk::{Desk, DeskError, record_fault};
-use super::header::Header;
-use super::spec::{CallState, ErasureView, Scope};
+use super::header::StoredErasure;
+use super::spec::{ErasureView, Scope};
 use crate::audit::{self, Event};
-use crate::base::clock::Timestamp;
 use crate::base::ids::CallId;
-use crate::ipc::keeper::{EpochReply, EpochRequest, ErasedClass, ErasureCertificate, ErasureClaim, KeeperDenial};
+use crate::ipc::keeper::{EpochReply, EpochRequest, ErasureClaim, KeeperDenial};
 use crate::record::envelope::SealedRecord;
 use crate::record::schema::{Slot, Table};
 use crate::record::store::{Batch, Outcome};
 
 /// Certificates that are stored by one commit.
 const AT_ONCE: usize = 1000;
-
-/// Table `erasure`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct StoredErasure {
-    pub owner: String,
-    pub erased: Timestamp,
-    pub classes: Vec<ErasedClass>,
-    /// Its key was wrapped under this epoch.
-    pub epoch: u32,
-    pub certificate: Option<ErasureCertificate>,
-}
-
-impl StoredErasure {
-    /// Of a call that is erased now.
-    pub(super) fn of(header: &Header, epoch: u32, now: Timestamp) -> Self {
-        let mut classes = vec![ErasedClass::Recording, ErasedClass::Metadata];
-        if header.state == CallState::Done {
-            classes.extend([ErasedClass::RedactedTranscript, ErasedClass::ClearTranscript]);
-        }
-        Self { owner: header.owner.clone(), erased: now, classes, epoch, certificate: None }
-    }
-}
 
 /// The erasures without a certificate, and the epochs that must be destroyed before they get one. So that a move need not open all that
 /// were ever made.

@@ -1,4 +1,4 @@
-//! What is kept of a call outside its own key: enough to find, queue and show it; no content.
+//! The values of stored rows: what is kept of a call outside its own key, enough to find, queue and show it, no content; and what is under it.
 //! Trusts: nothing.
 //! Touches: nothing.
 //! Next: [`super::desk`] seals it under the index key.
@@ -9,6 +9,7 @@ use super::spec::{CallMetadata, CallState, CallView};
 use super::state::{Change, next};
 use crate::base::clock::Timestamp;
 use crate::base::ids::CallId;
+use crate::ipc::keeper::{ErasedClass, ErasureCertificate};
 use crate::ipc::transcript::{Entity, EntityCount, Utterance};
 use crate::ipc::worker::{AudioInfo, CallFailure, Stage, StageTime, TextLanguage};
 use crate::record::index::KeyedHash;
@@ -122,6 +123,28 @@ pub(super) struct StoredTranscript {
 pub(super) type StoredClear = Vec<Utterance>;
 /// Table `entities`: what was masked, for each utterance.
 pub(super) type StoredEntities = Vec<Vec<Entity>>;
+
+/// Table `erasure`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StoredErasure {
+    pub owner: String,
+    pub erased: Timestamp,
+    pub classes: Vec<ErasedClass>,
+    /// Its key was wrapped under this epoch.
+    pub epoch: u32,
+    pub certificate: Option<ErasureCertificate>,
+}
+
+impl StoredErasure {
+    /// Of a call that is erased now.
+    pub(super) fn of(header: &Header, epoch: u32, now: Timestamp) -> Self {
+        let mut classes = vec![ErasedClass::Recording, ErasedClass::Metadata];
+        if header.state == CallState::Done {
+            classes.extend([ErasedClass::RedactedTranscript, ErasedClass::ClearTranscript]);
+        }
+        Self { owner: header.owner.clone(), erased: now, classes, epoch, certificate: None }
+    }
+}
 
 #[cfg(test)]
 mod tests {

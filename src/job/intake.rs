@@ -10,8 +10,8 @@ use ring::digest;
 
 use super::calls::{Arrival, CallsError};
 use super::desk::{Desk, DeskError};
-use super::epoch::Unstored;
 use super::header::{Header, Remembered, StoredMetadata};
+use super::moves::Unstored;
 use super::queue::Place;
 use super::spec::{CallMetadata, CallState};
 use crate::audit::event::Who;

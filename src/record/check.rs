@@ -3,6 +3,7 @@
 //! Touches: the database and recordings, which it only reads; redb itself repairs what a crash left.
 //! Next: `lifecycle::maintenance` runs it while no daemon does.
 
+mod files;
 #[cfg(test)]
 mod tests;
 
@@ -391,45 +392,12 @@ impl Check<'_, '_> {
             Ok(()) if envelope.is_some() => self.report.recordings += 1,
             Ok(()) => {}
             Err(SegmentError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                self.fault(StoreFault::RecordingMissing { call });
+                // One that was put aside comes back with the next start.
+                if !SegmentDirectory::is_aside(self.state, call) {
+                    self.fault(StoreFault::RecordingMissing { call });
+                }
             }
             Err(_) => self.fault(StoreFault::RecordingDamaged { call }),
         }
     }
-
-    /// Files that nobody knows. Uploads that were cut off are known: the next start removes them.
-    fn files(&mut self, calls: &Calls) -> Result<(), CheckError> {
-        let known = ["store.redb", "ballast", "audio", "lost+found"];
-        for (name, file) in entries(self.state)? {
-            let copied = self.copies.contains(&file) || copy::is_unfinished(&name);
-            if !copied && !known.contains(&name.as_str()) {
-                self.fault(StoreFault::Stray { file: shown(&file) });
-            }
-        }
-        let audio = SegmentDirectory::below(self.state);
-        if !audio.exists() {
-            return Ok(());
-        }
-        for (name, file) in entries(&audio)? {
-            match SegmentDirectory::call_of(&name) {
-                Some((call, true)) if !calls.get(&call).is_some_and(|known| known.header) => {
-                    self.fault(StoreFault::RecordingWithoutCall { call });
-                }
-                Some(_) => {}
-                None => self.fault(StoreFault::Stray { file: shown(&file) }),
-            }
-        }
-        Ok(())
-    }
-}
-
-fn entries(directory: &Path) -> Result<Vec<(String, PathBuf)>, CheckError> {
-    let failed = |source| CheckError::Read { path: directory.to_owned(), source };
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        found.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
-    }
-    found.sort();
-    Ok(found)
 }

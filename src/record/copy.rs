@@ -3,22 +3,23 @@
 //! Touches: a file beside the database, which has its name only once it is whole and durable.
 //! Next: [`super::migration`] keeps one before it changes a store, [`super::rollback`] one of a store that was taken with leave; [`super::compact`] puts one in the store's place.
 
-use std::fs::{self, File, OpenOptions};
+#[cfg(test)]
+pub(in crate::record) mod tests;
+
+use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use redb::backends::FileBackend;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTableMetadata, TableHandle};
 
 use super::database::{self, Definition, guarded, is_full, transact};
+use super::files::{Files, Machine};
+use super::segments::SegmentDirectory;
 
 /// Bytes of records in one transaction of the copy.
 const BATCH_BYTES: usize = 4 << 20;
 /// Records in one transaction of the copy, and between two words about the progress.
 const BATCH_RECORDS: usize = 4000;
-/// What the names of directories begin with, beside the store, that hold recordings which a store that was taken with leave does not know.
-pub(in crate::record) const ASIDE: &str = "audio.rollback-";
 /// What the name of a copy ends in until it is whole.
 const UNFINISHED: &str = "part";
 
@@ -61,19 +62,30 @@ pub enum CopyError {
 }
 
 /// Copies `from` to a file named `to`, in the place of what has that name. Returns how many records that were.
-///
+pub(in crate::record) fn write(from: &Database, to: &Path, tell: &mut dyn FnMut(CopyProgress)) -> Result<u64, CopyError> {
+    write_on(&Machine, from, to, tell)
+}
+
 /// `part > compared > closed > durable > renamed > the name durable`: a crash before the rename leaves what was there, and a
 /// part that the next opening of the store removes.
-pub(in crate::record) fn write(from: &Database, to: &Path, tell: &mut dyn FnMut(CopyProgress)) -> Result<u64, CopyError> {
+pub(in crate::record) fn write_on(
+    files: &impl Files,
+    from: &Database,
+    to: &Path,
+    tell: &mut dyn FnMut(CopyProgress),
+) -> Result<u64, CopyError> {
     let part = unfinished(to);
-    let written = guarded(|| Ok(write_part(from, &part, tell))).unwrap_or_else(|nowhere| Err(CopyError::Read(nowhere)));
-    let copied = written.and_then(|records| {
-        put_in_place(&part, to)?;
-        Ok(records)
+    let copied = guarded(|| {
+        Ok(Source::of(from).map_err(CopyError::Read).and_then(|source| {
+            write_part(files, &source, &part, tell)?;
+            put_in_place(files, &source, &part, to)?;
+            Ok(source.records)
+        }))
     });
+    let copied = copied.unwrap_or_else(|nowhere| Err(CopyError::Read(nowhere)));
     if copied.is_err() {
         // What cannot be removed now is when the store is opened next.
-        let _ = fs::remove_file(&part);
+        let _ = files.remove(&part);
     }
     copied
 }
@@ -104,19 +116,12 @@ pub(in crate::record) fn kept(path: &Path) -> io::Result<Vec<PathBuf>> {
     beside(path, |name| (name.contains(".schema-") || name.contains(".rollback-")) && !name.ends_with(UNFINISHED))
 }
 
-/// Directories of recordings that were put aside with such a copy.
-fn put_aside(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(path.parent().unwrap_or(path))?.collect::<io::Result<Vec<_>>>()?;
-    let ours = entries.into_iter().filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(ASIDE)));
-    Ok(ours.map(|entry| entry.path()).collect())
-}
-
 /// Removes the copies that were kept, and what was put aside with them: they hold the keys of all calls, so none may outlive the first erasure after it.
 pub(in crate::record) fn forget_kept(path: &Path) -> io::Result<()> {
     for copy in kept(path)? {
         fs::remove_file(copy)?;
     }
-    for aside in put_aside(path)? {
+    for aside in SegmentDirectory::aside(path.parent().unwrap_or(path))? {
         fs::remove_dir_all(aside)?;
     }
     // Also when there is none: it may have been removed, and the directory not synced, by somebody who failed then.
@@ -141,15 +146,11 @@ fn beside(path: &Path, wanted: impl Fn(&str) -> bool) -> io::Result<Vec<PathBuf>
     Ok(found)
 }
 
-fn write_part(from: &Database, part: &Path, tell: &mut dyn FnMut(CopyProgress)) -> Result<u64, CopyError> {
-    let source = Source::of(from).map_err(CopyError::Read)?;
-    match fs::remove_file(part) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(file("remove")(error)),
-        _ => {}
-    }
-    let made = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(part).map_err(file("create"))?;
+fn write_part(files: &impl Files, source: &Source, part: &Path, tell: &mut dyn FnMut(CopyProgress)) -> Result<(), CopyError> {
+    files.remove(part).map_err(source.file("remove what is left of an earlier one"))?;
+    let made = files.create(part).map_err(source.file("create"))?;
     let failed = |error| source.why(error);
-    let mut copy = open_part(made).map_err(failed)?;
+    let mut copy = database::builder().create_with_backend(made).map_err(|error| failed(error.into()))?;
     let mut written = 0;
     for name in &source.tables {
         source.copy_table(&copy, name, &mut |more| {
@@ -166,22 +167,13 @@ fn write_part(from: &Database, part: &Path, tell: &mut dyn FnMut(CopyProgress)) 
             tell(CopyProgress::Compared(compared, source.records));
         })?;
     }
-    copy.close().map_err(|error| failed(error.into()))?;
-    Ok(source.records)
+    copy.close().map_err(|error| failed(error.into()))
 }
 
-fn put_in_place(part: &Path, to: &Path) -> Result<(), CopyError> {
-    File::open(part).and_then(|part| part.sync_all()).map_err(file("sync"))?;
-    fs::rename(part, to).map_err(file("rename"))?;
-    database::sync_directory(to.parent().unwrap_or(to)).map_err(file("sync directory"))
-}
-
-fn open_part(made: File) -> Result<Database, redb::Error> {
-    Ok(database::builder().create_with_backend(FileBackend::new(made)?)?)
-}
-
-fn file(step: &'static str) -> impl Fn(io::Error) -> CopyError {
-    move |source| CopyError::File { step, source }
+fn put_in_place(files: &impl Files, source: &Source, part: &Path, to: &Path) -> Result<(), CopyError> {
+    files.sync(part).map_err(source.file("sync"))?;
+    files.rename(part, to).map_err(source.file("rename"))?;
+    files.sync_names(to).map_err(source.file("sync directory"))
 }
 
 /// What is copied: one consistent view of all tables.
@@ -248,6 +240,11 @@ impl Source {
             }
             tell(wide(batch.len()));
         }
+    }
+
+    /// What a failed step with the copy's file means.
+    fn file(&self, step: &'static str) -> impl Fn(io::Error) -> CopyError {
+        move |source| if is_full(&source) { CopyError::Full { needed: self.needed() } } else { CopyError::File { step, source } }
     }
 
     /// What a failed write of the copy means.

@@ -11,6 +11,7 @@
 //! STATE/ballast          really allocated zeros, given up when a full disk would stop an erasure
 //! ```
 
+mod batch;
 pub mod check;
 pub mod compact;
 pub mod copy;
@@ -21,7 +22,10 @@ pub mod erasure;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod faulty_directory;
+#[cfg(test)]
 mod faulty_disk;
+mod files;
 pub mod index;
 mod landed;
 pub mod migration;
@@ -30,6 +34,7 @@ pub mod schema;
 pub mod segments;
 #[cfg(test)]
 pub(crate) mod small_disk;
+mod snapshot;
 pub mod space;
 pub mod store;
 #[cfg(test)]

@@ -25,19 +25,21 @@
 //! What this does not find: the record is bound to its place, not to the other records. Whoever can write the disk, and copies it out of the
 //! newest store into an older one, makes that one look like the newest ([`tests`] shows it). The erasure epoch does not fall for that.
 
+mod refusal;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTableMetadata};
 use serde::{Deserialize, Serialize};
 
-use super::copy::{self, CopyError};
+use self::refusal::Refused;
+pub use self::refusal::TakeUpError;
+use super::copy;
 use super::database::{OpenStoreError, definition, guarded, transact};
 use super::envelope::{Envelope, OpenError, SealError, SealedRecord};
 use super::epoch;
@@ -46,7 +48,7 @@ use super::schema::{Slot, Table};
 use super::segments::SegmentDirectory;
 use super::store::{OpenStore, Store, StoreError};
 use crate::base::ids::CallId;
-use crate::ipc::keeper::{Counted, Counter, KeeperDenial, Leave};
+use crate::ipc::keeper::{Counted, Counter, Leave};
 
 /// What the store says of the counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,172 +75,6 @@ pub enum TakenUp {
         /// Its copy.
         copy: PathBuf,
     },
-}
-
-/// Why a store is not taken up. It is as it was, but of the present schema.
-#[derive(Debug, thiserror::Error)]
-pub enum TakeUpError {
-    /// An older one.
-    #[error(
-        "{path} is older than this box: it was taken up for the last time at count {said}, and the TPM has counted to {counted}. Somebody has put an \
-         older copy of the state directory in its place, or restored a backup. Put the newest one back. If there is none: `salama recover \
-         --accept-rollback` takes this one with a recovery code or shares and keeps a copy; what came since is lost"
-    )]
-    Older {
-        /// The file.
-        path: PathBuf,
-        /// What it says.
-        said: u64,
-        /// Where the TPM is.
-        counted: u64,
-    },
-    /// From before there was a counter.
-    #[error(
-        "{path} is older than this box: it is from before starts were counted, and the TPM has counted to {counted}. Somebody has put an older \
-         copy of the state directory in its place, or restored a backup. Put the newest one back. If there is none: `salama recover \
-         --accept-rollback` takes this one with a recovery code or shares and keeps a copy; what came since is lost"
-    )]
-    Uncounted {
-        /// The file.
-        path: PathBuf,
-        /// Where the TPM is.
-        counted: u64,
-    },
-    /// There is none, where one was.
-    #[error(
-        "{path} is new: there was no store in the state directory, or one that was never in use. But this TPM has counted to {counted}, so the box \
-         has had one. Is the state directory mounted? Mount it, or put it back, and start again; nothing was counted. If it is gone for good: \
-         `salama recover --accept-rollback` begins with an empty one, with a recovery code or shares"
-    )]
-    Absent {
-        /// The file.
-        path: PathBuf,
-        /// Where the TPM is.
-        counted: u64,
-    },
-    /// What opens its calls is not in the TPM, or would be decided by a store that has none.
-    #[error(transparent)]
-    Epoch(KeeperDenial),
-    /// What it says of its epoch does not open.
-    #[error(
-        "what {path} says of the erasure epoch does not open: the store was damaged or changed by somebody, and nothing was changed now. Put the \
-         newest state directory back, or restore a backup of it"
-    )]
-    EpochSealed {
-        /// The file.
-        path: PathBuf,
-        /// How.
-        #[source]
-        source: OpenError,
-    },
-    /// The TPM is behind.
-    #[error(
-        "{path} was taken up for the last time at count {said}, but the TPM has counted only to {counted}: it was cleared or replaced, or its owner \
-         removed the counter. If that was you (a new mainboard, a clear in the firmware): `salama recover --accept-rollback` takes this store with a \
-         recovery code or shares and keeps a copy. If not, find out who did, and whether this store is the newest"
-    )]
-    Behind {
-        /// The file.
-        path: PathBuf,
-        /// What it says.
-        said: u64,
-        /// Where the TPM is.
-        counted: u64,
-    },
-    /// There is no counter.
-    #[error(
-        "the TPM has no counter that could tell whether {path} is the newest: the box was set up by a Salama from before there was one, or the TPM \
-         was cleared, or its owner removed it. If you know why: `salama recover --accept-rollback` makes the counter and takes this store with a \
-         recovery code or shares, and keeps a copy. If not, find out who did, and whether this store is the newest"
-    )]
-    NoCounter {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The keyslots are older than the store.
-    #[error(
-        "the key directory is older than {path}: its keyslots had been changed {said} times when the store was last taken up, and now {found} times. \
-         Somebody has put an older copy in its place, or restored a backup; slots that were removed since may be back. Put the newest one back. If \
-         there is none: look through `salama keys list`, remove what must not open any more, and `salama recover --accept-rollback` goes on with \
-         these keyslots by a recovery code or shares"
-    )]
-    OlderKeys {
-        /// The file of the store.
-        path: PathBuf,
-        /// What it says.
-        said: u64,
-        /// What the keyslots say.
-        found: u64,
-    },
-    /// What the store says of it does not open.
-    #[error(
-        "what {path} says of the TPM's counter does not open: the store was damaged or changed by somebody. Put the newest state directory back. If \
-         there is none: `salama recover --accept-rollback` takes this store with a recovery code or shares and keeps a copy"
-    )]
-    Sealed {
-        /// The file.
-        path: PathBuf,
-        /// How.
-        #[source]
-        source: OpenError,
-    },
-    /// Sealing.
-    #[error(transparent)]
-    Seal(#[from] SealError),
-    /// No copy, no change.
-    #[error("no copy of {path} can be kept, so it was not taken; nothing was changed")]
-    Copy {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: Box<CopyError>,
-    },
-    /// Recordings of calls that it does not know.
-    #[error("recordings that {path} does not know could not be put aside, so it was not taken; start again")]
-    Aside {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The database.
-    #[error(transparent)]
-    Store(#[from] OpenStoreError),
-    /// The TPM.
-    #[error("the TPM could not count this start; start again, and see the key keeper's lines in the journal")]
-    Count(#[source] Arc<dyn Error + Send + Sync>),
-}
-
-impl TakeUpError {
-    /// Whether the store was refused, which only people can change.
-    pub const fn is_refusal(&self) -> bool {
-        matches!(
-            self,
-            Self::Older { .. }
-                | Self::Uncounted { .. }
-                | Self::Absent { .. }
-                | Self::Epoch(_)
-                | Self::EpochSealed { .. }
-                | Self::Behind { .. }
-                | Self::NoCounter { .. }
-                | Self::OlderKeys { .. }
-                | Self::Sealed { .. }
-        )
-    }
-
-    /// Whether a store that is refused so is taken with this leave.
-    const fn is_lifted_by(&self, leave: Leave) -> bool {
-        match self {
-            Self::Absent { .. } => matches!(leave, Leave::First | Leave::Accepted),
-            Self::Epoch(KeeperDenial::EmptyStore) => matches!(leave, Leave::Accepted),
-            Self::Older { .. } | Self::Uncounted { .. } | Self::Behind { .. } | Self::OlderKeys { .. } | Self::Sealed { .. } => {
-                matches!(leave, Leave::Moved | Leave::Accepted)
-            }
-            _ => false,
-        }
-    }
 }
 
 impl OpenStore {
@@ -275,8 +111,14 @@ impl OpenStore {
             put_aside(database, &path, counted)?;
             Ok(copy)
         };
-        let count = |from| count(from).map_err(|error| TakeUpError::Count(Arc::new(error)));
-        self.with(|database| Ok(take_up(database, &path, index.envelope(), counter, (&mut keep, taken), count)))?
+        self.with(|database| {
+            let count = |from| {
+                // Only now it is sure that it is taken; and nobody has looked for the recordings of its calls yet.
+                take_back(database, &path)?;
+                count(from).map_err(|error| TakeUpError::Count(Arc::new(error)))
+            };
+            Ok(take_up(database, &path, index.envelope(), counter, (&mut keep, taken), count))
+        })?
     }
 }
 
@@ -288,20 +130,28 @@ fn kept_copy(path: &Path, counted: u64) -> PathBuf {
 /// The recordings of calls that the store does not know go into a directory of their own: the next sweep would remove them, and the newest
 /// store may yet be found.
 fn put_aside(database: &Database, path: &Path, counted: u64) -> Result<(), TakeUpError> {
-    let failed = |error| TakeUpError::Store(OpenStoreError::of(path, error));
-    let known = guarded(|| {
-        let table = database.begin_read()?.open_table(definition(Table::Header))?;
-        let keys = table.range::<&[u8]>(..)?.map(|entry| Ok(Slot::found(Table::Header, entry?.0.value()).call()));
-        keys.collect::<Result<BTreeSet<Option<CallId>>, redb::Error>>()
-    });
-    let known = known.map_err(failed)?;
-    let state = path.parent().unwrap_or(path);
-    let aside = SegmentDirectory::put_aside(state, &aside_name(counted), |call| known.contains(&Some(call)));
+    let aside = SegmentDirectory::put_aside(path.parent().unwrap_or(path), counted, &known(database, path)?);
     aside.map_err(|source| TakeUpError::Aside { path: path.to_owned(), source })
 }
 
-fn aside_name(counted: u64) -> String {
-    format!("{}{counted}", copy::ASIDE)
+/// Of the recordings that were put aside for another store, those whose calls this one knows come back: it is the newest, found after all.
+fn take_back(database: &Database, path: &Path) -> Result<(), TakeUpError> {
+    let (state, failed) = (path.parent().unwrap_or(path), |source| TakeUpError::Back { path: path.to_owned(), source });
+    if !SegmentDirectory::aside(state).map_err(failed)?.is_empty() {
+        let recordings = SegmentDirectory::take_back(state, &known(database, path)?).map_err(failed)?;
+        tracing::info!(recordings, "recordings that were put aside for an older store are back");
+    }
+    Ok(())
+}
+
+/// The calls that the store knows.
+fn known(database: &Database, path: &Path) -> Result<BTreeSet<CallId>, TakeUpError> {
+    let known = guarded(|| {
+        let table = database.begin_read()?.open_table(definition(Table::Header))?;
+        let calls = table.range::<&[u8]>(..)?.map(|entry| Ok(Slot::found(Table::Header, entry?.0.value()).call()));
+        calls.filter_map(Result::transpose).collect::<Result<_, redb::Error>>()
+    });
+    known.map_err(|error| TakeUpError::Store(OpenStoreError::of(path, error)))
 }
 
 /// What is done for a store that is taken with leave: kept, and told of.
@@ -409,29 +259,6 @@ pub enum SaysError {
     /// The record.
     #[error("what the store says of the TPM's counter does not open")]
     Open(#[from] OpenError),
-}
-
-/// What does not fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refused {
-    Older { said: u64, counted: u64 },
-    Uncounted { counted: u64 },
-    Absent { counted: u64 },
-    Behind { said: u64, counted: u64 },
-    OlderKeys { said: u64, found: u64 },
-}
-
-impl Refused {
-    fn of(self, path: &Path) -> TakeUpError {
-        let path = path.to_owned();
-        match self {
-            Self::Older { said, counted } => TakeUpError::Older { path, said, counted },
-            Self::Uncounted { counted } => TakeUpError::Uncounted { path, counted },
-            Self::Absent { counted } => TakeUpError::Absent { path, counted },
-            Self::Behind { said, counted } => TakeUpError::Behind { path, said, counted },
-            Self::OlderKeys { said, found } => TakeUpError::OlderKeys { path, said, found },
-        }
-    }
 }
 
 /// The table above, where there is a counter and a record that opens.

@@ -8,13 +8,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 use std::thread::JoinHandle;
 
-use redb::{Database, ReadOnlyTable, ReadableDatabase};
+use redb::Database;
 
+pub use super::batch::{Batch, Outcome};
 pub use super::database::OpenStoreError;
-use super::database::{self, definition, is_full};
+use super::database::{self, is_full};
 use super::envelope::SealedRecord;
 use super::index::IndexKeys;
-use super::schema::{Slot, Table};
+use super::schema::Slot;
+pub use super::snapshot::Snapshot;
 use super::space::Ballast;
 use super::{copy, migration, writer};
 use crate::base::told::told;
@@ -174,77 +176,6 @@ impl Drop for Inner {
     }
 }
 
-/// Changes that become durable together or not at all.
-#[derive(Default)]
-pub struct Batch {
-    pub(in crate::record) requirements: Vec<Requirement>,
-    pub(in crate::record) changes: Vec<(Slot, Option<SealedRecord>)>,
-    pub(in crate::record) exchanges: Vec<(Slot, SealedRecord, SealedRecord)>,
-    pub(in crate::record) frees: bool,
-}
-
-pub(in crate::record) enum Requirement {
-    Absent(Slot),
-    Unchanged(Slot, SealedRecord),
-}
-
-impl Batch {
-    /// An empty batch.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Nothing is stored unless `slot` is empty.
-    #[must_use]
-    pub fn require_absent(mut self, slot: Slot) -> Self {
-        self.requirements.push(Requirement::Absent(slot));
-        self
-    }
-
-    /// Nothing is stored unless `slot` still holds what was read from it. Each sealing has its own nonce, so equal bytes are the same write.
-    #[must_use]
-    pub fn require_unchanged(mut self, slot: Slot, read: SealedRecord) -> Self {
-        self.requirements.push(Requirement::Unchanged(slot, read));
-        self
-    }
-
-    /// Stores a value.
-    #[must_use]
-    pub fn put(mut self, slot: Slot, value: SealedRecord) -> Self {
-        self.changes.push((slot, Some(value)));
-        self
-    }
-
-    /// Stores `new` where `old` still is; where it is not, that slot alone is left as it is.
-    pub fn exchange(&mut self, slot: Slot, old: SealedRecord, new: SealedRecord) {
-        self.exchanges.push((slot, old, new));
-    }
-
-    /// Removes a value; an empty slot is no error.
-    #[must_use]
-    pub fn delete(mut self, slot: Slot) -> Self {
-        self.changes.push((slot, None));
-        self
-    }
-
-    /// Marks an erasure: on a full disk the ballast is given up for it.
-    #[must_use]
-    pub const fn freeing(mut self) -> Self {
-        self.frees = true;
-        self
-    }
-}
-
-/// What became of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Outcome {
-    /// Durable.
-    Committed,
-    /// A requirement did not hold; nothing was stored.
-    Conflict,
-}
-
 /// A batch that the writer has and that is not durable yet.
 #[must_use]
 pub struct Pending {
@@ -355,63 +286,6 @@ impl Store {
         }
         self.has_ballast()
     }
-}
-
-type Opened = ReadOnlyTable<&'static [u8], &'static [u8]>;
-
-/// A consistent view.
-pub struct Snapshot {
-    tables: Vec<(Table, Opened)>,
-}
-
-impl Snapshot {
-    fn open(database: &Database) -> Result<Self, redb::Error> {
-        let transaction = database.begin_read()?;
-        let tables = Table::ALL.iter().map(|table| Ok((*table, transaction.open_table(definition(*table))?)));
-        Ok(Self { tables: tables.collect::<Result<_, redb::Error>>()? })
-    }
-
-    fn table(&self, wanted: Table) -> Result<&Opened, StoreError> {
-        // All are opened, in a short list.
-        self.tables.iter().find(|(table, _)| *table == wanted).map(|(_, opened)| opened).ok_or(StoreError::Closed)
-    }
-
-    /// One record.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn get(&self, slot: &Slot) -> Result<Option<SealedRecord>, StoreError> {
-        let value = self.table(slot.table())?.get(slot.key()).map_err(redb::Error::from)?;
-        Ok(value.map(|value| SealedRecord::from_stored(value.value())))
-    }
-
-    /// At most `limit` records of `table` whose keys are `prefix` followed by a job number below `before`, highest first.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn newest(&self, table: Table, prefix: &[u8], before: u64, limit: usize) -> Result<Vec<(Slot, SealedRecord)>, StoreError> {
-        let lowest = [prefix, &0_u64.to_be_bytes()].concat();
-        let end = [prefix, &before.to_be_bytes()].concat();
-        let range = self.table(table)?.range(lowest.as_slice()..end.as_slice()).map_err(redb::Error::from)?;
-        let found = range.rev().take(limit).map(|entry| found(table, entry));
-        found.collect()
-    }
-
-    /// All records of `table`, by key.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn all(&self, table: Table) -> Result<Vec<(Slot, SealedRecord)>, StoreError> {
-        let range = self.table(table)?.range::<&[u8]>(..).map_err(redb::Error::from)?;
-        range.map(|entry| found(table, entry)).collect()
-    }
-}
-
-type Entry<'a> = (redb::AccessGuard<'a, &'static [u8]>, redb::AccessGuard<'a, &'static [u8]>);
-
-fn found(table: Table, entry: Result<Entry<'_>, redb::StorageError>) -> Result<(Slot, SealedRecord), StoreError> {
-    let (key, value) = entry.map_err(redb::Error::from)?;
-    Ok((Slot::found(table, key.value()), SealedRecord::from_stored(value.value())))
 }
 
 impl Shared {

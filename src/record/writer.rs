@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use redb::{ReadableTable, WriteTransaction};
 
+use super::batch::{Batch, Outcome, Requirement};
 use super::database::definition;
 use super::landed;
 use super::schema::{Slot, Table};
-use super::store::{Batch, Outcome, Requirement, Shared, StoreError};
+use super::store::{Shared, StoreError};
 
 /// Batches in one commit.
 const GROUP_MAX: usize = 64;

@@ -230,6 +230,62 @@ fn a_copy_from_before_an_erasure_was_final_is_refused_within_the_same_life_of_th
     assert!(appliance.stop().success());
 }
 
+/// Names of recordings in a directory of the state directory that is named so, or begins so.
+fn recordings(appliance: &Appliance, directory: &str) -> Vec<String> {
+    let directories = fs::read_dir(appliance.state()).unwrap().map(|entry| entry.unwrap());
+    let directories = directories.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(directory)));
+    let files = directories.flat_map(|directory| fs::read_dir(directory.path()).unwrap());
+    let mut names: Vec<_> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Nothing is lost by an older database in the store's place, while the newest is found before a call is erased.
+#[test]
+fn recordings_that_an_older_store_did_not_know_are_back_with_the_newest_and_their_calls_go_on() {
+    const AUDIO: &str = "audio";
+    const ASIDE: &str = "audio.rollback-";
+    let mut appliance = Appliance::provision(&Settings { gate: true, ..Settings::default() });
+    let code = add_code(&appliance);
+    appliance.run();
+    let client = appliance.client("counsellor", "found");
+    let first = client.accepted_call(&audio::librivox());
+    assert!(appliance.stop().success());
+    let (store, older, newest) = (appliance.state().join("store.redb"), appliance.path("older"), appliance.path("newest"));
+    copy(&store, &older);
+    appliance.run();
+    // It waits for its transcript when the daemon stops.
+    let second = client.at(&appliance.base()).accepted_call(&audio::librivox());
+    assert!(appliance.stop().success());
+    copy(&store, &newest);
+    let both = recordings(&appliance, AUDIO);
+    assert_eq!(both.len(), 2, "{both:?}");
+
+    copy(&older, &store);
+    assert!(accept(&appliance, &format!("{code}\n")).status.success());
+    appliance.run();
+    assert_eq!(client.at(&appliance.base()).get(&format!("/api/v1/calls/{second}")).status, 404);
+    assert!(appliance.stop().success());
+    assert_eq!(recordings(&appliance, ASIDE), [format!("{second}.seg")]);
+
+    // The newest is found; its first start is killed before the TPM counts it.
+    copy(&newest, &store);
+    assert!(accept(&appliance, &format!("{code}\n")).status.success());
+    let held = appliance.gate.as_ref().map(|gate| gate.hold(NV_INCREMENT, Done::NotYet)).unwrap();
+    appliance.spawn();
+    held.wait();
+    kill_all(&mut appliance);
+    drop(held);
+    assert_eq!(recordings(&appliance, AUDIO), both);
+    appliance.run();
+    let client = client.at(&appliance.base());
+    assert_eq!(client.finished(&second)["state"], "done");
+    let supervisor = appliance.client("supervisor", "found");
+    assert_eq!(supervisor.delete(&format!("/api/v1/calls/{first}")).status, 204);
+    assert_eq!(client.get(&format!("/api/v1/calls/{second}/transcript")).status, 200);
+    assert_eq!(recordings(&appliance, AUDIO), [format!("{second}.seg")]);
+}
+
 /// Ends a process that is not this one's child, and waits for its end.
 fn killed(pid: u32) {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap());

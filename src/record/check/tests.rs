@@ -226,6 +226,18 @@ fn what_a_crash_or_a_person_leaves_beside_a_whole_store_is_no_damage() {
 }
 
 #[test]
+fn a_recording_that_was_put_aside_for_an_older_store_is_not_lost() {
+    let state = whole();
+    let recording = recording(state.path(), 1);
+    let aside = state.path().join("audio.rollback-7");
+    fs::create_dir(&aside).unwrap();
+    fs::rename(&recording, aside.join(recording.file_name().unwrap())).unwrap();
+    assert_eq!(checked(state.path()).faults, []);
+    fs::remove_dir_all(&aside).unwrap();
+    assert_eq!(checked(state.path()).faults, [StoreFault::RecordingMissing { call: call(1) }]);
+}
+
+#[test]
 fn a_call_that_no_list_names_and_a_lost_count_of_jobs_are_named() {
     let unnamed = |table: Table| StoreFault::Unnamed { table: table.name().to_owned(), call: call(2) };
     let by_job = faults_after(|state| change(state, |batch| batch.delete(Slot::by_job(2))));

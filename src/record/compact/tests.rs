@@ -95,6 +95,19 @@ fn without_room_for_the_copy_the_store_stays_as_it_is() {
     assert!(!disk.path().join("store.redb.part").exists());
     fs::remove_file(disk.path().join("filler")).unwrap();
     assert!(everything(disk.path()) == before);
+    // Or it fills up in the middle, up to the last page.
+    let mut succeeded = false;
+    for free in (0..24).map(|step| step * (64 << 10)) {
+        disk.fill(free);
+        let done = compact(disk.path(), &mut |_| ());
+        disk.relieve();
+        let full = matches!(&done, Err(CompactError::Copy(CopyError::Full { .. }) | CompactError::Open(OpenStoreError::Full { .. })));
+        assert!(full || done.is_ok(), "{free}: {done:?}");
+        assert!(!disk.path().join("store.redb.part").exists(), "{free}");
+        assert!(everything(disk.path()) == before, "{free}");
+        succeeded |= done.is_ok();
+    }
+    assert!(succeeded);
 }
 
 const COMPACT_UNTIL_KILLED: &str = "SALAMA_TEST_COMPACT_UNTIL_KILLED";

@@ -3,6 +3,8 @@
 //! Touches: memory, temporary directories.
 //! Next: nobody.
 
+mod aside;
+
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::fs;
@@ -10,9 +12,12 @@ use std::io;
 
 use super::*;
 use crate::base::clock::Timestamp;
+use crate::ipc::keeper::KeeperDenial;
+use crate::record::copy::tests::{at_any_fault, content};
 use crate::record::database::FILE;
 use crate::record::epoch::StoredEpoch;
 use crate::record::erasure;
+use crate::record::faulty_directory::FaultyDirectory;
 use crate::record::faulty_disk::{Fault, FaultyDisk};
 use crate::record::segments::SegmentDirectory;
 use crate::record::store::{Batch, Outcome};
@@ -170,13 +175,11 @@ fn taken(database: &Database, index: &IndexKeys, tpm: &Tpm) -> Result<TakenUp, T
     take_up(database, "store".as_ref(), index.envelope(), tpm.said(), (&mut keep, told), |from| tpm.count(from))
 }
 
-/// A disk with a store of one call, or none, that was taken up so many times.
-fn disk_after(starts: usize, holds_a_call: bool, tpm: &Tpm) -> FaultyDisk {
+fn disk_with(tables: &[Table], holds_a_call: bool) -> FaultyDisk {
     let made = FaultyDisk::sound();
-    let database = made.open().unwrap();
-    transact(&database, |transaction| {
-        for table in Table::ALL {
-            drop(transaction.open_table(definition(table))?);
+    transact(&made.open().unwrap(), |transaction| {
+        for table in tables {
+            drop(transaction.open_table(definition(*table))?);
         }
         if holds_a_call {
             let slot = Slot::of_call(Table::Header, call(1));
@@ -185,6 +188,13 @@ fn disk_after(starts: usize, holds_a_call: bool, tpm: &Tpm) -> FaultyDisk {
         Ok(())
     })
     .unwrap();
+    made
+}
+
+/// A disk with a store of one call, or none, that was taken up so many times.
+fn disk_after(starts: usize, holds_a_call: bool, tpm: &Tpm) -> FaultyDisk {
+    let made = disk_with(&Table::ALL, holds_a_call);
+    let database = made.open().unwrap();
     if starts > 0 {
         let first = Says::after(counted(tpm.0.get()));
         write(&database, "store".as_ref(), index().envelope(), first).unwrap();
@@ -241,6 +251,44 @@ fn without_power_at_any_operation_of_a_start_with_leave_the_next_one_is_served_a
         let next = with_leave(&found.open().unwrap(), &tpm, &told, false);
         assert!(next.is_ok() && told.get(), "{at}: {next:?} at {:?}", tpm.0.get());
     }
+}
+
+#[test]
+fn a_fault_at_any_operation_of_a_start_with_leave_changes_nothing_without_a_whole_copy_and_the_next_one_is_served() {
+    const GIVEN_AT: u64 = 99;
+    let (path, index) = (Path::new(FILE), index());
+    let old = FaultyDirectory::with(path, &disk_with(&[Table::Header, Table::WrappedDek, Table::Counter, Table::Store], true));
+    let before = content(&old.open(path).unwrap());
+    let kept = kept_copy(path, GIVEN_AT);
+    let says = |database: &Database| read(database, path, index.envelope()).unwrap();
+    at_any_fault(
+        &old,
+        |disk| {
+            let database = disk.open(path)?;
+            // As far as the TPM can be by what the store says.
+            let counter = says_confirmed(&database, path, &index)?.filter(|at| *at > GIVEN_AT).map_or(leave_at(GIVEN_AT), at);
+            let mut keep = |database: &Database, counted| {
+                let copy = kept_copy(path, counted);
+                let failed = |source| TakeUpError::Copy { path: path.to_owned(), source: Box::new(source) };
+                copy::write_on(disk, database, &copy, &mut |_| ()).map_err(failed)?;
+                Ok(copy)
+            };
+            take_up(&database, path, index.envelope(), counter, (&mut keep, |_: &TakenUp| ()), |from| Ok(counted(from + 1)))?;
+            Ok(())
+        },
+        |disk, case| {
+            let listed = disk.listed();
+            let said = says(&disk.open(path).unwrap());
+            assert!(said.is_none() || listed.contains(&kept.to_str().unwrap().to_owned()), "{case}: {listed:?}");
+            for copy in listed.iter().filter(|name| *name != FILE && !copy::is_unfinished(name)).map(Path::new) {
+                assert!(copy == kept && content(&disk.open(copy).unwrap()) == before, "{case}: {listed:?}");
+            }
+        },
+    );
+}
+
+fn says_confirmed(database: &Database, path: &Path, index: &IndexKeys) -> Result<Option<u64>, TakeUpError> {
+    Ok(read(database, path, index.envelope())?.map(|says| says.confirmed))
 }
 
 #[test]
@@ -418,42 +466,6 @@ fn an_older_store_with_the_record_of_the_newest_in_it_is_taken_for_the_newest() 
     assert_eq!(store.commit(Batch::new().put(slot, newest)).unwrap(), Outcome::Committed);
     drop(store);
     assert_eq!(started(state.path(), at(2)).unwrap(), TakenUp::Newest);
-}
-
-#[test]
-fn recordings_that_came_since_are_put_aside_when_an_older_store_is_taken() {
-    let state = tempfile::tempdir().unwrap();
-    let path = state.path().join(FILE);
-    let segments = SegmentDirectory::open(state.path()).unwrap();
-    let stored = |number, counter| {
-        let store = OpenStore::open(state.path(), 0, &index()).unwrap();
-        let said = if counter == 0 { first_at(0) } else { at(counter) };
-        store.take_up(&index(), said, |_| (), |from| Ok::<_, Infallible>(counted(from + 1))).unwrap();
-        let slot = Slot::of_call(Table::Header, call(number));
-        let store = store.start().unwrap();
-        assert_eq!(store.commit(Batch::new().put(slot.clone(), sealed(&slot, 1))).unwrap(), Outcome::Committed);
-        let mut writer = segments.create(call(number), index().envelope()).unwrap();
-        writer.push(b"recording").unwrap();
-        writer.finish().unwrap();
-    };
-    stored(1, 0);
-    let older = fs::read(&path).unwrap();
-    stored(2, 1);
-    let newest = fs::read(&path).unwrap();
-
-    // Somebody puts the database alone back.
-    fs::write(&path, &older).unwrap();
-    assert!(matches!(started(state.path(), leave_at(2)), Ok(TakenUp::WithLeave { .. })));
-    let store = OpenStore::open(state.path(), 0, &index()).unwrap().start().unwrap();
-    assert_eq!(erasure::sweep(&store, &segments).unwrap(), 0, "nothing is left to sweep");
-    let aside = state.path().join("audio.rollback-2");
-    let names = |directory: &Path| fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
-    assert_eq!(names(&aside), [format!("{}.seg", call(2)).as_str()]);
-    assert_eq!(names(&state.path().join("audio")), [format!("{}.seg", call(1)).as_str()]);
-    assert_ne!(fs::read(&path).unwrap(), newest);
-    // With the first erasure they go, as the copy does.
-    assert_eq!(erasure::erase(&store, &segments, call(1), Batch::new(), []).unwrap(), Outcome::Committed);
-    assert!(!aside.exists());
 }
 
 #[test]

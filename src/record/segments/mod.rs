@@ -6,6 +6,7 @@
 //! STREAM (Hoang, Reyhanitabar, Rogaway, Vizár 2015) with AES-256-GCM: nonce = prefix 7 || chunk number u32 BE || last flag u8.
 //! File: magic 9, prefix 7, then chunks of 64 KiB + 16; only the last may be shorter. Associated data: magic, call id, prefix.
 
+mod aside;
 mod block;
 mod file;
 mod look;
@@ -183,34 +184,6 @@ impl SegmentDirectory {
         }
         self.sync()?;
         Ok(removed)
-    }
-
-    /// Moves the finished recordings that `keep` does not know from below `state` into the directory `name` beside them.
-    pub(in crate::record) fn put_aside(state: &Path, name: &str, keep: impl Fn(CallId) -> bool) -> io::Result<()> {
-        let (from, to) = (Self::below(state), state.join(name));
-        let entries = match fs::read_dir(&from) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries?,
-        };
-        for entry in entries {
-            let entry = entry?;
-            let (path, file) = (entry.path(), entry.file_name());
-            let call = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
-            let finished = path.extension().is_some_and(|extension| extension == FINISHED);
-            if finished && !call.is_some_and(&keep) {
-                match fs::create_dir(&to) {
-                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                    _ => fs::rename(path, to.join(file))?,
-                }
-            }
-        }
-        for directory in [&from, &to, state] {
-            match File::open(directory) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                directory => directory?.sync_all()?,
-            }
-        }
-        Ok(())
     }
 
     fn file(&self, call: CallId, extension: &str) -> PathBuf {
