@@ -50,7 +50,8 @@ const BASE: Target = Target {
     smoke: 8000,
 };
 
-const SUM: usize = 32;
+/// Of the checksum at a file's end, bytes.
+pub(super) const SUM: usize = 32;
 const CALL: CallId = CallId::from_bytes([1; 16]);
 
 fn root() -> Root {
@@ -62,14 +63,14 @@ fn mac() -> MacKey {
 }
 
 /// What anyone who may write files can do.
-fn with_checksum(mut file: Vec<u8>) -> Vec<u8> {
+pub(super) fn with_checksum(mut file: Vec<u8>) -> Vec<u8> {
     let sum = digest(&SHA256, &file);
     file.extend(sum.as_ref());
     file
 }
 
 /// The file that an input stands for.
-fn file_of(data: &[u8], genuine: &[u8]) -> Vec<u8> {
+pub(super) fn file_of(data: &[u8], genuine: &[u8]) -> Vec<u8> {
     match data.split_first() {
         Some((0, file)) => file.to_vec(),
         Some((1, file)) => with_checksum(file.to_vec()),
@@ -114,8 +115,7 @@ fn keyslot(data: &[u8]) {
 }
 
 fn keyslot_seeds() -> Vec<Vec<u8>> {
-    let file = genuine_slots();
-    bent_and([[&[0], file].concat(), [&[1], &file[..file.len() - SUM]].concat()])
+    seeds_of(genuine_slots())
 }
 
 /// Promise: what was typed is refused, or has just the bytes of a whole code or share, and is written back as the same.
@@ -162,8 +162,7 @@ fn keyring(data: &[u8]) {
 }
 
 fn keyring_seeds() -> Vec<Vec<u8>> {
-    let file = genuine_keyring();
-    bent_and([[&[0], file].concat(), [&[1], &file[..file.len() - SUM]].concat()])
+    seeds_of(genuine_keyring())
 }
 
 /// Promise: a call's key opens only from the very bytes that were given out for that call.
@@ -184,6 +183,11 @@ fn wrapped_seeds() -> Vec<Vec<u8>> {
     let mut seeds = bent_and([vec![0, 1, 0, 0, 0, 0], [&[0], [1; 65].as_slice()].concat()]);
     seeds.iter_mut().for_each(|seed| seed[0] %= 2);
     seeds
+}
+
+/// A genuine file as it is and without its checksum, and scripts that bend it.
+pub(super) fn seeds_of(file: &[u8]) -> Vec<Vec<u8>> {
+    bent_and([[&[0], file].concat(), [&[1], &file[..file.len() - SUM]].concat()])
 }
 
 fn bent_and(files: [Vec<u8>; 2]) -> Vec<Vec<u8>> {

@@ -7,9 +7,9 @@ use std::fs;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use ring::digest::{SHA256, digest};
 use salama::ipc::keeper::Leave;
 
+use super::key_files::{SUM, file_of, seeds_of, with_checksum};
 use super::{Target, edited, scripts, secret};
 use crate::keeper::container::MacKey;
 use crate::keeper::ledger::{self, Ledger, Machine, Page, USES};
@@ -58,31 +58,10 @@ const BASE: Target = Target {
     smoke: 8000,
 };
 
-const SUM: usize = 32;
 const HALF: usize = 8 * 1024;
 
 fn mac() -> MacKey {
     MacKey::new(&secret(7))
-}
-
-fn with_checksum(mut file: Vec<u8>) -> Vec<u8> {
-    let sum = digest(&SHA256, &file);
-    file.extend(sum.as_ref());
-    file
-}
-
-fn file_of(data: &[u8], genuine: &[u8]) -> Vec<u8> {
-    match data.split_first() {
-        Some((0, file)) => file.to_vec(),
-        Some((1, file)) => with_checksum(file.to_vec()),
-        Some((_, script)) => with_checksum(edited(&genuine[..genuine.len() - SUM], script)),
-        None => Vec::new(),
-    }
-}
-
-fn seeds_of(file: &[u8]) -> Vec<Vec<u8>> {
-    let whole = [[&[0], file].concat(), [&[1], &file[..file.len() - SUM]].concat()];
-    scripts().into_iter().map(|script| [&[3], script.as_slice()].concat()).chain(whole).collect()
 }
 
 /// A file of two pages, and what they say, older first.
