@@ -31,6 +31,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 use std::rc::Rc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use box_with_keys::{Bench, holds};
 use faulty_tpm::FaultyTpm;
@@ -40,6 +42,8 @@ use keeper::slots;
 use keeper::tpm::{Address, Tpm};
 use keeper::unfinished::{self, Note};
 use key_console::{End, Operator};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use salama::base::secret::{Secret, SecretText};
 use salama::ipc::keeper::Leave;
 use salama::ipc::key_log::{LogFault, Report, Verifier};
@@ -854,6 +858,42 @@ fn the_keeper_is_confined_before_anybody_types() {
     assert_eq!(heard.get(), 3);
     let expected = [bench.keys(), bench.keys().join("issued")];
     assert_eq!(*seen.borrow(), expected.into());
+}
+
+/// Stops the process in the middle of such a call, and lets it go on.
+fn stop_and_continue(process: i32, call: i64) {
+    let until = Instant::now() + Duration::from_secs(20);
+    let wait = |what: &str, is: &dyn Fn() -> bool| {
+        while !is() {
+            assert!(Instant::now() < until, "the keeper never {what}");
+            thread::yield_now();
+        }
+    };
+    let read = |name: &str| fs::read_to_string(format!("/proc/{process}/{name}")).unwrap();
+    wait("waited", &|| read("syscall").starts_with(&format!("{call} ")));
+    kill(Pid::from_raw(process), Signal::SIGSTOP).unwrap();
+    wait("stopped", &|| read("stat").contains(") T "));
+    kill(Pid::from_raw(process), Signal::SIGCONT).unwrap();
+}
+
+#[test]
+fn a_confined_keeper_that_was_stopped_while_it_waited_goes_on() {
+    let bench = Bench::provisioned();
+    Operator::default().asks(&bench, Task::Verify { slot: 1 }).done();
+    // Another keeper of the console is just ending.
+    let issued = fs::File::open(bench.keys().join("issued")).unwrap();
+    issued.lock().unwrap();
+    let started = move |process: u32| {
+        let process = i32::try_from(process).unwrap();
+        thread::spawn(move || {
+            // Stopped between two of its short waits, it would have none to take up again.
+            for _ in 0..5 {
+                stop_and_continue(process, libc::SYS_clock_nanosleep);
+            }
+            drop(issued);
+        });
+    };
+    Operator { started: Some(Box::new(started)), ..Operator::default() }.asks(&bench, Task::Verify { slot: 1 }).done();
 }
 
 #[test]
