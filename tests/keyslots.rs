@@ -215,6 +215,21 @@ fn new_papers_take_the_place_of_old_ones() {
 }
 
 #[test]
+fn a_renewal_that_stops_half_way_says_which_papers_are_dead() {
+    let bench = Bench::provisioned();
+    let (first, second) = (add_code(&bench), add_code(&bench));
+    let typed = ["", "nonsense", "nonsense", "nonsense"].map(str::to_owned).to_vec();
+    let mut operator = Operator { mistypes: typed, ..Operator::default() };
+    let (reason, exit) = operator.asks(&bench, Task::Rotate { slot: None, with: None }).refused();
+
+    assert!(reason.starts_with("slot 2 has a new secret already") && reason.contains("the answers were wrong"), "{reason}");
+    assert_eq!(exit, 65);
+    Operator::who_answers(&[&operator.sheets[0]]).asks(&bench, Task::Verify { slot: 2 }).done();
+    Operator::who_answers(&[&second]).asks(&bench, Task::Verify { slot: 3 }).done();
+    Operator::who_answers(&[&first, &first, &first]).asks(&bench, Task::Verify { slot: 2 }).refused();
+}
+
+#[test]
 fn every_share_takes_part_before_the_slot_counts() {
     // Of two of five, the third is neither among the first two nor among the last two.
     let bench = Bench::provisioned();

@@ -348,7 +348,10 @@ pub enum KeysError {
         exit: Exit,
     },
     /// Nobody answered.
-    #[error("standard input ended before the answer to a question: nothing was changed")]
+    #[error(
+        "standard input ended before the answer to a question: a paper that was shown and not typed again does not count, one that was typed \
+         again does (salama keys list)"
+    )]
     NoAnswer,
     /// Not a key of an authority.
     #[error("{} holds no ECDSA P-256 public key in PEM (BEGIN PUBLIC KEY)", .0.display())]
