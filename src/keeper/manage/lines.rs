@@ -6,7 +6,8 @@
 //! ```text
 //! chain_begun > key_slots opened > key_slots begun > (the change) > key_slots done | failed > chain_ended
 //! ```
-//! Nothing is changed before its line `begun` is written, and counted in the file: the next start of the console says how many lines this
+//! `failed` says that it did not end as it should: the change may be in force all the same, where the last step to the disk failed or only
+//! what comes after it. Nothing is changed before its line `begun` is written, and counted in the file: the next start of the console says how many lines this
 //! one had, so that a change cannot be cut off the end. Who cannot open the root key cannot sign either: tries that fail leave no line.
 
 use std::io::{self, Stderr};
