@@ -43,7 +43,7 @@ use keeper::tpm::{Address, Tpm};
 use keeper::unfinished::{self, Note};
 use key_console::{End, Operator};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid, chown};
 use salama::base::secret::{Secret, SecretText};
 use salama::ipc::keeper::Leave;
 use salama::ipc::key_log::{LogFault, Report, Verifier};
@@ -725,7 +725,7 @@ fn a_note_destroys_nothing_of_another_box_or_of_a_set_up_that_is_alive() {
         fs::create_dir_all(&gathering).unwrap();
         fs::write(gathering.join("unfinished"), note.write(&mac).unwrap()).unwrap();
     };
-    let clear = || unfinished::clear(&bench.base().join("other"), address(bench.tpm.tcti())).unwrap();
+    let clear = || unfinished::clear(&bench.base().join("other"), None, address(bench.tpm.tcti())).unwrap();
 
     // Another's mark.
     put(note([7; 32]));
@@ -741,10 +741,27 @@ fn a_note_destroys_nothing_of_another_box_or_of_a_set_up_that_is_alive() {
     drop(alive);
     // Another TPM: it stays noted.
     let other = Swtpm::start();
-    unfinished::clear(&bench.base().join("other"), address(other.tcti())).unwrap();
+    unfinished::clear(&bench.base().join("other"), None, address(other.tcti())).unwrap();
     assert!(gathering.exists());
-    // The control.
+    // One that nobody can read is no reason to forget it.
+    let whole = fs::read(gathering.join("unfinished")).unwrap();
+    let mut newer = whole.clone();
+    newer[17] = 9;
+    fs::write(gathering.join("unfinished"), with_checksum(newer)).unwrap();
+    let tpm = address(bench.tpm.tcti());
+    let refused = unfinished::clear(&bench.base().join("other"), None, tpm).unwrap_err();
+    assert!(base::told::told(&refused).contains(".other.partial-1/unfinished"), "{refused}");
+    fs::remove_file(gathering.join("unfinished")).unwrap();
+    fs::create_dir(gathering.join("unfinished")).unwrap();
+    unfinished::clear(&bench.base().join("other"), None, tpm).unwrap_err();
+    assert!(gathering.exists());
+    fs::remove_dir(gathering.join("unfinished")).unwrap();
+    fs::write(gathering.join("unfinished"), whole).unwrap();
+    // One that was handed over to its owner just before the rename; a stranger's is none of ours.
+    chown(&gathering, Some(Uid::from_raw(65_534)), None).expect("run this as root");
     clear();
+    assert!(gathering.exists());
+    unfinished::clear(&bench.base().join("other"), Some(Uid::from_raw(65_534)), tpm).unwrap();
     assert_eq!((all_indices(&bench.tpm).len(), gathering.exists()), (before.len() - 1, false));
 }
 
