@@ -856,6 +856,16 @@ fn a_full_disk_at_any_write_changes_nothing_or_is_cleared_up() {
 }
 
 #[test]
+fn the_lines_are_this_keepers_alone_before_anybody_types() {
+    let bench = Bench::provisioned();
+    let code = add_code(&bench);
+    let issued = bench.keys().join("issued");
+    let asked = move |_| assert!(matches!(fs::File::open(&issued).unwrap().try_lock(), Err(fs::TryLockError::WouldBlock)));
+    let mut operator = Operator { asked: Some(Box::new(asked)), ..Operator::who_answers(&[&code]) };
+    operator.asks(&bench, Task::Verify { slot: 2 }).done();
+}
+
+#[test]
 fn two_changes_at_once_are_refused() {
     let bench = Bench::provisioned();
     let directory = fs::File::open(bench.keys()).unwrap();

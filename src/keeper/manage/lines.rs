@@ -19,8 +19,7 @@ use crate::ipc::key_log::{SLOTS, Series};
 use crate::keeper::chain::Chain;
 use crate::keeper::hierarchy::{Purpose, Root};
 use crate::keeper::journal::Journal;
-use crate::keeper::ledger::{Ledger, LedgerError, Machine};
-use crate::keeper::replace::OpenDirectory;
+use crate::keeper::ledger::{Alone, Ledger, LedgerError, Machine};
 use crate::keeper::startup::begin_chain;
 
 use super::ManageError;
@@ -58,15 +57,9 @@ struct Line {
 
 impl Lines {
     /// The root key was opened, by this slot, for this task.
-    pub(super) fn begin(
-        root: &Root,
-        directory: &OpenDirectory,
-        machine: Machine,
-        what: &'static str,
-        opened_by: u32,
-    ) -> Result<Self, ManageError> {
+    pub(super) fn begin(root: &Root, alone: Alone, machine: Machine, what: &'static str, opened_by: u32) -> Result<Self, ManageError> {
         let mac = root.derive(Purpose::FileMac)?;
-        let (journal, (ledger, _)) = begin_chain(Chain::begin(root)?, directory, &mac, Series::Console, machine)?;
+        let (journal, (ledger, _)) = begin_chain(Chain::begin(root)?, alone, &mac, Series::Console, machine)?;
         let mut lines = Self { journal, ledger, what, opened_by, pending: None, unsaid: false };
         lines.say(Slot { kind: None, number: None }, "opened").map_err(ManageError::Lines)?;
         Ok(lines)

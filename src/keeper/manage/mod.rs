@@ -62,7 +62,8 @@ struct Desk<'a, C> {
     directory: OpenDirectory,
     tpm: Address<'a>,
     pin: Option<SecretText>,
-    machine: Machine,
+    /// For the lines; absent where there are none.
+    machine: Option<Machine>,
     what: &'static str,
     clock: &'a C,
     /// No word of the conversation is heard before, but the task.
@@ -96,7 +97,7 @@ fn perform(hardened: Hardened, args: &KeysArgs, channel: &Channel, clock: &impl 
     directory::check_operator(&args.directory)?;
     directory::check_private(&args.directory)?;
     let directory = OpenDirectory::open(&args.directory)?;
-    let machine = Machine::look(clock.steady())?;
+    let machine = task.leaves_lines().then(|| Machine::look(clock.steady())).transpose()?;
     let owner = args.owner_auth.as_deref().map(OwnerAuth::read).transpose()?;
     let pin = args.pin.as_deref().map(pin::read).transpose()?;
     let tpm = Address { tcti: &args.tpm, owner: owner.as_ref() };
