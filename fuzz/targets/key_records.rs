@@ -8,11 +8,12 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use salama::ipc::keeper::Leave;
+use salama::ipc::key_log::Series;
 
 use super::key_files::{SUM, file_of, seeds_of, with_checksum};
 use super::{Target, edited, scripts, secret};
 use crate::keeper::container::MacKey;
-use crate::keeper::ledger::{self, Ledger, Machine, Page, USES};
+use crate::keeper::ledger::{self, Alone, Ledger, Machine, Page, USES};
 use crate::keeper::limits::{Limit, Limits};
 use crate::keeper::replace::OpenDirectory;
 use crate::keeper::rollback;
@@ -70,7 +71,8 @@ fn genuine_ledger() -> &'static (Vec<u8>, [Page; 2]) {
     FILE.get_or_init(|| {
         let place = tempfile::tempdir().unwrap();
         let machine = Machine::look(Duration::ZERO).unwrap();
-        let (mut file, _) = Ledger::open(&OpenDirectory::open(place.path()).unwrap(), USES, mac(), machine).unwrap();
+        let alone = Alone::take(&OpenDirectory::open(place.path()).unwrap(), Series::Daemon).unwrap();
+        let (mut file, _) = Ledger::open(alone, mac(), machine).unwrap();
         let read = || fs::read(place.path().join(USES)).unwrap();
         file.begin([1; 16]).unwrap();
         let first = ledger::newest(&read(), &mac()).unwrap();

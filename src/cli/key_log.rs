@@ -51,6 +51,7 @@ pub(super) fn verify(output: Output, args: VerifyArgs) -> Result<(), Failure> {
             ("starts without an orderly end", report.without_end),
             ("incidents", report.incidents),
             ("changes of the keyslots", report.slot_changes),
+            ("changes whose end is not told (they may be in force)", report.slot_changes_open),
             ("lines of others, passed over", report.others),
         ];
         let rows: Vec<Vec<String>> = rows.iter().map(|(what, count)| vec![(*what).to_owned(), count.to_string()]).collect();

@@ -209,7 +209,7 @@ pub(super) fn keys(output: Output, args: &KeysArgs) -> Result<(), Failure> {
         KeysCommand::Approve { slot, signed } => Task::Approve { slot: *slot, approval: signed.read()?, with },
         KeysCommand::Unlock => Task::Unlock { with },
     };
-    if !matches!(task, Task::List | Task::Policy { .. }) {
+    if task.leaves_lines() {
         // What is a way to every call is shown and typed here: it gets into no dump and no swap.
         let hardened = harden(&[]).map_err(KeysError::Harden)?;
         hardened.lock_memory().map_err(KeysError::LockMemory)?;
@@ -233,10 +233,9 @@ pub(super) fn recover(output: Output, args: &RecoverArgs) -> Result<(), Failure>
 
 /// The whole conversation with the keeper.
 fn converse(output: Output, place: &Place, task: Task) -> Result<KeysReport, Failure> {
-    let lines = match task {
-        // Needs no key, so there is nothing that signs.
-        Task::List | Task::Policy { .. } => Stdio::inherit(),
-        _ => lines::of_the_console(place.lines.as_deref()).map_err(KeysError::Lines)?,
+    let lines = match task.leaves_lines() {
+        true => lines::of_the_console(place.lines.as_deref()).map_err(KeysError::Lines)?,
+        false => Stdio::inherit(),
     };
     let (channel, mut started) = start(place, lines).map_err(KeysError::Start)?;
     let ended = talk(output, &channel, task);
@@ -348,7 +347,10 @@ pub enum KeysError {
         exit: Exit,
     },
     /// Nobody answered.
-    #[error("standard input ended before the answer to a question: nothing was changed")]
+    #[error(
+        "standard input ended before the answer to a question: a paper that was shown and not typed again does not count, one that was typed \
+         again does (salama keys list)"
+    )]
     NoAnswer,
     /// Not a key of an authority.
     #[error("{} holds no ECDSA P-256 public key in PEM (BEGIN PUBLIC KEY)", .0.display())]

@@ -16,6 +16,7 @@
 
 use ring::digest::{SHA256, digest};
 use ring::signature::{ED25519, UnparsedPublicKey};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::base::hex::unhex;
@@ -34,8 +35,6 @@ pub const ENDED: &str = "chain_ended";
 pub const INCIDENT: &str = "incident";
 /// The event of a change of the keyslots.
 pub const SLOTS: &str = "key_slots";
-/// How a change that was made ends, as a member of its line.
-const MADE: &str = "\"outcome\":\"done\"";
 /// Longest line that is looked at, bytes; real ones have some 500.
 pub const LINE_MAX: usize = 16 * 1024;
 
@@ -73,6 +72,8 @@ struct Place {
     next: u64,
     prev: [u8; 32],
     ended: bool,
+    /// A change of the keyslots was begun, and nothing says yet that it was made.
+    changing: bool,
 }
 
 /// What was found.
@@ -88,6 +89,8 @@ pub struct Report {
     pub incidents: u64,
     /// Changes of the keyslots that were made.
     pub slot_changes: u64,
+    /// Changes of the keyslots that were begun and not said to be made: they may be in force.
+    pub slot_changes_open: u64,
     /// Lines of others, which were passed over.
     pub others: u64,
     /// Things that are wrong.
@@ -111,6 +114,22 @@ struct Begun {
     start: u64,
     before: Option<String>,
     lines: Option<u64>,
+}
+
+/// What a line on the keyslots says besides.
+#[derive(Deserialize)]
+struct OfSlots {
+    outcome: Outcome,
+}
+
+/// How far a change is.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    Begun,
+    Done,
+    #[serde(other)]
+    Other,
 }
 
 impl Verifier {
@@ -144,18 +163,37 @@ impl Verifier {
             .map_err(|_| LogFault::Forged { line: number, seq: parts.seq })?;
         self.report.lines = self.report.lines.saturating_add(1);
         self.report.incidents = self.report.incidents.saturating_add(u64::from(parts.is(INCIDENT)));
-        let changed = parts.is(SLOTS) && parts.rest.ends_with(MADE);
-        self.report.slot_changes = self.report.slot_changes.saturating_add(u64::from(changed));
         let prev = digest_of(line);
-        match self.at.iter_mut().find(|place| place.chain == parts.chain) {
+        let judged = match self.at.iter_mut().find(|place| place.chain == parts.chain) {
             Some(place) => place.goes_on(number, &parts, prev),
             None => self.begins(number, &parts, prev),
+        };
+        self.count_changes(&parts);
+        judged
+    }
+
+    fn count_changes(&mut self, parts: &Parts<'_>) {
+        let Some(outcome) = parts.outcome() else { return };
+        let changing = self.at.iter_mut().find(|place| place.chain == parts.chain).map(|place| &mut place.changing);
+        let report = &mut self.report;
+        match outcome {
+            Outcome::Begun => {
+                report.slot_changes_open = report.slot_changes_open.saturating_add(1);
+                changing.into_iter().for_each(|changing| *changing = true);
+            }
+            Outcome::Done => {
+                report.slot_changes = report.slot_changes.saturating_add(1);
+                let told = changing.is_some_and(std::mem::take);
+                report.slot_changes_open = report.slot_changes_open.saturating_sub(u64::from(told));
+            }
+            Outcome::Other => {}
         }
     }
 
     fn begins(&mut self, line: u64, parts: &Parts<'_>, prev: [u8; 32]) -> Result<(), LogFault> {
         let seq = parts.seq;
-        let place = |begun| Place { chain: parts.chain, begun, next: seq.saturating_add(1), prev, ended: parts.is(ENDED) };
+        let (chain, next, ended) = (parts.chain, seq.saturating_add(1), parts.is(ENDED));
+        let place = |begun| Place { chain, begun, next, prev, ended, changing: false };
         if seq != 0 {
             // One of the daemon's and one of the console's.
             let late = self.may_begin_late && self.at.len() < 2 && self.at.iter().all(|place| place.begun.is_none());
@@ -246,7 +284,15 @@ impl<'a> Parts<'a> {
     }
 
     fn begun(&self) -> Option<Begun> {
-        serde_json::from_str(&format!("{{{}}}", self.rest)).ok().filter(|_| self.is(BEGUN))
+        self.members().filter(|_| self.is(BEGUN))
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        if self.is(SLOTS) { self.members::<OfSlots>().map(|line| line.outcome) } else { None }
+    }
+
+    fn members<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_str(&format!("{{{}}}", self.rest)).ok()
     }
 
     fn is(&self, event: &str) -> bool {

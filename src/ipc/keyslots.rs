@@ -88,6 +88,13 @@ pub enum Task {
     },
 }
 
+impl Task {
+    /// Whether the root key is opened for it, which is said in signed lines. Without that key nothing could sign.
+    pub const fn leaves_lines(&self) -> bool {
+        !matches!(self, Self::List | Self::Policy { .. })
+    }
+}
+
 /// Sorts of new slots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NewSlot {

@@ -11,6 +11,9 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, User, chown, geteuid};
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use crate::base::hex::hex;
 
 /// The ways to the root key.
 pub const KEYSLOTS: &str = "keyslots";
@@ -125,7 +128,11 @@ impl NewDirectory {
         }
         let owner = owner.map(find_user).transpose()?;
         let mut name = gathering_name(target).ok_or_else(|| DirectoryError::Absent(target.to_owned()))?;
-        name.push(std::process::id().to_string());
+        // Process ids come again, and one of a set-up that was cut off may still be there.
+        let mut random = [0; 8];
+        let drawn = SystemRandom::new().fill(&mut random).map_err(|_| io::Error::other("no random numbers"));
+        drawn.map_err(|source| DirectoryError::Write { path: target.to_owned(), source })?;
+        name.push(hex(&random));
         let partial = target.with_file_name(name);
         let parent = parent_of(target);
         fs::create_dir_all(parent).map_err(|source| DirectoryError::Write { path: parent.to_owned(), source })?;
@@ -146,6 +153,11 @@ impl NewDirectory {
     pub fn sync(&self) -> Result<(), DirectoryError> {
         let synced = self.held.sync_all().and_then(|()| File::open(parent_of(&self.target))?.sync_all());
         synced.map_err(|source| DirectoryError::Write { path: self.partial.clone(), source })
+    }
+
+    /// The user that it is handed over to at the end, if another than the caller.
+    pub fn owner(&self) -> Option<Uid> {
+        self.owner.map(|(user, _)| user)
     }
 
     /// Lets what was gathered stay, for the next set-up to look at.

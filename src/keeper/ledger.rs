@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::ipc::keeper::StartId;
+use crate::ipc::key_log::Series;
 
 use super::container::{self, ContainerError, MacKey, Sort};
 use super::directory::DirectoryError;
@@ -99,6 +100,24 @@ impl Machine {
     }
 }
 
+/// The file of one series, held by nobody else; not yet read, which takes a key.
+pub struct Alone(File);
+
+impl Alone {
+    /// Opens it, makes it where there is none, and holds it. A keeper that is just ending is waited for.
+    ///
+    /// # Errors
+    /// [`LedgerError::InUse`] while another keeper has it.
+    pub fn take(directory: &OpenDirectory, series: Series) -> Result<Self, LedgerError> {
+        let file = directory.open_for_writing(match series {
+            Series::Daemon => USES,
+            Series::Console => ISSUED,
+        })?;
+        lock(&file)?;
+        Ok(Self(file))
+    }
+}
+
 /// The file.
 pub struct Ledger {
     file: File,
@@ -108,13 +127,11 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens it, makes it where there is none, and holds it alone.
+    /// Reads it.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub fn open(directory: &OpenDirectory, name: &'static str, mac: MacKey, machine: Machine) -> Result<(Self, Before), LedgerError> {
-        let file = directory.open_for_writing(name)?;
-        lock(&file)?;
+    pub fn open(Alone(file): Alone, mac: MacKey, machine: Machine) -> Result<(Self, Before), LedgerError> {
         let bytes = file_bytes(&file).map_err(LedgerError::File)?;
         let newest = newest(&bytes, &mac);
         let before = match &newest {
@@ -246,7 +263,8 @@ pub mod tests {
     /// In this directory.
     pub fn open(base: &Path) -> (Ledger, Before) {
         let mac = MacKey::new(&Secret::try_fill(|_| Ok::<(), ()>(())).unwrap());
-        Ledger::open(&OpenDirectory::open(base).unwrap(), USES, mac, Machine::look(Duration::ZERO).unwrap()).unwrap()
+        let alone = Alone::take(&OpenDirectory::open(base).unwrap(), Series::Daemon).unwrap();
+        Ledger::open(alone, mac, Machine::look(Duration::ZERO).unwrap()).unwrap()
     }
 
     fn used(count: u32) -> Vec<Used> {

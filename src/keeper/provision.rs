@@ -53,7 +53,7 @@ pub fn provision(plan: &Plan<'_>, clock: &impl Clock) -> Result<(), ProvisionErr
     let box_name = BoxName::new(plan.box_name)?;
     let address = Address { tcti: plan.tpm, owner: plan.owner_auth };
     let directory = NewDirectory::begin(plan.directory, plan.owner)?;
-    unfinished::clear(plan.directory, address)?;
+    unfinished::clear(plan.directory, directory.owner(), address)?;
     let root_key = slots::random().map_err(SlotError::from)?;
     let root = Root::new(&root_key);
     let mac = slots::file_mac(&root).map_err(SlotError::from)?;

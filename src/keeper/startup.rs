@@ -30,7 +30,7 @@ use super::held::{self, Held, HeldError, TctiError};
 use super::hierarchy::{DeriveError, Purpose};
 use super::journal::Journal;
 use super::keyring::{self, Keyring, KeyringError};
-use super::ledger::{self, Before, Ledger, LedgerError, Machine};
+use super::ledger::{Alone, Before, Ledger, LedgerError, Machine};
 use super::limits::{Limits, LimitsError};
 use super::moving::{Deks, DeksError};
 use super::owner::{OwnerAuth, OwnerAuthError};
@@ -103,7 +103,8 @@ pub fn open_daemon(args: &ServeArgs) -> Result<Opened, StartError> {
         let grants = Some(Grants::new(keyring.ca(), keyring.box_name().to_owned(), chain.start()));
         let greeting = Greeting { counter, ..greeting(&keyring, &chain, index, lockout) };
         let kept = held.borrow().directory.clone();
-        let (journal, ledger) = begin_chain(chain, &kept, &mac, Series::Daemon, Machine::look(SystemClock.steady())?)?;
+        let (journal, ledger) =
+            begin_chain(chain, Alone::take(&kept, Series::Daemon)?, &mac, Series::Daemon, Machine::look(SystemClock.steady())?)?;
         Ok(Opened { keys, limits, grants, journal, ledger, greeting, held: Some(held), policy, access })
     })
 }
@@ -119,7 +120,8 @@ pub fn open_console(args: &ServeArgs) -> Result<Opened, StartError> {
         let greeting = greeting(&keyring, &chain, nothing, None);
         let mac = opened.root.derive(Purpose::FileMac)?;
         let machine = Machine::look(SystemClock.steady())?;
-        let (journal, ledger) = begin_chain(chain, &OpenDirectory::open(&args.directory)?, &mac, Series::Console, machine)?;
+        let alone = Alone::take(&OpenDirectory::open(&args.directory)?, Series::Console)?;
+        let (journal, ledger) = begin_chain(chain, alone, &mac, Series::Console, machine)?;
         let (policy, access) = (&policy::keeper::POLICY, Vec::new());
         Ok(Opened { keys, limits, grants: None, journal, ledger, greeting, held: None, policy, access })
     })
@@ -132,17 +134,13 @@ pub fn open_console(args: &ServeArgs) -> Result<Opened, StartError> {
 /// [`LedgerError`].
 pub fn begin_chain(
     chain: Chain,
-    directory: &OpenDirectory,
+    alone: Alone,
     mac: &Secret<{ super::hierarchy::KEY_BYTES }>,
     series: Series,
     machine: Machine,
 ) -> Result<(Journal<Stderr>, (Ledger, Before)), LedgerError> {
-    let name = match series {
-        Series::Daemon => ledger::USES,
-        Series::Console => ledger::ISSUED,
-    };
     let steady = SystemClock.steady();
-    let (mut ledger, before) = Ledger::open(directory, name, MacKey::new(mac), machine)?;
+    let (mut ledger, before) = Ledger::open(alone, MacKey::new(mac), machine)?;
     let number = ledger.begin(chain.start())?;
     let mut journal = Journal::new(io::stderr(), chain, series, number, steady);
     // A log that takes nothing shows at the first use of a key, which is then refused.

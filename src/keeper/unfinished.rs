@@ -10,9 +10,9 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use nix::unistd::geteuid;
+use nix::unistd::{Uid, geteuid};
 use serde::{Deserialize, Serialize};
 
 use super::container::{self, ContainerError, MacKey, Sort};
@@ -97,18 +97,19 @@ impl Drop for Unfinished<'_> {
     }
 }
 
-/// Destroys what set-ups of this key directory left that were cut off. Those of a TPM that is not here stay noted.
+/// Destroys what set-ups of this key directory left that were cut off; `owner` is whom the box is to belong to, if another than the caller.
+/// Those of a TPM that is not here stay noted.
 ///
 /// # Errors
 /// [`UnfinishedError`].
-pub fn clear(keys: &Path, address: Address<'_>) -> Result<(), UnfinishedError> {
+pub fn clear(keys: &Path, owner: Option<Uid>, address: Address<'_>) -> Result<(), UnfinishedError> {
     let failed = |source| DirectoryError::Read { path: keys.to_owned(), source };
     for place in gathering_places(keys).map_err(failed)? {
         // Held by a set-up that is alive; or gone, or somebody else's.
-        let Ok(Some(_held)) = taken(&place) else { continue };
-        let cleared = match note_in(&place) {
+        let Ok(Some(_held)) = taken(&place, owner) else { continue };
+        let cleared = match note_in(&place)? {
             Some(note) => note.destroy(address),
-            // Written whole before anything was made in the TPM.
+            // It is there, whole, before anything is made in the TPM.
             None => Ok(()),
         };
         match cleared {
@@ -120,18 +121,30 @@ pub fn clear(keys: &Path, address: Address<'_>) -> Result<(), UnfinishedError> {
     Ok(())
 }
 
-/// The directory, held alone, when it is the caller's and no living set-up's.
-fn taken(place: &Path) -> io::Result<Option<File>> {
+/// The directory, held alone, when it is the caller's, or handed over already, and no living set-up's.
+fn taken(place: &Path, owner: Option<Uid>) -> io::Result<Option<File>> {
     let directory = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(place)?;
-    let own = directory.metadata()?.uid() == geteuid().as_raw();
+    let found = Uid::from_raw(directory.metadata()?.uid());
+    let own = found == geteuid() || Some(found) == owner;
     Ok((own && directory.try_lock().is_ok()).then_some(directory))
 }
 
-fn note_in(place: &Path) -> Option<Note> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(place.join(NOTE)).ok()?;
+/// None only where there is none: what cannot be read may say of places that nobody would find again.
+fn note_in(place: &Path) -> Result<Option<Note>, UnfinishedError> {
+    let path = place.join(NOTE);
+    let failed = |source| DirectoryError::Read { path: path.clone(), source };
+    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(failed)?,
+    };
     let mut bytes = Vec::new();
-    file.take(FILE_MAX).read_to_end(&mut bytes).ok()?;
-    Note::read(&bytes).ok()
+    file.take(FILE_MAX).read_to_end(&mut bytes).map_err(failed)?;
+    match Note::read(&bytes) {
+        Ok(note) => Ok(Some(note)),
+        // Cut short while it was written: nothing was made in the TPM by then.
+        Err(ContainerError::Damaged) => Ok(None),
+        Err(source) => Err(UnfinishedError::Unknown { path, source }),
+    }
 }
 
 /// Why a set-up could not begin, or what another left could not be destroyed.
@@ -143,6 +156,15 @@ pub enum UnfinishedError {
     /// The note.
     #[error("what the set-up makes in the TPM could not be noted")]
     Note(#[from] ContainerError),
+    /// The note of a set-up that was cut off is none that this program reads.
+    #[error("a set-up that was cut off left {}, which says what it made in the TPM, and it cannot be understood; where it is removed, those places stay taken until the TPM is cleared", .path.display())]
+    Unknown {
+        /// The note's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: ContainerError,
+    },
     /// The TPM.
     #[error("what a set-up that was cut off left in the TPM could not be destroyed")]
     Tpm(#[from] TpmError),

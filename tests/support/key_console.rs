@@ -60,7 +60,7 @@ pub struct Operator {
     pub arguments: Vec<String>,
     /// The TPM's address, when it is not the bench's.
     pub tcti: Option<String>,
-    /// What is typed instead of what is on the paper, first to last.
+    /// What is typed instead of what is on the paper, first to last; what is on it, where this is empty.
     pub mistypes: Vec<String>,
     /// Where the signed lines go; nowhere when absent.
     pub lines: Option<PathBuf>,
@@ -82,7 +82,8 @@ impl Operator {
 
     fn answer(&mut self, wanted: Wanted) -> String {
         if matches!(wanted, Wanted::Again { .. }) {
-            if self.mistypes.is_empty() { self.sheets.last().expect("a sheet").clone() } else { self.mistypes.remove(0) }
+            let mistyped = if self.mistypes.is_empty() { String::new() } else { self.mistypes.remove(0) };
+            if mistyped.is_empty() { self.sheets.last().expect("a sheet").clone() } else { mistyped }
         } else if self.answers.is_empty() {
             panic!("nobody expected {wanted:?}; told: {:?}", self.problems)
         } else {

@@ -3,12 +3,16 @@
 //! Touches: the key directory; the TPM, to destroy halves that are left over.
 //! Next: the commands change it and save it.
 
+use std::io;
+
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
+use crate::ipc::key_log::Series;
 use crate::keeper::directory::KEYSLOTS;
 use crate::keeper::epoch::Epoch;
 use crate::keeper::hierarchy::{KEY_BYTES, Root};
 use crate::keeper::keyslots::{EpochPlaces, Half, Keyslots, Kind};
+use crate::keeper::ledger::{Alone, LedgerError};
 use crate::keeper::places::{self, PlacesError};
 use crate::keeper::recovery::Carried;
 use crate::keeper::replace::Exclusive;
@@ -90,12 +94,14 @@ impl<C: Clock> Desk<'_, C> {
     }
 
     fn open_how(&self, unlock: impl FnOnce(&Keyslots) -> Result<(Carried, u32), ManageError>) -> Result<Book, ManageError> {
-        let exclusive = self.directory.exclusive()?;
+        let machine = self.machine.clone().ok_or(LedgerError::Time(io::ErrorKind::NotFound.into()))?;
+        // Both before anybody types: what was typed in vain would have to be typed again.
+        let (exclusive, alone) = (self.directory.exclusive()?, Alone::take(&self.directory, Series::Console)?);
         let unopened = Keyslots::read(&self.directory.read(KEYSLOTS)?)?;
         let (Carried { root_key, epochs }, opened_by) = unlock(unopened.before_authentication())?;
         let root = Root::new(&root_key);
         let mut keyslots = authenticate(unopened, &root)?;
-        let lines = Lines::begin(&root, &self.directory, self.machine.clone(), self.what, opened_by)?;
+        let lines = Lines::begin(&root, alone, machine, self.what, opened_by)?;
         keyslots.was_opened(opened_by, self.now());
         let epochs = if epochs.is_empty() { self.epochs_here(&keyslots, &root)? } else { epochs };
         Ok(Book { exclusive, keyslots, root_key, root, epochs, opened_by, lines })

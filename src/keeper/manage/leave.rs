@@ -18,8 +18,9 @@ impl<C: Clock> Desk<'_, C> {
         let mut book = self.open_by_paper(with)?;
         let here = self.this_tpm(&book, false)?.0.storage_root().clone();
         book.lines.announce(None, None)?;
-        let at = self.give_leave(&book, &here, Leave::Accepted)?;
+        // It is in force once it is in its file: nothing that can fail comes between that and the line.
         book.save()?;
+        let at = self.give_leave(&book, &here, Leave::Accepted)?;
         book.lines.done();
         let done =
             format!("the next start of the daemon takes the store that it finds, and keeps a copy of it (counter {at}); start it now");

@@ -6,7 +6,8 @@
 //! ```text
 //! chain_begun > key_slots opened > key_slots begun > (the change) > key_slots done | failed > chain_ended
 //! ```
-//! Nothing is changed before its line `begun` is written, and counted in the file: the next start of the console says how many lines this
+//! `failed` says that it did not end as it should: the change may be in force all the same, where the last step to the disk failed or only
+//! what comes after it. Nothing is changed before its line `begun` is written, and counted in the file: the next start of the console says how many lines this
 //! one had, so that a change cannot be cut off the end. Who cannot open the root key cannot sign either: tries that fail leave no line.
 
 use std::io::{self, Stderr};
@@ -18,8 +19,7 @@ use crate::ipc::key_log::{SLOTS, Series};
 use crate::keeper::chain::Chain;
 use crate::keeper::hierarchy::{Purpose, Root};
 use crate::keeper::journal::Journal;
-use crate::keeper::ledger::{Ledger, LedgerError, Machine};
-use crate::keeper::replace::OpenDirectory;
+use crate::keeper::ledger::{Alone, Ledger, LedgerError, Machine};
 use crate::keeper::startup::begin_chain;
 
 use super::ManageError;
@@ -57,15 +57,9 @@ struct Line {
 
 impl Lines {
     /// The root key was opened, by this slot, for this task.
-    pub(super) fn begin(
-        root: &Root,
-        directory: &OpenDirectory,
-        machine: Machine,
-        what: &'static str,
-        opened_by: u32,
-    ) -> Result<Self, ManageError> {
+    pub(super) fn begin(root: &Root, alone: Alone, machine: Machine, what: &'static str, opened_by: u32) -> Result<Self, ManageError> {
         let mac = root.derive(Purpose::FileMac)?;
-        let (journal, (ledger, _)) = begin_chain(Chain::begin(root)?, directory, &mac, Series::Console, machine)?;
+        let (journal, (ledger, _)) = begin_chain(Chain::begin(root)?, alone, &mac, Series::Console, machine)?;
         let mut lines = Self { journal, ledger, what, opened_by, pending: None, unsaid: false };
         lines.say(Slot { kind: None, number: None }, "opened").map_err(ManageError::Lines)?;
         Ok(lines)

@@ -51,6 +51,7 @@ use super::replace::OpenDirectory;
 use super::shares::ShareError;
 use super::slots::SlotError;
 use super::tpm::{Address, TpmError};
+use book::Book;
 
 /// No change of slots changes the root key.
 const OLD_PAPER: &str = "; destroy the old paper: with a copy of the key directory from before it still gives the keys";
@@ -61,7 +62,8 @@ struct Desk<'a, C> {
     directory: OpenDirectory,
     tpm: Address<'a>,
     pin: Option<SecretText>,
-    machine: Machine,
+    /// For the lines; absent where there are none.
+    machine: Option<Machine>,
     what: &'static str,
     clock: &'a C,
     /// No word of the conversation is heard before, but the task.
@@ -95,7 +97,7 @@ fn perform(hardened: Hardened, args: &KeysArgs, channel: &Channel, clock: &impl 
     directory::check_operator(&args.directory)?;
     directory::check_private(&args.directory)?;
     let directory = OpenDirectory::open(&args.directory)?;
-    let machine = Machine::look(clock.steady())?;
+    let machine = task.leaves_lines().then(|| Machine::look(clock.steady())).transpose()?;
     let owner = args.owner_auth.as_deref().map(OwnerAuth::read).transpose()?;
     let pin = args.pin.as_deref().map(pin::read).transpose()?;
     let tpm = Address { tcti: &args.tpm, owner: owner.as_ref() };
@@ -172,14 +174,24 @@ impl<C: Clock> Desk<'_, C> {
         if which.is_empty() {
             return Err(ManageError::NothingPrinted);
         }
-        for id in &which {
-            let kind = book.keyslots.slot(*id).ok_or(KeyslotsError::NoSlot(*id))?.kind.clone();
-            self.renew(&mut book, *id, &kind)?;
-        }
-        let left = self.settle(&mut book)?;
-        let words: Vec<String> = which.iter().map(ToString::to_string).collect();
-        Ok(self.report(&book, format!("new secrets for slot {}{OLD_PAPER}{left}", words.join(", "))))
+        let mut renewed = Vec::new();
+        let left = self.renew_each(&mut book, &which, &mut renewed).map_err(|cause| cause.after(&renewed))?;
+        Ok(self.report(&book, format!("new secrets for slot {}{OLD_PAPER}{left}", listed(&renewed))))
     }
+
+    /// One after the other; `renewed` has those that are in force.
+    fn renew_each(&self, book: &mut Book, which: &[u32], renewed: &mut Vec<u32>) -> Result<String, ManageError> {
+        for id in which {
+            let kind = book.keyslots.slot(*id).ok_or(KeyslotsError::NoSlot(*id))?.kind.clone();
+            self.renew(book, *id, &kind)?;
+            renewed.push(*id);
+        }
+        self.settle(book)
+    }
+}
+
+fn listed(slots: &[u32]) -> String {
+    slots.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Why nothing was changed, or not all.
@@ -254,6 +266,17 @@ pub enum ManageError {
     /// Too many wrong answers.
     #[error("nothing was changed: the answers were wrong. The last: {0}")]
     GivenUp(String),
+    /// Some slots have new secrets already.
+    #[error(
+        "slot {renewed} has a new secret already: keep the new paper, or PIN, the old one no longer opens the box. What came after that failed"
+    )]
+    Partly {
+        /// Which.
+        renewed: String,
+        /// Why not all.
+        #[source]
+        cause: Box<Self>,
+    },
     /// A slot cannot vouch for its own removal.
     #[error("slot {0} cannot be removed by opening it: open another one (--with), so that a way in is sure to be left")]
     WithItself(u32),
@@ -289,8 +312,18 @@ pub enum ManageError {
 }
 
 impl ManageError {
+    /// Says besides which slots have new secrets, to whoever is still there.
+    fn after(self, renewed: &[u32]) -> Self {
+        match self {
+            Self::HungUp | Self::Channel(_) => self,
+            cause if renewed.is_empty() => cause,
+            cause => Self::Partly { renewed: listed(renewed), cause: Box::new(cause) },
+        }
+    }
+
     const fn exit(&self) -> Exit {
         match self {
+            Self::Partly { cause, .. } => cause.exit(),
             Self::Directory(DirectoryError::NotOperator) => Exit::Denied,
             Self::Directory(DirectoryError::Absent(_)) | Self::Tcti(_) => Exit::Config,
             Self::Directory(DirectoryError::Locked(_))
