@@ -19,6 +19,24 @@ use crate::base::ids::CallId;
 /// What the names of the directories begin with.
 const ASIDE: &str = "audio.rollback-";
 
+/// The calls that a store knows.
+pub(in crate::record) struct KnownCalls {
+    /// It has them.
+    pub(in crate::record) held: BTreeSet<CallId>,
+    /// It had them: the sealed recording of one that was cut off while it was erased may be left.
+    pub(in crate::record) erased: BTreeSet<CallId>,
+}
+
+impl KnownCalls {
+    fn holds(&self, call: Option<CallId>) -> bool {
+        call.is_some_and(|call| self.held.contains(&call))
+    }
+
+    fn erased(&self, call: Option<CallId>) -> bool {
+        call.is_some_and(|call| self.erased.contains(&call))
+    }
+}
+
 impl SegmentDirectory {
     /// The directories of recordings that were put aside, beside the state directory's others.
     pub(in crate::record) fn aside(state: &Path) -> io::Result<Vec<PathBuf>> {
@@ -38,11 +56,14 @@ impl SegmentDirectory {
         Self::aside(state).is_ok_and(|aside| aside.iter().any(|aside| aside.join(format!("{call}.{FINISHED}")).is_file()))
     }
 
-    /// Moves the finished recordings below `state` of calls that are not `known` into the directory of this `count` beside them.
-    pub(in crate::record) fn put_aside(state: &Path, count: u64, known: &BTreeSet<CallId>) -> io::Result<()> {
+    /// Moves the finished recordings below `state` of calls that are not `known` into the directory of this `count` beside them. Those of
+    /// erased calls are removed: no sweep looks there.
+    pub(in crate::record) fn put_aside(state: &Path, count: u64, known: &KnownCalls) -> io::Result<()> {
         let (from, to) = (Self::below(state), state.join(format!("{ASIDE}{count}")));
-        for (call, path) in recordings(&from)? {
-            if call.is_none_or(|call| !known.contains(&call)) {
+        for (call, path) in recordings(&from)?.into_iter().filter(|(call, _)| !known.holds(*call)) {
+            if known.erased(call) {
+                fs::remove_file(&path)?;
+            } else {
                 make(&to)?;
                 moved(&path, &to)?;
             }
@@ -50,13 +71,18 @@ impl SegmentDirectory {
         [&to, &from, state].into_iter().try_for_each(durable)
     }
 
-    /// Moves the recordings of calls that are `known` back from wherever they were put aside, unless there is one. Returns how many.
-    pub(in crate::record) fn take_back(state: &Path, known: &BTreeSet<CallId>) -> io::Result<u64> {
+    /// Moves the recordings of calls that are `known` back from wherever they were put aside, unless there is one, and removes there those
+    /// of erased calls. Returns how many are back.
+    pub(in crate::record) fn take_back(state: &Path, known: &KnownCalls) -> io::Result<u64> {
         let (to, mut back) = (Self::below(state), 0);
         for from in Self::aside(state)? {
-            for (_, path) in recordings(&from)?.into_iter().filter(|(call, _)| call.is_some_and(|call| known.contains(&call))) {
-                make(&to)?;
-                back += u64::from(moved(&path, &to)?);
+            for (call, path) in recordings(&from)? {
+                if known.holds(call) {
+                    make(&to)?;
+                    back += u64::from(moved(&path, &to)?);
+                } else if known.erased(call) {
+                    fs::remove_file(&path)?;
+                }
             }
             [&to, &from].into_iter().try_for_each(durable)?;
             match fs::remove_dir(&from) {

@@ -194,3 +194,47 @@ fn recordings_come_back_from_every_time_that_they_were_put_aside() {
     assert_eq!((office.audio(), office.aside(2), office.aside(5)), (numbers(&[1, 2, 3, 4]), None, None));
     assert!(office.aside(6).is_none());
 }
+
+/// The call is erased, and its recording is back: the power went before the file did.
+fn erased_but_for_its_recording(office: &Office, number: u64) {
+    let (store, segments) = office.store();
+    let kept = Slot::erasure(call(number));
+    let batch = Batch::new().put(kept.clone(), sealed(&kept, 1));
+    assert_eq!(erasure::erase(&store, &segments, call(number), batch, []).unwrap(), Outcome::Committed);
+    recorded(&segments, number);
+}
+
+#[test]
+fn a_recording_that_an_erasure_left_is_removed_and_not_put_aside() {
+    let office = Office::new();
+    erased_but_for_its_recording(&office, 2);
+    // Another TPM.
+    started(office.state.path(), leave_at(1)).unwrap();
+    assert_eq!((office.audio(), office.aside(1)), (numbers(&[1, 3, 4]), None));
+}
+
+#[test]
+fn a_recording_that_was_put_aside_is_removed_by_the_newest_store_when_that_erased_its_call() {
+    let office = Office::new();
+    erased_but_for_its_recording(&office, 2);
+    let newest = fs::read(office.state.path().join(FILE)).unwrap();
+    office.put_back(&office.older);
+    started(office.state.path(), leave_at(2)).unwrap();
+    assert_eq!(office.aside(2), Some(numbers(&[2, 3, 4])), "the older store does not know that it is erased");
+    office.put_back(&newest);
+    started(office.state.path(), leave_at(3)).unwrap();
+    assert_eq!((office.audio(), office.aside(2), office.aside(3)), (numbers(&[1, 3, 4]), None, None));
+}
+
+/// Whoever can write the disk has no key.
+#[test]
+fn a_row_that_says_erased_and_does_not_open_removes_no_recording() {
+    let office = Office::new();
+    office.put_back(&office.older);
+    let (store, _) = office.store();
+    let forged = sealed(&Slot::erasure(call(3)), 1);
+    assert_eq!(store.commit(Batch::new().put(Slot::erasure(call(2)), forged)).unwrap(), Outcome::Committed);
+    drop(store);
+    started(office.state.path(), leave_at(2)).unwrap();
+    assert_eq!(office.aside(2), Some(numbers(&[2, 3, 4])));
+}
