@@ -45,7 +45,7 @@ use super::envelope::{Envelope, OpenError, SealError, SealedRecord};
 use super::epoch;
 use super::index::IndexKeys;
 use super::schema::{Slot, Table};
-use super::segments::{KnownCalls, SegmentDirectory};
+use super::segments::{KnownCalls, Moved, SegmentDirectory};
 use super::store::{OpenStore, Store, StoreError};
 use crate::base::ids::CallId;
 use crate::ipc::keeper::{Counted, Counter, Leave};
@@ -130,18 +130,33 @@ fn kept_copy(path: &Path, counted: u64) -> PathBuf {
 /// The recordings of calls that the store does not know go into a directory of their own: the next sweep would remove them, and the newest
 /// store may yet be found.
 fn put_aside(database: &Database, path: &Path, index: &Envelope, counted: u64) -> Result<(), TakeUpError> {
-    let aside = SegmentDirectory::put_aside(path.parent().unwrap_or(path), counted, &known(database, path, index)?);
-    aside.map_err(|source| TakeUpError::Aside { path: path.to_owned(), source })
+    let moved = SegmentDirectory::put_aside(path.parent().unwrap_or(path), counted, &known(database, path, index)?);
+    let Moved { recordings, removed } = moved.map_err(|source| TakeUpError::Aside { path: path.to_owned(), source })?;
+    if recordings > 0 {
+        tracing::info!(recordings, counted, "recordings that the store does not know were put aside");
+    }
+    told_of_removed(removed);
+    Ok(())
 }
 
 /// Of the recordings that were put aside for another store, those whose calls this one knows come back: it is the newest, found after all.
 fn take_back(database: &Database, path: &Path, index: &Envelope) -> Result<(), TakeUpError> {
     let (state, failed) = (path.parent().unwrap_or(path), |source| TakeUpError::Back { path: path.to_owned(), source });
-    if !SegmentDirectory::aside(state).map_err(failed)?.is_empty() {
-        let recordings = SegmentDirectory::take_back(state, &known(database, path, index)?).map_err(failed)?;
+    if SegmentDirectory::aside(state).map_err(failed)?.is_empty() {
+        return Ok(());
+    }
+    let Moved { recordings, removed } = SegmentDirectory::take_back(state, &known(database, path, index)?).map_err(failed)?;
+    if recordings > 0 {
         tracing::info!(recordings, "recordings that were put aside for an older store are back");
     }
+    told_of_removed(removed);
     Ok(())
+}
+
+fn told_of_removed(recordings: u64) {
+    if recordings > 0 {
+        tracing::info!(recordings, "recordings of erased calls were removed");
+    }
 }
 
 /// The calls that the store knows. One is erased only where what is kept of it opens: nobody gets a recording removed with a row that he made.

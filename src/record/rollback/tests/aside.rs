@@ -3,6 +3,8 @@
 //! Touches: temporary directories.
 //! Next: nobody.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::*;
 use crate::record::segments::SegmentError;
 use crate::record::store::OpenStore;
@@ -237,4 +239,78 @@ fn a_row_that_says_erased_and_does_not_open_removes_no_recording() {
     drop(store);
     started(office.state.path(), leave_at(2)).unwrap();
     assert_eq!(office.aside(2), Some(numbers(&[2, 3, 4])));
+}
+
+/// Does it as somebody who may read and write no more than everybody: nothing in a directory of [`shut`].
+fn as_anybody<T: Send>(what: impl FnOnce() -> T + Send) -> T {
+    let anybody = || {
+        // Of this thread alone.
+        nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65_534));
+        what()
+    };
+    std::thread::scope(|threads| threads.spawn(anybody).join().unwrap())
+}
+
+fn shut(directory: &Path, shut: bool) {
+    fs::set_permissions(directory, fs::Permissions::from_mode(if shut { 0 } else { 0o755 })).unwrap();
+}
+
+#[test]
+fn nothing_is_erased_while_a_directory_of_recordings_that_were_put_aside_cannot_be_removed() {
+    let office = Office::after_leave();
+    let (store, segments) = office.store();
+    let aside = office.aside_directory(2);
+    fs::remove_file(kept_copy(&office.state.path().join(FILE), 2)).unwrap();
+    fs::set_permissions(office.state.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    shut(&aside, true);
+    let before = store.commits();
+    let left = as_anybody(|| erasure::erase(&store, &segments, call(1), Batch::new(), [])).unwrap_err();
+    assert_eq!(store.commits(), before);
+    let said = left.to_string();
+    assert!(said.contains(&format!("{}, where recordings were put aside", aside.display())), "{said}");
+    shut(&aside, false);
+    assert_eq!(erasure::erase(&store, &segments, call(1), Batch::new(), []).unwrap(), Outcome::Committed);
+    assert_eq!(office.aside(2), None);
+}
+
+#[test]
+fn recordings_that_nobody_may_move_are_for_people_and_named() {
+    let office = Office::after_leave();
+    office.put_back(&office.newest);
+    let aside = office.aside_directory(2);
+    fs::set_permissions(office.state.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    shut(&aside, true);
+    let store = OpenStore::open(office.state.path(), 0, &index()).unwrap();
+    let hindered = as_anybody(|| store.take_up(&index(), at(2), |_| (), |_| -> Result<Counted, Infallible> { panic!("counted") }));
+    let hindered = hindered.unwrap_err();
+    assert!(matches!(hindered, TakeUpError::Back { .. }) && hindered.is_refusal(), "{hindered}");
+    assert!(hindered.to_string().contains(&format!("{} cannot be listed", aside.display())), "{hindered}");
+    shut(&aside, false);
+}
+
+/// Neither a file nor a directory of another name is ours, whatever its name begins with.
+#[test]
+fn only_directories_that_are_named_by_a_count_hold_recordings_that_were_put_aside() {
+    let office = Office::after_leave();
+    office.put_back(&office.newest);
+    let others = ["audio.rollback-", "audio.rollback-02", "audio.rollback-+2", "audio.rollback-old", "audio.rollback-18446744073709551616"];
+    for other in others {
+        fs::create_dir(office.state.path().join(other)).unwrap();
+        fs::write(office.state.path().join(other).join(&numbers(&[1])[0]), b"a person's").unwrap();
+    }
+    fs::write(office.aside_directory(3), b"a file").unwrap();
+    started(office.state.path(), at(2)).unwrap();
+    let (store, segments) = office.store();
+    assert_eq!(erasure::erase(&store, &segments, call(1), Batch::new(), []).unwrap(), Outcome::Committed);
+    for other in others {
+        assert_eq!(names(&office.state.path().join(other)), Some(numbers(&[1])), "{other}");
+    }
+    drop(store);
+
+    // One in the place of the directory that is to be made.
+    office.put_back(&office.older);
+    let store = OpenStore::open(office.state.path(), 0, &index()).unwrap();
+    let hindered = store.take_up(&index(), leave_at(3), |_| (), |_| -> Result<Counted, Infallible> { panic!("counted") }).unwrap_err();
+    assert!(matches!(hindered, TakeUpError::Aside { .. }) && !hindered.is_refusal(), "{hindered}");
+    assert!(hindered.to_string().contains("audio.rollback-3"), "{hindered}");
 }
