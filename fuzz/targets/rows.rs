@@ -18,12 +18,14 @@ use serde::de::DeserializeOwned;
 use crate::base::clock::Timestamp;
 use crate::base::ids::CallId;
 use crate::ipc::keeper::{ErasedClass, WrappedDek};
+use crate::ipc::worker::{CallFailure, Stage};
 use crate::record::envelope::Envelope;
 use crate::record::schema::Slot;
 use crate::targets::{Target, secret};
 use header::{Header, Remembered, StoredClear, StoredEntities, StoredErasure, StoredMetadata, StoredTranscript};
 use salama::record::epoch::StoredEpoch;
 use salama::record::rollback::Says;
+use state::Change;
 
 /// The first byte says which row, the rest is its value.
 pub const TARGET: Target = Target {
@@ -41,9 +43,9 @@ type Row = fn(&[u8]);
 
 /// By the first byte.
 const ROWS: [Row; 13] = [
-    row::<Header>,
+    header_row,
     row::<Remembered>,
-    row::<StoredMetadata>,
+    metadata_row,
     row::<StoredTranscript>,
     row::<StoredClear>,
     row::<StoredEntities>,
@@ -56,20 +58,49 @@ const ROWS: [Row; 13] = [
     row::<u16>,
 ];
 
-/// Promise: any bytes are the row's value or refused, and a value is the same one when it was stored again.
+/// Promise: any bytes are the row's value or refused, and a value is the same one when it was stored again. Nothing that is read of it breaks,
+/// and no change of state counts back.
 fn rows(data: &[u8]) {
     let Some((kind, value)) = data.split_first() else { return };
     ROWS[usize::from(*kind) % ROWS.len()](value);
 }
 
 fn row<T: Serialize + DeserializeOwned>(value: &[u8]) {
+    drop(read::<T>(value));
+}
+
+fn read<T: Serialize + DeserializeOwned>(value: &[u8]) -> Option<T> {
     let (key, slot) = (Envelope::of_call(secret(7)), Slot::of_call(crate::record::schema::Table::Redacted, CALL));
     let decoded = |plain: &[u8]| key.open_value::<T>(&slot, &key.seal(&slot, plain).unwrap());
-    if let Ok(first) = decoded(value) {
-        let stored = postcard::to_stdvec(&first).unwrap();
-        let second = decoded(&stored).expect("a value that was stored is not read");
-        assert!(postcard::to_stdvec(&second).unwrap() == stored, "a value has become another");
+    let first = decoded(value).ok()?;
+    let stored = postcard::to_stdvec(&first).unwrap();
+    let second = decoded(&stored).expect("a value that was stored is not read");
+    assert!(postcard::to_stdvec(&second).unwrap() == stored, "a value has become another");
+    Some(first)
+}
+
+fn header_row(value: &[u8]) {
+    let Some(header) = read::<Header>(value) else { return };
+    for progress in [None, Some((Stage::Queued, u8::MAX))] {
+        serde_json::to_vec(&header.view(progress)).expect("a call that is stored is not shown");
     }
+    let changes = [
+        Change::Start,
+        Change::Interrupt { counted: false },
+        Change::Interrupt { counted: true },
+        Change::Finish,
+        Change::Fail(CallFailure::NotAudio),
+        Change::Cancel,
+    ];
+    for after in changes.into_iter().filter_map(|change| header.after(change, header.updated)) {
+        assert!(after.event > header.event, "an event's number is given twice");
+    }
+}
+
+fn metadata_row(value: &[u8]) {
+    let Some(metadata) = read::<StoredMetadata>(value).and_then(|stored| stored.metadata().ok()) else { return };
+    let stored = StoredMetadata::of(&metadata).expect("what was read of a call is not stored");
+    stored.metadata().expect("what was stored of a call is not read");
 }
 
 const CALL: CallId = CallId::from_bytes([1; 16]);
@@ -91,11 +122,14 @@ fn seeds() -> Vec<Vec<u8>> {
         event: 1001,
         idempotency: None,
     };
+    // Another state, and the last number that there is.
+    let last = Header { state: spec::CallState::Running, event: u64::MAX, ..header.clone() };
     let (erased, classes) = (created, vec![ErasedClass::Recording, ErasedClass::Metadata]);
     let erasure = StoredErasure { owner, erased, classes, epoch: 2, certificate: None };
     let transcript = (0_u8, 0_u8, 0_u8, 20_000_u64, 10_000_u64, 0_u8, 500_u64, ["whisper"].as_slice());
     let values = [
         (0, postcard::to_stdvec(&header)),
+        (0, postcard::to_stdvec(&last)),
         (2, postcard::to_stdvec(&b"{}".as_slice())),
         (3, postcard::to_stdvec(&transcript)),
         (6, postcard::to_stdvec(&erasure)),

@@ -68,7 +68,7 @@ impl Hub {
         // Commits of two changes may be told in the other order; the later one has said it all.
         if header.event > stream.last {
             stream.progress = None;
-            stream.end = header.event + EVENT_STRIDE;
+            stream.end = header.event.saturating_add(EVENT_STRIDE);
             stream.tell(of_state(header));
         }
         if header.state.is_final() {

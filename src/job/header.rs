@@ -41,7 +41,8 @@ pub(super) struct Header {
 impl Header {
     /// This header after `change`, or none when it is not possible.
     pub(super) fn after(&self, change: Change, now: Timestamp) -> Option<Self> {
-        let mut header = Self { state: next(self.state, change)?, updated: now, event: self.event + EVENT_STRIDE, ..self.clone() };
+        let event = self.event.checked_add(EVENT_STRIDE)?;
+        let mut header = Self { state: next(self.state, change)?, updated: now, event, ..self.clone() };
         match change {
             Change::Start => header.attempts = self.attempts.saturating_add(1),
             Change::Interrupt { counted: false } => header.attempts = self.attempts.saturating_sub(1),
@@ -157,6 +158,12 @@ mod tests {
         let again = running.after(Change::Interrupt { counted: true }, Timestamp::from_unix_millis(3)).unwrap();
         assert_eq!([queued.event, running.event, again.event], [1, 1001, 2001]);
         assert_eq!(again.attempts, 1);
+    }
+
+    #[test]
+    fn at_the_last_number_of_all_no_change_is_possible() {
+        let last = Header { event: u64::MAX - EVENT_STRIDE + 1, ..header() };
+        assert_eq!(last.after(Change::Start, Timestamp::from_unix_millis(2)), None);
     }
 
     #[test]

@@ -197,7 +197,7 @@ fn not_checked(error: &CheckError) -> Refusal {
         CheckError::Open(error) => not_opened(error),
         CheckError::Absent { .. } => refusal(RefusalKind::Absent, told(error)),
         CheckError::Keeper => refusal(RefusalKind::Failed, told(error)),
-        CheckError::Read { .. } => refusal(RefusalKind::Disk, told(error)),
+        CheckError::Read { .. } | CheckError::Aside(_) => refusal(RefusalKind::Disk, told(error)),
     }
 }
 

@@ -21,7 +21,7 @@ use super::envelope::{Envelope, KEY_BYTES, OpenError, SealedRecord};
 use super::index::IndexKeys;
 use super::migration;
 use super::schema::{Custody, Slot, Table};
-use super::segments::{SegmentDirectory, SegmentError};
+use super::segments::{AsideError, SegmentDirectory, SegmentError};
 use crate::base::ids::CallId;
 use crate::base::secret::Secret;
 use crate::base::told::told;
@@ -76,6 +76,9 @@ pub enum CheckError {
     /// The keeper ended in the middle.
     #[error("the key keeper ended in the middle of the check; see the journal for the reason and start again")]
     Keeper,
+    /// Where recordings may have been put aside.
+    #[error(transparent)]
+    Aside(#[from] AsideError),
     /// A directory cannot be read.
     #[error("{path} cannot be read; check its owner and the disk")]
     Read {
@@ -349,7 +352,7 @@ impl Check<'_, '_> {
                     Ok(None) | Err(_) => self.bad(&slot, RecordFault::Seal),
                 }
             }
-            self.recording(&segments, *call, envelope.as_ref());
+            self.recording(&segments, *call, envelope.as_ref())?;
         }
         self.at(Stage::Calls, of, of);
         Ok(())
@@ -383,21 +386,35 @@ impl Check<'_, '_> {
         }
     }
 
-    fn recording(&mut self, segments: &SegmentDirectory, call: CallId, envelope: Option<&Envelope>) {
-        let ends = match envelope {
-            Some(envelope) => segments.read(call, envelope).and_then(|mut recording| recording.read_at(0, 1).map(drop)),
-            None => segments.has_form(call),
-        };
+    fn recording(&mut self, segments: &SegmentDirectory, call: CallId, envelope: Option<&Envelope>) -> Result<(), CheckError> {
+        let mut ends = ends(segments, call, envelope);
+        if is_absent(&ends) {
+            // One that was put aside comes back with the next start; of several the first that can be read is told of.
+            let aside = SegmentDirectory::aside_with(self.state, call)?;
+            for place in aside {
+                if ends.is_err() {
+                    ends = self::ends(&place, call, envelope);
+                }
+            }
+        }
         match ends {
             Ok(()) if envelope.is_some() => self.report.recordings += 1,
             Ok(()) => {}
-            Err(SegmentError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                // One that was put aside comes back with the next start.
-                if !SegmentDirectory::is_aside(self.state, call) {
-                    self.fault(StoreFault::RecordingMissing { call });
-                }
-            }
+            absent if is_absent(&absent) => self.fault(StoreFault::RecordingMissing { call }),
             Err(_) => self.fault(StoreFault::RecordingDamaged { call }),
         }
+        Ok(())
     }
+}
+
+/// Whether a recording opens at both ends, or without its key has the form of one.
+fn ends(segments: &SegmentDirectory, call: CallId, envelope: Option<&Envelope>) -> Result<(), SegmentError> {
+    match envelope {
+        Some(envelope) => segments.read(call, envelope).and_then(|mut recording| recording.read_at(0, 1).map(drop)),
+        None => segments.has_form(call),
+    }
+}
+
+fn is_absent(ends: &Result<(), SegmentError>) -> bool {
+    matches!(ends, Err(SegmentError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound)
 }

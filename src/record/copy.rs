@@ -116,16 +116,50 @@ pub(in crate::record) fn kept(path: &Path) -> io::Result<Vec<PathBuf>> {
     beside(path, |name| (name.contains(".schema-") || name.contains(".rollback-")) && !name.ends_with(UNFINISHED))
 }
 
+/// Why something is left of what was kept of other stores.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgetError {
+    /// The directory.
+    #[error("it is not known whether other stores were kept in {path}; check the disk and who owns it")]
+    List {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A store.
+    #[error("{path}, a copy of the store from before an update or a start with leave, holds its key and cannot be removed; remove it")]
+    Copy {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Recordings.
+    #[error("{path}, where recordings were put aside for an older store, may hold its recording and cannot be removed; remove it")]
+    Aside {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
 /// Removes the copies that were kept, and what was put aside with them: they hold the keys of all calls, so none may outlive the first erasure after it.
-pub(in crate::record) fn forget_kept(path: &Path) -> io::Result<()> {
-    for copy in kept(path)? {
-        fs::remove_file(copy)?;
+pub(in crate::record) fn forget_kept(path: &Path) -> Result<(), ForgetError> {
+    let state = path.parent().unwrap_or(path);
+    let unknown = |source| ForgetError::List { path: state.to_owned(), source };
+    for copy in kept(path).map_err(unknown)? {
+        fs::remove_file(&copy).map_err(|source| ForgetError::Copy { path: copy, source })?;
     }
-    for aside in SegmentDirectory::aside(path.parent().unwrap_or(path))? {
-        fs::remove_dir_all(aside)?;
+    for aside in SegmentDirectory::aside(state).map_err(|error| unknown(error.source))? {
+        fs::remove_dir_all(&aside).map_err(|source| ForgetError::Aside { path: aside, source })?;
     }
     // Also when there is none: it may have been removed, and the directory not synced, by somebody who failed then.
-    database::sync_directory(path.parent().unwrap_or(path))
+    database::sync_directory(state).map_err(unknown)
 }
 
 /// Files beside the database whose names begin as its does.

@@ -8,6 +8,7 @@
 
 use crate::base::ids::CallId;
 
+use super::copy::ForgetError;
 use super::schema::{Slot, Table};
 use super::segments::{SegmentDirectory, SegmentError};
 use super::store::{Batch, Outcome, Store, StoreError};
@@ -19,8 +20,8 @@ pub enum EraseError {
     #[error("the call was not erased: the store refused")]
     Store(#[from] StoreError),
     /// Nothing was erased.
-    #[error("the call was not erased: a copy of the store from before an update holds its key and cannot be removed; remove it")]
-    Copy(#[source] std::io::Error),
+    #[error("the call was not erased: {0}")]
+    Copy(#[source] ForgetError),
     /// The key and the records are gone; the sealed file is left and is swept at the next start.
     #[error("the call's key is erased, its sealed recording is left on disk until the next start")]
     Recording(#[source] SegmentError),

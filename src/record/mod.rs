@@ -6,7 +6,8 @@
 //! ```text
 //! STATE/store.redb       SealedRecord values only; keys are random ids, job numbers or keyed hashes
 //! STATE/store.schema-N.redb  the store as it was before it was lifted from schema N; gone with the first erasure
-//! STATE/store.rollback-DATE.redb  an older store that was taken with the operator's leave; as above
+//! STATE/store.rollback-COUNT.redb  an older store that was taken with the operator's leave; as above
+//! STATE/audio.rollback-COUNT/ID.seg  a recording that this older store did not know; back with the store that does, or as above
 //! STATE/audio/ID.seg     a recording in sealed chunks; ID.part while it comes in
 //! STATE/ballast          really allocated zeros, given up when a full disk would stop an erasure
 //! ```

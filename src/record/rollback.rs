@@ -45,7 +45,7 @@ use super::envelope::{Envelope, OpenError, SealError, SealedRecord};
 use super::epoch;
 use super::index::IndexKeys;
 use super::schema::{Slot, Table};
-use super::segments::SegmentDirectory;
+use super::segments::{KnownCalls, Moved, SegmentDirectory};
 use super::store::{OpenStore, Store, StoreError};
 use crate::base::ids::CallId;
 use crate::ipc::keeper::{Counted, Counter, Leave};
@@ -108,13 +108,13 @@ impl OpenStore {
             let copy = kept_copy(&path, counted);
             let failed = |source| TakeUpError::Copy { path: path.clone(), source: Box::new(source) };
             copy::write(database, &copy, &mut |_| ()).map_err(failed)?;
-            put_aside(database, &path, counted)?;
+            put_aside(database, &path, index.envelope(), counted)?;
             Ok(copy)
         };
         self.with(|database| {
             let count = |from| {
                 // Only now it is sure that it is taken; and nobody has looked for the recordings of its calls yet.
-                take_back(database, &path)?;
+                take_back(database, &path, index.envelope())?;
                 count(from).map_err(|error| TakeUpError::Count(Arc::new(error)))
             };
             Ok(take_up(database, &path, index.envelope(), counter, (&mut keep, taken), count))
@@ -129,27 +129,51 @@ fn kept_copy(path: &Path, counted: u64) -> PathBuf {
 
 /// The recordings of calls that the store does not know go into a directory of their own: the next sweep would remove them, and the newest
 /// store may yet be found.
-fn put_aside(database: &Database, path: &Path, counted: u64) -> Result<(), TakeUpError> {
-    let aside = SegmentDirectory::put_aside(path.parent().unwrap_or(path), counted, &known(database, path)?);
-    aside.map_err(|source| TakeUpError::Aside { path: path.to_owned(), source })
-}
-
-/// Of the recordings that were put aside for another store, those whose calls this one knows come back: it is the newest, found after all.
-fn take_back(database: &Database, path: &Path) -> Result<(), TakeUpError> {
-    let (state, failed) = (path.parent().unwrap_or(path), |source| TakeUpError::Back { path: path.to_owned(), source });
-    if !SegmentDirectory::aside(state).map_err(failed)?.is_empty() {
-        let recordings = SegmentDirectory::take_back(state, &known(database, path)?).map_err(failed)?;
-        tracing::info!(recordings, "recordings that were put aside for an older store are back");
+fn put_aside(database: &Database, path: &Path, index: &Envelope, counted: u64) -> Result<(), TakeUpError> {
+    let moved = SegmentDirectory::put_aside(path.parent().unwrap_or(path), counted, &known(database, path, index)?);
+    let Moved { recordings, removed } = moved.map_err(|source| TakeUpError::Aside { path: path.to_owned(), source })?;
+    if recordings > 0 {
+        tracing::info!(recordings, counted, "recordings that the store does not know were put aside");
     }
+    told_of_removed(removed);
     Ok(())
 }
 
-/// The calls that the store knows.
-fn known(database: &Database, path: &Path) -> Result<BTreeSet<CallId>, TakeUpError> {
+/// Of the recordings that were put aside for another store, those whose calls this one knows come back: it is the newest, found after all.
+fn take_back(database: &Database, path: &Path, index: &Envelope) -> Result<(), TakeUpError> {
+    let (state, failed) = (path.parent().unwrap_or(path), |source| TakeUpError::Back { path: path.to_owned(), source });
+    if SegmentDirectory::aside(state).map_err(failed)?.is_empty() {
+        return Ok(());
+    }
+    let Moved { recordings, removed } = SegmentDirectory::take_back(state, &known(database, path, index)?).map_err(failed)?;
+    if recordings > 0 {
+        tracing::info!(recordings, "recordings that were put aside for an older store are back");
+    }
+    told_of_removed(removed);
+    Ok(())
+}
+
+fn told_of_removed(recordings: u64) {
+    if recordings > 0 {
+        tracing::info!(recordings, "recordings of erased calls were removed");
+    }
+}
+
+/// The calls that the store knows. One is erased only where what is kept of it opens: nobody gets a recording removed with a row that he made.
+fn known(database: &Database, path: &Path, index: &Envelope) -> Result<KnownCalls, TakeUpError> {
     let known = guarded(|| {
-        let table = database.begin_read()?.open_table(definition(Table::Header))?;
-        let calls = table.range::<&[u8]>(..)?.map(|entry| Ok(Slot::found(Table::Header, entry?.0.value()).call()));
-        calls.filter_map(Result::transpose).collect::<Result<_, redb::Error>>()
+        let transaction = database.begin_read()?;
+        let calls = |table, wanted: &dyn Fn(&Slot, &[u8]) -> bool| -> Result<BTreeSet<CallId>, redb::Error> {
+            let mut calls = BTreeSet::new();
+            for entry in transaction.open_table(definition(table))?.range::<&[u8]>(..)? {
+                let (key, value) = entry?;
+                let slot = Slot::found(table, key.value());
+                calls.extend(slot.call().filter(|_| wanted(&slot, value.value())));
+            }
+            Ok(calls)
+        };
+        let opens = |slot: &Slot, value: &[u8]| index.open(slot, &SealedRecord::from_stored(value)).is_ok();
+        Ok(KnownCalls { held: calls(Table::Header, &|_, _| true)?, erased: calls(Table::Erasure, &opens)? })
     });
     known.map_err(|error| TakeUpError::Store(OpenStoreError::of(path, error)))
 }

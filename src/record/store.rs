@@ -237,7 +237,7 @@ impl Store {
     ///
     /// # Errors
     /// When one cannot be removed.
-    pub(in crate::record) fn forget_copies(&self) -> std::io::Result<()> {
+    pub(in crate::record) fn forget_copies(&self) -> Result<(), copy::ForgetError> {
         let shared = &self.inner.shared;
         let mut gone = shared.copies_gone.lock().unwrap_or_else(PoisonError::into_inner);
         if !*gone {

@@ -230,10 +230,10 @@ fn a_copy_from_before_an_erasure_was_final_is_refused_within_the_same_life_of_th
     assert!(appliance.stop().success());
 }
 
-/// Names of recordings in a directory of the state directory that is named so, or begins so.
-fn recordings(appliance: &Appliance, directory: &str) -> Vec<String> {
+/// Names of recordings in the directories of the state directory whose names are wanted.
+fn recordings(appliance: &Appliance, wanted: impl Fn(&str) -> bool) -> Vec<String> {
     let directories = fs::read_dir(appliance.state()).unwrap().map(|entry| entry.unwrap());
-    let directories = directories.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(directory)));
+    let directories = directories.filter(|entry| entry.file_name().to_str().is_some_and(&wanted));
     let files = directories.flat_map(|directory| fs::read_dir(directory.path()).unwrap());
     let mut names: Vec<_> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
@@ -243,8 +243,8 @@ fn recordings(appliance: &Appliance, directory: &str) -> Vec<String> {
 /// Nothing is lost by an older database in the store's place, while the newest is found before a call is erased.
 #[test]
 fn recordings_that_an_older_store_did_not_know_are_back_with_the_newest_and_their_calls_go_on() {
-    const AUDIO: &str = "audio";
-    const ASIDE: &str = "audio.rollback-";
+    let in_audio = |appliance: &Appliance| recordings(appliance, |name| name == "audio");
+    let aside = |appliance: &Appliance| recordings(appliance, |name| name.starts_with("audio.rollback-"));
     let mut appliance = Appliance::provision(&Settings { gate: true, ..Settings::default() });
     let code = add_code(&appliance);
     appliance.run();
@@ -258,7 +258,7 @@ fn recordings_that_an_older_store_did_not_know_are_back_with_the_newest_and_thei
     let second = client.at(&appliance.base()).accepted_call(&audio::librivox());
     assert!(appliance.stop().success());
     copy(&store, &newest);
-    let both = recordings(&appliance, AUDIO);
+    let both = in_audio(&appliance);
     assert_eq!(both.len(), 2, "{both:?}");
 
     copy(&older, &store);
@@ -266,7 +266,7 @@ fn recordings_that_an_older_store_did_not_know_are_back_with_the_newest_and_thei
     appliance.run();
     assert_eq!(client.at(&appliance.base()).get(&format!("/api/v1/calls/{second}")).status, 404);
     assert!(appliance.stop().success());
-    assert_eq!(recordings(&appliance, ASIDE), [format!("{second}.seg")]);
+    assert_eq!((in_audio(&appliance), aside(&appliance)), (vec![format!("{first}.seg")], vec![format!("{second}.seg")]));
 
     // The newest is found; its first start is killed before the TPM counts it.
     copy(&newest, &store);
@@ -276,14 +276,14 @@ fn recordings_that_an_older_store_did_not_know_are_back_with_the_newest_and_thei
     held.wait();
     kill_all(&mut appliance);
     drop(held);
-    assert_eq!(recordings(&appliance, AUDIO), both);
+    assert_eq!((in_audio(&appliance), aside(&appliance)), (both, Vec::new()), "all are back before the TPM counts");
     appliance.run();
     let client = client.at(&appliance.base());
     assert_eq!(client.finished(&second)["state"], "done");
     let supervisor = appliance.client("supervisor", "found");
     assert_eq!(supervisor.delete(&format!("/api/v1/calls/{first}")).status, 204);
     assert_eq!(client.get(&format!("/api/v1/calls/{second}/transcript")).status, 200);
-    assert_eq!(recordings(&appliance, AUDIO), [format!("{second}.seg")]);
+    assert_eq!(in_audio(&appliance), [format!("{second}.seg")]);
 }
 
 /// Ends a process that is not this one's child, and waits for its end.

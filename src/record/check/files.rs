@@ -15,7 +15,7 @@ impl Check<'_, '_> {
     /// Files that nobody knows. Uploads that were cut off are known: the next start removes them.
     pub(super) fn files(&mut self, calls: &Calls) -> Result<(), CheckError> {
         let known = ["store.redb", "ballast", "audio", "lost+found"];
-        let aside = SegmentDirectory::aside(self.state).map_err(|source| CheckError::Read { path: self.state.to_owned(), source })?;
+        let aside = SegmentDirectory::aside(self.state)?;
         for (name, file) in entries(self.state)? {
             let copied = self.copies.contains(&file) || aside.contains(&file) || copy::is_unfinished(&name);
             if !copied && !known.contains(&name.as_str()) {

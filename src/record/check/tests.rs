@@ -232,7 +232,15 @@ fn a_recording_that_was_put_aside_for_an_older_store_is_not_lost() {
     let aside = state.path().join("audio.rollback-7");
     fs::create_dir(&aside).unwrap();
     fs::rename(&recording, aside.join(recording.file_name().unwrap())).unwrap();
-    assert_eq!(checked(state.path()).faults, []);
+    let report = checked(state.path());
+    assert_eq!((report.faults, report.recordings), (Vec::new(), CALLS));
+    // It is looked at as if it lay where it belongs.
+    let moved = aside.join(recording.file_name().unwrap());
+    OpenOptions::new().write(true).open(&moved).unwrap().set_len(70_000).unwrap();
+    assert_eq!(checked(state.path()).faults, [StoreFault::RecordingDamaged { call: call(1) }]);
+    assert_eq!(checked_without_keys(state.path()).faults, [], "its end is sealed");
+    OpenOptions::new().write(true).open(&moved).unwrap().set_len(20).unwrap();
+    assert_eq!(checked_without_keys(state.path()).faults, [StoreFault::RecordingDamaged { call: call(1) }]);
     fs::remove_dir_all(&aside).unwrap();
     assert_eq!(checked(state.path()).faults, [StoreFault::RecordingMissing { call: call(1) }]);
 }

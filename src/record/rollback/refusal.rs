@@ -4,7 +4,6 @@
 //! Next: `main` ends with it.
 
 use std::error::Error;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use crate::ipc::keeper::{KeeperDenial, Leave};
 use crate::record::copy::CopyError;
 use crate::record::database::OpenStoreError;
 use crate::record::envelope::{OpenError, SealError};
+use crate::record::segments::AsideError;
 
 /// Why a store is not taken up. It is as it was, but of the present schema.
 #[derive(Debug, thiserror::Error)]
@@ -133,25 +133,28 @@ pub enum TakeUpError {
         source: Box<CopyError>,
     },
     /// Recordings of calls that it does not know.
-    #[error("recordings that {path} does not know could not be put aside, so it was not taken; start again")]
+    #[error(
+        "recordings of calls that {path} does not know could not be put aside, so it was not taken: {source}. Check the disk and who owns that, and \
+         start again"
+    )]
     Aside {
         /// The file.
         path: PathBuf,
         /// Why.
         #[source]
-        source: io::Error,
+        source: AsideError,
     },
     /// Recordings of calls that it does know.
     #[error(
-        "recordings of calls that {path} knows were put aside earlier (`audio.rollback-COUNT` beside it) and could not be moved back, so it was not \
-         taken; check the disk and the owner of that directory, or move it away if those recordings are lost, and start again"
+        "recordings of calls that {path} knows were put aside earlier (`audio.rollback-COUNT` beside it) and could not be moved back, so this start \
+         was not counted: {source}. Check the disk and who owns that, or move it away if those recordings are lost, and start again"
     )]
     Back {
         /// The file.
         path: PathBuf,
         /// Why.
         #[source]
-        source: io::Error,
+        source: AsideError,
     },
     /// The database.
     #[error(transparent)]
@@ -163,19 +166,20 @@ pub enum TakeUpError {
 
 impl TakeUpError {
     /// Whether the store was refused, which only people can change.
-    pub const fn is_refusal(&self) -> bool {
-        matches!(
-            self,
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Aside { source, .. } | Self::Back { source, .. } => source.is_refusal(),
             Self::Older { .. }
-                | Self::Uncounted { .. }
-                | Self::Absent { .. }
-                | Self::Epoch(_)
-                | Self::EpochSealed { .. }
-                | Self::Behind { .. }
-                | Self::NoCounter { .. }
-                | Self::OlderKeys { .. }
-                | Self::Sealed { .. }
-        )
+            | Self::Uncounted { .. }
+            | Self::Absent { .. }
+            | Self::Epoch(_)
+            | Self::EpochSealed { .. }
+            | Self::Behind { .. }
+            | Self::NoCounter { .. }
+            | Self::OlderKeys { .. }
+            | Self::Sealed { .. } => true,
+            Self::Copy { .. } | Self::Seal(_) | Self::Store(_) | Self::Count(_) => false,
+        }
     }
 
     /// Whether a store that is refused so is taken with this leave.

@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 
+pub use aside::AsideError;
+pub(in crate::record) use aside::{KnownCalls, Moved};
 pub use reader::SegmentReader;
 pub use writer::{Piece, SegmentWriter, Spare};
 

@@ -3,6 +3,8 @@
 //! Touches: temporary directories.
 //! Next: nobody.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::*;
 use crate::record::segments::SegmentError;
 use crate::record::store::OpenStore;
@@ -193,4 +195,122 @@ fn recordings_come_back_from_every_time_that_they_were_put_aside() {
     started(office.state.path(), leave_at(6)).unwrap();
     assert_eq!((office.audio(), office.aside(2), office.aside(5)), (numbers(&[1, 2, 3, 4]), None, None));
     assert!(office.aside(6).is_none());
+}
+
+/// The call is erased, and its recording is back: the power went before the file did.
+fn erased_but_for_its_recording(office: &Office, number: u64) {
+    let (store, segments) = office.store();
+    let kept = Slot::erasure(call(number));
+    let batch = Batch::new().put(kept.clone(), sealed(&kept, 1));
+    assert_eq!(erasure::erase(&store, &segments, call(number), batch, []).unwrap(), Outcome::Committed);
+    recorded(&segments, number);
+}
+
+#[test]
+fn a_recording_that_an_erasure_left_is_removed_and_not_put_aside() {
+    let office = Office::new();
+    erased_but_for_its_recording(&office, 2);
+    // Another TPM.
+    started(office.state.path(), leave_at(1)).unwrap();
+    assert_eq!((office.audio(), office.aside(1)), (numbers(&[1, 3, 4]), None));
+}
+
+#[test]
+fn a_recording_that_was_put_aside_is_removed_by_the_newest_store_when_that_erased_its_call() {
+    let office = Office::new();
+    erased_but_for_its_recording(&office, 2);
+    let newest = fs::read(office.state.path().join(FILE)).unwrap();
+    office.put_back(&office.older);
+    started(office.state.path(), leave_at(2)).unwrap();
+    assert_eq!(office.aside(2), Some(numbers(&[2, 3, 4])), "the older store does not know that it is erased");
+    office.put_back(&newest);
+    started(office.state.path(), leave_at(3)).unwrap();
+    assert_eq!((office.audio(), office.aside(2), office.aside(3)), (numbers(&[1, 3, 4]), None, None));
+}
+
+/// Whoever can write the disk has no key.
+#[test]
+fn a_row_that_says_erased_and_does_not_open_removes_no_recording() {
+    let office = Office::new();
+    office.put_back(&office.older);
+    let (store, _) = office.store();
+    let forged = sealed(&Slot::erasure(call(3)), 1);
+    assert_eq!(store.commit(Batch::new().put(Slot::erasure(call(2)), forged)).unwrap(), Outcome::Committed);
+    drop(store);
+    started(office.state.path(), leave_at(2)).unwrap();
+    assert_eq!(office.aside(2), Some(numbers(&[2, 3, 4])));
+}
+
+/// Does it as somebody who may read and write no more than everybody: nothing in a directory of [`shut`].
+fn as_anybody<T: Send>(what: impl FnOnce() -> T + Send) -> T {
+    let anybody = || {
+        // Of this thread alone.
+        nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65_534));
+        what()
+    };
+    std::thread::scope(|threads| threads.spawn(anybody).join().unwrap())
+}
+
+fn shut(directory: &Path, shut: bool) {
+    fs::set_permissions(directory, fs::Permissions::from_mode(if shut { 0 } else { 0o755 })).unwrap();
+}
+
+#[test]
+fn nothing_is_erased_while_a_directory_of_recordings_that_were_put_aside_cannot_be_removed() {
+    let office = Office::after_leave();
+    let (store, segments) = office.store();
+    let aside = office.aside_directory(2);
+    fs::remove_file(kept_copy(&office.state.path().join(FILE), 2)).unwrap();
+    fs::set_permissions(office.state.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    shut(&aside, true);
+    let before = store.commits();
+    let left = as_anybody(|| erasure::erase(&store, &segments, call(1), Batch::new(), [])).unwrap_err();
+    assert_eq!(store.commits(), before);
+    let said = left.to_string();
+    assert!(said.contains(&format!("{}, where recordings were put aside", aside.display())), "{said}");
+    shut(&aside, false);
+    assert_eq!(erasure::erase(&store, &segments, call(1), Batch::new(), []).unwrap(), Outcome::Committed);
+    assert_eq!(office.aside(2), None);
+}
+
+#[test]
+fn recordings_that_nobody_may_move_are_for_people_and_named() {
+    let office = Office::after_leave();
+    office.put_back(&office.newest);
+    let aside = office.aside_directory(2);
+    fs::set_permissions(office.state.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    shut(&aside, true);
+    let store = OpenStore::open(office.state.path(), 0, &index()).unwrap();
+    let hindered = as_anybody(|| store.take_up(&index(), at(2), |_| (), |_| -> Result<Counted, Infallible> { panic!("counted") }));
+    let hindered = hindered.unwrap_err();
+    assert!(matches!(hindered, TakeUpError::Back { .. }) && hindered.is_refusal(), "{hindered}");
+    assert!(hindered.to_string().contains(&format!("{} cannot be listed", aside.display())), "{hindered}");
+    shut(&aside, false);
+}
+
+/// Neither a file nor a directory of another name is ours, whatever its name begins with.
+#[test]
+fn only_directories_that_are_named_by_a_count_hold_recordings_that_were_put_aside() {
+    let office = Office::after_leave();
+    office.put_back(&office.newest);
+    let others = ["audio.rollback-", "audio.rollback-02", "audio.rollback-+2", "audio.rollback-old", "audio.rollback-18446744073709551616"];
+    for other in others {
+        fs::create_dir(office.state.path().join(other)).unwrap();
+        fs::write(office.state.path().join(other).join(&numbers(&[1])[0]), b"a person's").unwrap();
+    }
+    fs::write(office.aside_directory(3), b"a file").unwrap();
+    started(office.state.path(), at(2)).unwrap();
+    let (store, segments) = office.store();
+    assert_eq!(erasure::erase(&store, &segments, call(1), Batch::new(), []).unwrap(), Outcome::Committed);
+    for other in others {
+        assert_eq!(names(&office.state.path().join(other)), Some(numbers(&[1])), "{other}");
+    }
+    drop(store);
+
+    // One in the place of the directory that is to be made.
+    office.put_back(&office.older);
+    let store = OpenStore::open(office.state.path(), 0, &index()).unwrap();
+    let hindered = store.take_up(&index(), leave_at(3), |_| (), |_| -> Result<Counted, Infallible> { panic!("counted") }).unwrap_err();
+    assert!(matches!(hindered, TakeUpError::Aside { .. }) && !hindered.is_refusal(), "{hindered}");
+    assert!(hindered.to_string().contains("audio.rollback-3"), "{hindered}");
 }
