@@ -1081,6 +1081,31 @@ fn the_command_line_makes_a_code_by_lines_of_json() {
     assert_eq!(keyslots(&bench).slots.len(), 2);
 }
 
+#[test]
+fn the_command_line_says_how_a_keeper_ended_and_that_lines_have_no_place() {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::process::Stdio;
+    let bench = Bench::provisioned();
+    let salama = |lines: &std::path::Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_salama"));
+        command.args(["keys", "--keys"]).arg(bench.keys()).args(["--tpm", &bench.tpm.tcti()]).arg("--lines").arg(lines);
+        command.args(["add", "recovery", "--json"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut add = salama(&bench.base().join("key-lines"));
+    let mut lines = BufReader::new(add.stdout.take().unwrap());
+    lines.read_line(&mut String::new()).unwrap();
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", add.id())).unwrap();
+    kill(Pid::from_raw(children.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+    writeln!(add.stdin.take().unwrap(), "whatever").unwrap();
+    let ended = add.wait_with_output().unwrap();
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert!(told.contains("signal: 9"), "{told}");
+
+    let nowhere = salama(&bench.base().join("no-such-directory/key-lines")).wait_with_output().unwrap();
+    assert_eq!(nowhere.status.code(), Some(74), "{}", String::from_utf8_lossy(&nowhere.stderr));
+}
+
 /// How far it is, and whether there is leave; counted on for the next.
 fn counter(bench: &Bench, counts: bool) -> (Option<u64>, Leave) {
     let (keeper, greeting, _process) = bench.serve(&[]);

@@ -4,8 +4,9 @@
 //! Next: `ask` and `sheet` talk with the person.
 
 use std::io;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use clap::{Args, Subcommand};
 
@@ -241,15 +242,22 @@ fn converse(output: Output, place: &Place, task: Task) -> Result<KeysReport, Fai
     let ended = talk(output, &channel, task);
     // The keeper ends once its channel is closed.
     drop(channel);
-    started.wait().map_err(KeysError::Start)?;
-    ended
+    let status = started.wait().map_err(KeysError::Start)?;
+    match ended {
+        Ok(report) => report.ok_or_else(|| KeysError::Gone(status).into()),
+        // It was killed before it could hear.
+        Err(Failure::Keys(KeysError::Keeper(ChannelError::Socket(_)))) if status.signal().is_some() => Err(KeysError::Gone(status).into()),
+        Err(failure) => Err(failure),
+    }
 }
 
-fn talk(output: Output, channel: &Channel, task: Task) -> Result<KeysReport, Failure> {
+/// None when the keeper has ended without a word.
+fn talk(output: Output, channel: &Channel, task: Task) -> Result<Option<KeysReport>, Failure> {
     let broken = |error| Failure::from(KeysError::Keeper(error));
     channel.send(&ConsoleWord::Task(task)).map_err(broken)?;
     loop {
-        match channel.recv::<KeeperWord>().map_err(broken)?.ok_or(KeysError::Gone)? {
+        let Some(word) = channel.recv::<KeeperWord>().map_err(broken)? else { return Ok(None) };
+        match word {
             KeeperWord::Ask { wanted, problem } => {
                 let answer = ask::ask(output, wanted, problem.as_deref())?;
                 channel.send(&ConsoleWord::Answer(answer)).map_err(broken)?;
@@ -258,7 +266,7 @@ fn talk(output: Output, channel: &Channel, task: Task) -> Result<KeysReport, Fai
                 sheet::show(output, &shown)?;
                 channel.send(&ConsoleWord::Shown).map_err(broken)?;
             }
-            KeeperWord::Done(report) => return Ok(*report),
+            KeeperWord::Done(report) => return Ok(Some(*report)),
             KeeperWord::Refused { reason, exit } => return Err(KeysError::Refused { reason, exit: Exit::of_code(exit) }.into()),
         }
     }
@@ -336,8 +344,8 @@ pub enum KeysError {
     )]
     Keeper(#[source] ChannelError),
     /// It ended.
-    #[error("the key keeper ended before it was done; `salama keys list` shows what there is, and the next change clears up")]
-    Gone,
+    #[error("the key keeper ended before it was done ({0}); `salama keys list` shows what there is, and the next change clears up")]
+    Gone(ExitStatus),
     /// It refused.
     #[error("{reason}")]
     Refused {
@@ -366,7 +374,8 @@ impl KeysError {
         match self {
             Self::Refused { exit, .. } => *exit,
             Self::NoAnswer | Self::NoAuthority(_) | Self::NoSignature(_) => Exit::BadInput,
-            Self::Start(_) | Self::Lines(_) | Self::Harden(_) | Self::LockMemory(_) | Self::Keeper(_) | Self::Gone => Exit::Failed,
+            Self::Lines(_) => Exit::Io,
+            Self::Start(_) | Self::Harden(_) | Self::LockMemory(_) | Self::Keeper(_) | Self::Gone(_) => Exit::Failed,
         }
     }
 }
