@@ -15,6 +15,14 @@ pub mod schema;
 #[path = "../../src/record/segments/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "a part of the library")]
 pub mod segments;
+#[cfg(test)]
+#[path = "../../src/record/small_disk.rs"]
+#[allow(dead_code, reason = "a part of the library's tests")]
+pub mod small_disk;
+#[cfg(test)]
+#[path = "../../src/record/space.rs"]
+#[allow(dead_code, reason = "a part of the library")]
+pub mod space;
 
 use std::fs;
 use std::sync::OnceLock;
