@@ -101,7 +101,11 @@ impl Machine {
 }
 
 /// The file of one series, held by nobody else; not yet read, which takes a key.
-pub struct Alone(File);
+pub struct Alone {
+    file: File,
+    /// Whose.
+    pub series: Series,
+}
 
 impl Alone {
     /// Opens it, makes it where there is none, and holds it. A keeper that is just ending is waited for.
@@ -114,7 +118,7 @@ impl Alone {
             Series::Console => ISSUED,
         })?;
         lock(&file)?;
-        Ok(Self(file))
+        Ok(Self { file, series })
     }
 }
 
@@ -131,7 +135,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub fn open(Alone(file): Alone, mac: MacKey, machine: Machine) -> Result<(Self, Before), LedgerError> {
+    pub fn open(Alone { file, .. }: Alone, mac: MacKey, machine: Machine) -> Result<(Self, Before), LedgerError> {
         let bytes = file_bytes(&file).map_err(LedgerError::File)?;
         let newest = newest(&bytes, &mac);
         let before = match &newest {

@@ -103,8 +103,8 @@ pub fn open_daemon(args: &ServeArgs) -> Result<Opened, StartError> {
         let grants = Some(Grants::new(keyring.ca(), keyring.box_name().to_owned(), chain.start()));
         let greeting = Greeting { counter, ..greeting(&keyring, &chain, index, lockout) };
         let kept = held.borrow().directory.clone();
-        let (journal, ledger) =
-            begin_chain(chain, Alone::take(&kept, Series::Daemon)?, &mac, Series::Daemon, Machine::look(SystemClock.steady())?)?;
+        let alone = Alone::take(&kept, Series::Daemon)?;
+        let (journal, ledger) = begin_chain(chain, alone, &mac, Machine::look(SystemClock.steady())?)?;
         Ok(Opened { keys, limits, grants, journal, ledger, greeting, held: Some(held), policy, access })
     })
 }
@@ -119,9 +119,8 @@ pub fn open_console(args: &ServeArgs) -> Result<Opened, StartError> {
         let nothing = Secret::try_fill(|to| SystemRandom::new().fill(to).map_err(|_| WrapError))?;
         let greeting = greeting(&keyring, &chain, nothing, None);
         let mac = opened.root.derive(Purpose::FileMac)?;
-        let machine = Machine::look(SystemClock.steady())?;
         let alone = Alone::take(&OpenDirectory::open(&args.directory)?, Series::Console)?;
-        let (journal, ledger) = begin_chain(chain, alone, &mac, Series::Console, machine)?;
+        let (journal, ledger) = begin_chain(chain, alone, &mac, Machine::look(SystemClock.steady())?)?;
         let (policy, access) = (&policy::keeper::POLICY, Vec::new());
         Ok(Opened { keys, limits, grants: None, journal, ledger, greeting, held: None, policy, access })
     })
@@ -136,10 +135,9 @@ pub fn begin_chain(
     chain: Chain,
     alone: Alone,
     mac: &Secret<{ super::hierarchy::KEY_BYTES }>,
-    series: Series,
     machine: Machine,
 ) -> Result<(Journal<Stderr>, (Ledger, Before)), LedgerError> {
-    let steady = SystemClock.steady();
+    let (steady, series) = (SystemClock.steady(), alone.series);
     let (mut ledger, before) = Ledger::open(alone, MacKey::new(mac), machine)?;
     let number = ledger.begin(chain.start())?;
     let mut journal = Journal::new(io::stderr(), chain, series, number, steady);

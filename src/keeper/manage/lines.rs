@@ -15,7 +15,7 @@ use std::io::{self, Stderr};
 use serde::Serialize;
 
 use crate::base::clock::{Clock as _, SystemClock, Timestamp};
-use crate::ipc::key_log::{SLOTS, Series};
+use crate::ipc::key_log::SLOTS;
 use crate::keeper::chain::Chain;
 use crate::keeper::hierarchy::{Purpose, Root};
 use crate::keeper::journal::Journal;
@@ -59,7 +59,7 @@ impl Lines {
     /// The root key was opened, by this slot, for this task.
     pub(super) fn begin(root: &Root, alone: Alone, machine: Machine, what: &'static str, opened_by: u32) -> Result<Self, ManageError> {
         let mac = root.derive(Purpose::FileMac)?;
-        let (journal, (ledger, _)) = begin_chain(Chain::begin(root)?, alone, &mac, Series::Console, machine)?;
+        let (journal, (ledger, _)) = begin_chain(Chain::begin(root)?, alone, &mac, machine)?;
         let mut lines = Self { journal, ledger, what, opened_by, pending: None, unsaid: false };
         lines.say(Slot { kind: None, number: None }, "opened").map_err(ManageError::Lines)?;
         Ok(lines)
