@@ -87,7 +87,6 @@ const DESK: &[Allowed] = &[
     always(libc::SYS_fchown, "root gives a file that it made to whom the key directory belongs to"),
     always(libc::SYS_pread64, "the number of the console's last start"),
     always(libc::SYS_clock_nanosleep, "another keeper at the console that is just ending is waited for"),
-    always(libc::SYS_restart_syscall, "that wait goes on after the process was stopped (Ctrl-Z) or the machine slept"),
     always(libc::SYS_sched_getaffinity, "how many processors there are, when the TPM's address is taken apart"),
 ];
 
@@ -95,7 +94,7 @@ const DESK: &[Allowed] = &[
 const TPM: &[Allowed] = &[
     always(libc::SYS_poll, "waiting for the TPM's response"),
     always(libc::SYS_ppoll, "as above, with a newer glibc"),
-    always(libc::SYS_restart_syscall, "that wait goes on after the process was stopped or the machine slept"),
+    always(libc::SYS_restart_syscall, "any wait goes on after the process was stopped (Ctrl-Z) or the machine slept"),
 ];
 
 /// libtss2's way to a software TPM (`tcti-swtpm`).
